@@ -1,0 +1,49 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// The kernel variants that can be bound at build time: `make KERNELS=im2col`, or
+// `swift build --traits im2col`. Without a trait the library binds `auto`, which picks by shape.
+// The list in CKernels/include/variants.def is the source; a test holds the two against each other.
+let variants = ["naive", "stride_groups", "im2col"]
+
+let package = Package(
+  name: "stridenet",
+  platforms: [.macOS(.v15)],
+  products: [
+    .library(name: "StrideNet", targets: ["StrideNet"]),
+    .executable(name: "stridenet", targets: ["stridenet-cli"]),
+  ],
+  traits: Set(variants.map { .trait(name: $0, description: "bind the \($0) kernels") }),
+  dependencies: [
+    // Parsing, help and usage errors of the command line: the standard choice for Swift.
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+  ],
+  targets: [
+    // The hot loops. No unsafeFlags: the package stays usable as a dependency.
+    .target(
+      name: "CKernels",
+      path: "CKernels",
+      cSettings: variants.map { .define("CK_BOUND", to: $0, .when(traits: [$0])) },
+      linkerSettings: [.linkedLibrary("m", .when(platforms: [.linux]))]),
+    // Inflating gzip files.
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    // SHA-256: libmd is the smallest well-kept library that has it (nothing to build).
+    .systemLibrary(name: "CDigest", pkgConfig: "libmd", providers: [.apt(["libmd-dev"])]),
+    // The first 10,000 training digits and the test set, embedded so that a copied binary has them.
+    .target(name: "MNISTSample", exclude: ["files"]),
+    .target(name: "StrideNet", dependencies: ["CKernels", "CZlib", "CDigest", "MNISTSample"]),
+    .executableTarget(
+      name: "stridenet-cli",
+      dependencies: [
+        "StrideNet", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      path: "Sources/CLI"),
+    // Counts malloc calls in the test process: shows that a training step allocates nothing.
+    .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
+    .testTarget(
+      name: "StrideNetTests",
+      dependencies: ["StrideNet", "CKernels", "AllocationCounter"],
+      exclude: ["Expectations"]),
+  ],
+  swiftLanguageModes: [.v6]
+)
