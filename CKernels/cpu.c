@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+// Which kernels there are and which instruction set they run with. The set is chosen at the first
+// call from what the processor reports, and the public functions that have a version for each go
+// through its table.
+#include <string.h>
+
+#include "isa.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+static const ck_isa *const sets[] = {
+#if defined(__x86_64__)
+    &ck_isa_avx512, &ck_isa_avx2,
+#endif
+    &ck_isa_baseline};
+
+static int has(const ck_isa *set) {
+#if defined(__x86_64__)
+  if (set == &ck_isa_avx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (set == &ck_isa_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return set == &ck_isa_baseline;
+}
+
+static const ck_isa *chosen;  // threads that race here all store the same pointer
+
+static const ck_isa *isa(void) {
+  const ck_isa *set = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
+  if (__builtin_expect(set != NULL, 1)) return set;
+  for (size_t i = 0; i < sizeof sets / sizeof *sets && !set; i++)
+    if (has(sets[i])) set = sets[i];
+  __atomic_store_n(&chosen, set, __ATOMIC_RELAXED);
+  return set;
+}
+
+const char *ck_isa_name(void) { return isa()->name; }
+
+int ck_isa_select(const char *name) {
+  for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+    if (!strcmp(sets[i]->name, name) && has(sets[i])) {
+      __atomic_store_n(&chosen, sets[i], __ATOMIC_RELAXED);
+      return 1;
+    }
+  return 0;
+}
+
+void ck_gemm(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+             const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace) {
+  isa()->gemm(flags, m, n, k, a, lda, b, ldb, c, ldc, workspace);
+}
+size_t ck_gemm_workspace(void) { return isa()->gemm_workspace(); }
+void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, float *y) {
+  isa()->bias_add(rows, f, bias, y);
+}
+void ck_column_sum(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum) {
+  isa()->column_sum(rows, f, y, sum);
+}
+void ck_relu_forward(ptrdiff_t n, const float *x, float *y) { isa()->relu_forward(n, x, y); }
+void ck_relu_backward(ptrdiff_t n, const float *y, const float *dy, float *dx) {
+  isa()->relu_backward(n, y, dy, dx);
+}
+void ck_add(ptrdiff_t n, const float *x, float *y) { isa()->add(n, x, y); }
+void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradient,
+                     float *velocity, float *weight) {
+  isa()->sgd_momentum(n, rate, momentum, gradient, velocity, weight);
+}
+void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y) {
+  isa()->scale_bytes(n, x, scale, y);
+}
+double ck_fma_peak(int64_t steps) { return isa()->fma_peak(steps); }
+
+#define CK_CONV(name, text)                                              \
+  {#name, text, ck_conv_forward_##name, ck_conv_input_gradient_##name, \
+   ck_conv_weight_gradient_##name, ck_conv_workspace_##name},
+#define CK_POOL(name, text)
+static const ck_conv_variant conv_variants[] = {
+#include "variants.def"
+};
+#undef CK_CONV
+#undef CK_POOL
+#define CK_CONV(name, text)
+#define CK_POOL(name, text)                                                    \
+  {#name, text, ck_pool_max_forward_##name, ck_pool_max_backward_##name, \
+   ck_pool_avg_forward_##name, ck_pool_avg_backward_##name},
+static const ck_pool_variant pool_variants[] = {
+#include "variants.def"
+};
+
+const ck_conv_variant *ck_conv_variant_at(size_t index) {
+  return index < sizeof conv_variants / sizeof *conv_variants ? conv_variants + index : NULL;
+}
+const ck_pool_variant *ck_pool_variant_at(size_t index) {
+  return index < sizeof pool_variants / sizeof *pool_variants ? pool_variants + index : NULL;
+}
+
+#ifndef CK_BOUND
+#define CK_BOUND auto
+#endif
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+const char *ck_bound_variant(void) { return TEXT(CK_BOUND); }
+
+int ck_flush_denormals(int on) {
+#if defined(__x86_64__)
+  const unsigned bits = 0x8040;  // flush to zero, denormals are zero
+  unsigned before = _mm_getcsr();
+  _mm_setcsr(on ? before | bits : before & ~bits);
+  return (before & bits) == bits;
+#elif defined(__aarch64__)
+  uint64_t before, bit = 1u << 24;  // FPCR.FZ
+  __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+  __asm__ volatile("msr fpcr, %0" ::"r"(on ? before | bit : before & ~bit));
+  return (before & bit) != 0;
+#else
+  (void)on;
+  return 0;
+#endif
+}
+
+int ck_is_debug_build(void) {
+#if defined(__OPTIMIZE__)
+  return 0;
+#else
+  return 1;
+#endif
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+// Row by row and element by element: plain loops without branches that the compiler turns into
+// vectors of this instruction set's width. What they cost is memory traffic, not arithmetic.
+#pragma clang fp contract(fast)
+
+static void CK_NAME(ck_bias_add)(ptrdiff_t rows, ptrdiff_t f, const float *bias, float *y) {
+  for (ptrdiff_t r = 0; r < rows; r++, y += f)
+    for (ptrdiff_t i = 0; i < f; i++) y[i] += bias[i];
+}
+
+static void CK_NAME(ck_column_sum)(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum) {
+  for (ptrdiff_t i = 0; i < f; i++) sum[i] = 0;
+  for (ptrdiff_t r = 0; r < rows; r++, y += f)
+    for (ptrdiff_t i = 0; i < f; i++) sum[i] += y[i];
+}
+
+static void CK_NAME(ck_relu_forward)(ptrdiff_t n, const float *x, float *y) {
+  for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];  // a NaN stays one
+}
+
+static void CK_NAME(ck_relu_backward)(ptrdiff_t n, const float *y, const float *dy, float *dx) {
+  for (ptrdiff_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+static void CK_NAME(ck_add)(ptrdiff_t n, const float *x, float *y) {
+  for (ptrdiff_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+static void CK_NAME(ck_sgd_momentum)(ptrdiff_t n, float rate, float momentum,
+                                     const float *gradient, float *velocity, float *weight) {
+  for (ptrdiff_t i = 0; i < n; i++) {
+    velocity[i] = momentum * velocity[i] + gradient[i];
+    weight[i] -= rate * velocity[i];
+  }
+}
+
+static void CK_NAME(ck_scale_bytes)(ptrdiff_t n, const uint8_t *x, float scale, float *y) {
+  for (ptrdiff_t i = 0; i < n; i++) y[i] = scale * (float)x[i];
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+// The matrix product C = A·B. Three ideas make it fast. Registers: a tile of C, CK_MR rows by two
+// vectors, stays in registers while the sum over k runs, so that each number loaded is used many
+// times. Cache: k is cut into blocks of KC, so that the strip of B that a tile reads (KC × CK_NR)
+// stays in the first-level cache and the block of A (MC × KC) in the second. Packing: both are
+// copied beforehand into the order in which the tile reads them, edges filled with zeros, so that
+// the inner loop walks straight through memory whatever the strides, transposed or not. The order
+// of the additions depends on k alone, never on where a tile lies: results don't change with the
+// way the work is cut.
+#include <string.h>
+#pragma clang fp contract(fast)
+
+enum { CK_NR = 2 * CK_LANES, CK_KC = 256, CK_MC = CK_MR * (192 / CK_MR), CK_NC = 512 };
+
+typedef float CK_NAME(vec) __attribute__((vector_size(4 * CK_LANES), aligned(4)));
+#define vec CK_NAME(vec)
+
+static size_t CK_NAME(ck_gemm_workspace)(void) { return CK_KC * (CK_MC + CK_NC); }
+
+// Copies `lines` × kc elements, element (i, p) at x[i·line_stride + p·step], into strips of `width`
+// lines: strip by strip, p by p, the strip's lines side by side, missing ones 0.
+static inline __attribute__((always_inline)) void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines,
+                                                                ptrdiff_t kc, const float *x,
+                                                                ptrdiff_t line_stride,
+                                                                ptrdiff_t step, float *out) {
+  for (ptrdiff_t i = 0; i < lines; i += width, out += width * kc) {
+    ptrdiff_t here = lines - i < width ? lines - i : width;
+    const float *strip = x + i * line_stride;
+    if (here < width) memset(out, 0, sizeof(float) * width * kc);
+    if (here == width && line_stride == 1)
+      for (ptrdiff_t p = 0; p < kc; p++)
+        for (ptrdiff_t l = 0; l < width; l++) out[p * width + l] = strip[p * step + l];
+    else if (here == width)
+      for (ptrdiff_t p = 0; p < kc; p++)
+        for (ptrdiff_t l = 0; l < width; l++) out[p * width + l] = strip[p * step + l * line_stride];
+    else
+      for (ptrdiff_t p = 0; p < kc; p++)
+        for (ptrdiff_t l = 0; l < here; l++) out[p * width + l] = strip[p * step + l * line_stride];
+  }
+}
+
+// The tile: C (CK_MR, vectors·CK_LANES) = or += packed A (kc, CK_MR) · packed B (kc, CK_NR).
+static inline __attribute__((always_inline)) void CK_NAME(tile)(const int vectors, ptrdiff_t kc,
+                                                                const float *a, const float *b,
+                                                                float *c, ptrdiff_t ldc,
+                                                                int accumulate) {
+  vec sum[CK_MR][2] = {0};
+  for (ptrdiff_t p = 0; p < kc; p++, a += CK_MR, b += CK_NR) {
+    vec right[2];
+    for (int v = 0; v < vectors; v++) right[v] = *(const vec *)(b + v * CK_LANES);
+#pragma clang loop unroll(full)
+    for (int i = 0; i < CK_MR; i++)
+#pragma clang loop unroll(full)
+      for (int v = 0; v < vectors; v++) sum[i][v] += a[i] * right[v];
+  }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < CK_MR; i++)
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vectors; v++) {
+      vec *out = (vec *)(c + i * ldc + v * CK_LANES);
+      *out = accumulate ? *out + sum[i][v] : sum[i][v];
+    }
+}
+
+// A tile at the edge goes through a buffer; only what lies inside C is copied back.
+static void CK_NAME(edge_tile)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t kc, const float *a,
+                               const float *b, float *c, ptrdiff_t ldc, int accumulate) {
+  float buffer[CK_MR * CK_NR];
+  if (columns <= CK_LANES)
+    CK_NAME(tile)(1, kc, a, b, buffer, CK_NR, 0);
+  else
+    CK_NAME(tile)(2, kc, a, b, buffer, CK_NR, 0);
+  for (ptrdiff_t i = 0; i < rows; i++)
+    for (ptrdiff_t j = 0; j < columns; j++)
+      c[i * ldc + j] = accumulate ? c[i * ldc + j] + buffer[i * CK_NR + j] : buffer[i * CK_NR + j];
+}
+
+static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
+                             ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+                             float *workspace) {
+  float *packed_a = workspace, *packed_b = workspace + CK_KC * CK_MC;
+  ptrdiff_t a_row = flags & CK_TRANSPOSE_A ? 1 : lda, a_step = flags & CK_TRANSPOSE_A ? lda : 1;
+  ptrdiff_t b_column = flags & CK_TRANSPOSE_B ? ldb : 1, b_step = flags & CK_TRANSPOSE_B ? 1 : ldb;
+  for (ptrdiff_t jc = 0; jc < n; jc += CK_NC) {
+    ptrdiff_t nc = n - jc < CK_NC ? n - jc : CK_NC;
+    for (ptrdiff_t pc = 0; pc < k; pc += CK_KC) {
+      ptrdiff_t kc = k - pc < CK_KC ? k - pc : CK_KC;
+      int accumulate = pc > 0 || (flags & CK_ACCUMULATE);
+      CK_NAME(pack)(CK_NR, nc, kc, b + jc * b_column + pc * b_step, b_column, b_step, packed_b);
+      for (ptrdiff_t ic = 0; ic < m; ic += CK_MC) {
+        ptrdiff_t mc = m - ic < CK_MC ? m - ic : CK_MC;
+        CK_NAME(pack)(CK_MR, mc, kc, a + ic * a_row + pc * a_step, a_row, a_step, packed_a);
+        for (ptrdiff_t j = 0; j < nc; j += CK_NR)
+          for (ptrdiff_t i = 0; i < mc; i += CK_MR) {
+            const float *left = packed_a + i * kc, *right = packed_b + j * kc;
+            float *out = c + (ic + i) * ldc + jc + j;
+            ptrdiff_t rows = mc - i, columns = nc - j;
+            if (rows >= CK_MR && columns >= CK_NR)
+              CK_NAME(tile)(2, kc, left, right, out, ldc, accumulate);
+            else
+              CK_NAME(edge_tile)(rows < CK_MR ? rows : CK_MR, columns < CK_NR ? columns : CK_NR, kc,
+                                 left, right, out, ldc, accumulate);
+          }
+      }
+    }
+  }
+}
+
+// Independent chains of fused multiply-adds, as many as the registers hold: what the processor can
+// do when nothing is loaded or stored.
+static double CK_NAME(ck_fma_peak)(int64_t steps) {
+  vec sum[12], factor = (vec){0} + 0.999f, term = (vec){0} + 1e-3f;
+  for (int i = 0; i < 12; i++) sum[i] = (vec){0} + (float)i;
+  for (int64_t s = 0; s < steps; s++)
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 12; i++) sum[i] = sum[i] * factor + term;
+  volatile float kept = 0;
+  for (int i = 0; i < 12; i++) kept += sum[i][0];
+  return 12.0 * 2 * CK_LANES * (double)steps;
+}
+#undef vec

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+// The kernels' contract. Pure functions on float arrays: nothing here allocates, starts threads,
+// does I/O or keeps state (but for the instruction set, chosen once). All are reentrant.
+//
+// Letters: N images, H×W×C input height, width, channels, FH×FW filter size, F filters,
+// SH, SW strides, PH, PW padding at the top and left, OH×OW output size.
+// Activations are NHWC, convolution weights HWIO, dense weights (outputs, inputs).
+// Buffers don't overlap unless a function says that they may. Alignment is that of a float;
+// 64 bytes is faster. Sizes are positive. Workspaces are scratch: their contents mean nothing
+// before or after a call, and no two calls at the same time may share one.
+#ifndef CKERNELS_H
+#define CKERNELS_H
+#include <stddef.h>
+#include <stdint.h>
+
+#include "stride_groups.h"
+
+// ---- Convolution --------------------------------------------------------------------------------
+
+/// Shape of a convolution. OH = (H + PH + bottom - FH) / SH + 1 rounded down: the caller gives OH
+/// and OW, so padding below and to the right is whatever the last window needs, zeros all round.
+typedef struct ck_conv_shape {
+  int32_t n, h, w, c;
+  int32_t fh, fw, f;
+  int32_t sh, sw;
+  int32_t ph, pw;
+  int32_t oh, ow;
+} ck_conv_shape;
+
+/// The three passes of a layer.
+typedef enum ck_pass { CK_FORWARD = 0, CK_INPUT_GRADIENT = 1, CK_WEIGHT_GRADIENT = 2 } ck_pass;
+
+/// y[n,p,q,f] = bias[f] + sum over i,j,c of x[n, p·SH+i-PH, q·SW+j-PW, c] · w[i,j,c,f]
+/// x (N,H,W,C), w (FH,FW,C,F), bias (F) or NULL, y (N,OH,OW,F), overwritten.
+typedef void ck_conv_forward_fn(const ck_conv_shape *s, const float *x, const float *w,
+                                const float *bias, float *y, float *workspace);
+
+/// dx[n,a,b,c] = sum over all (p,i), (q,j) with p·SH+i-PH = a, q·SW+j-PW = b, and f, of
+/// dy[n,p,q,f] · w[i,j,c,f].   dy (N,OH,OW,F), w (FH,FW,C,F), dx (N,H,W,C), overwritten.
+typedef void ck_conv_input_gradient_fn(const ck_conv_shape *s, const float *dy, const float *w,
+                                       float *dx, float *workspace);
+
+/// dw[i,j,c,f] = sum over n,p,q of x[n, p·SH+i-PH, q·SW+j-PW, c] · dy[n,p,q,f]
+/// x (N,H,W,C), dy (N,OH,OW,F), dw (FH,FW,C,F), overwritten. The bias' gradient is
+/// ck_column_sum of dy.
+typedef void ck_conv_weight_gradient_fn(const ck_conv_shape *s, const float *x, const float *dy,
+                                        float *dw, float *workspace);
+
+/// Floats of workspace that a pass needs; may be 0.
+typedef size_t ck_conv_workspace_fn(const ck_conv_shape *s, ck_pass pass);
+
+typedef struct ck_conv_variant {
+  const char *name, *description;
+  ck_conv_forward_fn *forward;
+  ck_conv_input_gradient_fn *input_gradient;
+  ck_conv_weight_gradient_fn *weight_gradient;
+  ck_conv_workspace_fn *workspace;
+} ck_conv_variant;
+
+// ---- Pooling ------------------------------------------------------------------------------------
+
+/// Shape of a pooling: window FH×FW (at most 65,536 elements), no padding,
+/// OH = (H - FH) / SH + 1 rounded down.
+typedef struct ck_pool_shape {
+  int32_t n, h, w, c;
+  int32_t fh, fw;
+  int32_t sh, sw;
+  int32_t oh, ow;
+} ck_pool_shape;
+
+/// y[n,p,q,c] = max over i,j of x[n, p·SH+i, q·SW+j, c], and place[n,p,q,c] = i·FW + j of the first
+/// maximum in scan order.  x (N,H,W,C), y and place (N,OH,OW,C), overwritten.
+typedef void ck_pool_max_forward_fn(const ck_pool_shape *s, const float *x, float *y,
+                                    uint16_t *place);
+/// dx gets dy at the remembered places, summed where windows overlap, 0 elsewhere.
+typedef void ck_pool_max_backward_fn(const ck_pool_shape *s, const float *dy, const uint16_t *place,
+                                     float *dx);
+/// y[n,p,q,c] = mean over i,j of x[n, p·SH+i, q·SW+j, c]
+typedef void ck_pool_avg_forward_fn(const ck_pool_shape *s, const float *x, float *y);
+/// dx[n,a,b,c] = sum over the windows that hold (a,b) of dy / (FH·FW)
+typedef void ck_pool_avg_backward_fn(const ck_pool_shape *s, const float *dy, float *dx);
+
+typedef struct ck_pool_variant {
+  const char *name, *description;
+  ck_pool_max_forward_fn *max_forward;
+  ck_pool_max_backward_fn *max_backward;
+  ck_pool_avg_forward_fn *avg_forward;
+  ck_pool_avg_backward_fn *avg_backward;
+} ck_pool_variant;
+
+// ---- The list of variants -----------------------------------------------------------------------
+
+#define CK_CONV(name, description)                              \
+  extern ck_conv_forward_fn ck_conv_forward_##name;             \
+  extern ck_conv_input_gradient_fn ck_conv_input_gradient_##name; \
+  extern ck_conv_weight_gradient_fn ck_conv_weight_gradient_##name; \
+  extern ck_conv_workspace_fn ck_conv_workspace_##name;
+#define CK_POOL(name, description)                        \
+  extern ck_pool_max_forward_fn ck_pool_max_forward_##name;   \
+  extern ck_pool_max_backward_fn ck_pool_max_backward_##name; \
+  extern ck_pool_avg_forward_fn ck_pool_avg_forward_##name;   \
+  extern ck_pool_avg_backward_fn ck_pool_avg_backward_##name;
+#include "variants.def"
+#undef CK_CONV
+#undef CK_POOL
+
+/// The variants in the list's order; NULL past the end.
+const ck_conv_variant *ck_conv_variant_at(size_t index);
+const ck_pool_variant *ck_pool_variant_at(size_t index);
+/// The variant bound at build time: a name of the list, or "auto".
+const char *ck_bound_variant(void);
+
+// ---- Matrix product -----------------------------------------------------------------------------
+
+/// A or B is stored transposed; C is added to instead of overwritten.
+enum { CK_TRANSPOSE_A = 1, CK_TRANSPOSE_B = 2, CK_ACCUMULATE = 4 };
+
+/// C (M,N) = A (M,K) · B (K,N), row-major with row strides lda, ldb, ldc (in floats, at least the
+/// row's length). With CK_TRANSPOSE_A, A is stored (K,M); with CK_TRANSPOSE_B, B is stored (N,K).
+/// The order of the sums depends on K alone, so an element of C is the same bit for bit whatever
+/// part of C a call computes. workspace: ck_gemm_workspace() floats.
+void ck_gemm(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+             const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace);
+size_t ck_gemm_workspace(void);
+
+// ---- Rows and elements --------------------------------------------------------------------------
+
+/// y[r,f] += bias[f]; y (rows,F)
+void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, float *y);
+/// sum[f] = sum over r of y[r,f], in the order of r; y (rows,F)
+void ck_column_sum(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum);
+/// y = max(x, 0); y may be x
+void ck_relu_forward(ptrdiff_t n, const float *x, float *y);
+/// dx = dy where y > 0, else 0; dx may be dy
+void ck_relu_backward(ptrdiff_t n, const float *y, const float *dy, float *dx);
+/// y = 1 / (1 + exp(-x)); y may be x
+void ck_sigmoid_forward(ptrdiff_t n, const float *x, float *y);
+/// dx = dy · y · (1 - y); dx may be dy
+void ck_sigmoid_backward(ptrdiff_t n, const float *y, const float *dy, float *dx);
+/// Each row's exp(x - max) / sum; y may be x; x, y (rows,F)
+void ck_softmax_forward(ptrdiff_t rows, ptrdiff_t f, const float *x, float *y);
+/// dx = y · (dy - <y, dy>) row by row; dx may be dy
+void ck_softmax_backward(ptrdiff_t rows, ptrdiff_t f, const float *y, const float *dy, float *dx);
+/// From logits (rows,F) and labels (rows) in 0..<F: loss[r] = -log softmax(logits[r])[label],
+/// computed from the logits, so it is right where the probability rounds to 0;
+/// dlogits (rows,F) = scale · (softmax - onehot), or NULL; wrong[r] = 1 where the first largest
+/// logit is not the label's (or a logit is NaN). probabilities (rows,F) may be logits.
+void ck_softmax_cross_entropy(ptrdiff_t rows, ptrdiff_t f, const float *logits,
+                              const int32_t *labels, float scale, float *probabilities,
+                              float *dlogits, float *loss, int32_t *wrong);
+/// y += x
+void ck_add(ptrdiff_t n, const float *x, float *y);
+/// velocity = momentum · velocity + gradient; weight -= rate · velocity
+void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradient,
+                     float *velocity, float *weight);
+/// y = scale · x, from bytes
+void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y);
+
+// ---- The processor ------------------------------------------------------------------------------
+
+/// The instruction set that the micro-kernels run with: "avx512", "avx2", "neon" or "baseline".
+/// Chosen at the first call from what the processor has.
+const char *ck_isa_name(void);
+/// Forces one, for tests and comparisons; 0 where the processor or the build doesn't have it.
+/// Not to be called while kernels run.
+int ck_isa_select(const char *name);
+/// Runs `steps` rounds of independent fused multiply-adds (the widest there are) and returns how
+/// many floating-point operations that were: timed by the caller, it gives the FMA peak.
+double ck_fma_peak(int64_t steps);
+/// Subnormal numbers are read as and rounded to zero on this thread from now on (1) or no longer
+/// (0): they slow training down tenfold and carry nothing it needs. Returns what was set before.
+int ck_flush_denormals(int on);
+/// 1 in a build without optimisation: kernels are some 30 times slower then.
+int ck_is_debug_build(void);
+#endif

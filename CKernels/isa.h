@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+// The instruction sets. gemm.inc.h and elements.inc.h are written once, in portable vector code,
+// and compiled once for each set by isa_baseline.c, isa_avx2.c and isa_avx512.c, which say how wide
+// a vector is (CK_LANES floats), how many rows of accumulators the registers hold (CK_MR) and what
+// the functions' names end in. One table a set; cpu.c picks one at the first call.
+#ifndef CK_ISA_H
+#define CK_ISA_H
+#include "CKernels.h"
+
+typedef struct ck_isa {
+  const char *name;
+  void (*gemm)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, const float *,
+               ptrdiff_t, float *, ptrdiff_t, float *);
+  size_t (*gemm_workspace)(void);
+  void (*bias_add)(ptrdiff_t, ptrdiff_t, const float *, float *);
+  void (*column_sum)(ptrdiff_t, ptrdiff_t, const float *, float *);
+  void (*relu_forward)(ptrdiff_t, const float *, float *);
+  void (*relu_backward)(ptrdiff_t, const float *, const float *, float *);
+  void (*add)(ptrdiff_t, const float *, float *);
+  void (*sgd_momentum)(ptrdiff_t, float, float, const float *, float *, float *);
+  void (*scale_bytes)(ptrdiff_t, const uint8_t *, float, float *);
+  double (*fma_peak)(int64_t);
+} ck_isa;
+
+extern const ck_isa ck_isa_baseline;
+#if defined(__x86_64__)
+extern const ck_isa ck_isa_avx2, ck_isa_avx512;
+#endif
+
+#define CK_JOIN_(a, b) a##_##b
+#define CK_JOIN(a, b) CK_JOIN_(a, b)
+/// The name of a function of this instruction set: CK_NAME(ck_gemm) is ck_gemm_avx2.
+#define CK_NAME(base) CK_JOIN(base, CK_SUFFIX)
+#endif

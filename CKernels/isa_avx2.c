@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+// AVX2 and FMA: 16 registers of 8 floats, 12 of them accumulators.
+#if defined(__x86_64__)
+#include "isa.h"
+#define CK_SUFFIX avx2
+#define CK_ISA_NAME "avx2"
+#define CK_LANES 8
+#define CK_MR 6
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#include "gemm.inc.h"
+#include "elements.inc.h"
+#pragma clang attribute pop
+#include "table.inc.h"
+#endif

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+// AVX-512: 32 registers of 16 floats, 28 of them accumulators.
+#if defined(__x86_64__)
+#include "isa.h"
+#define CK_SUFFIX avx512
+#define CK_ISA_NAME "avx512"
+#define CK_LANES 16
+#define CK_MR 14
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#include "gemm.inc.h"
+#include "elements.inc.h"
+#pragma clang attribute pop
+#include "table.inc.h"
+#endif

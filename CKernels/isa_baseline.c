@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// The instruction set every processor of the platform has: SSE2 on x86-64 (16 registers of 4
+// floats), NEON on arm64 (32 of them).
+#include "isa.h"
+#define CK_SUFFIX baseline
+#define CK_LANES 4
+#if defined(__aarch64__)
+#define CK_ISA_NAME "neon"
+#define CK_MR 8
+#else
+#define CK_ISA_NAME "baseline"
+#define CK_MR 4
+#endif
+#include "gemm.inc.h"
+#include "elements.inc.h"
+#include "table.inc.h"

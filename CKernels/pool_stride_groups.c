@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// Pooling by stride groups: instead of visiting windows one by one, take one element of the window
+// (top left, say) of all windows of a group at once, for all channels, and fold it into the
+// outputs. The inner loops run over channels that lie side by side, without a branch, so the
+// compiler turns them into vector code. Forward, no two outputs share memory, so all windows can be
+// taken together. Backward, the windows of a group share no input (see stride_groups.h), so each
+// group's scatter is a plain add that no other window of the group can disturb.
+#include <string.h>
+
+#include "CKernels.h"
+
+// Loops over the windows of group (gr, gc) of image n; `in` is the offset of element (i, j) of the
+// window in x, `out` the window's offset in y, for channel 0.
+#define FOR_WINDOWS(s, n, first_row, row_step, first_column, column_step, i, j)            \
+  for (ptrdiff_t p = (first_row); p < (s)->oh; p += (row_step))                            \
+    for (ptrdiff_t q = (first_column),                                                     \
+                   in = (((n) * (s)->h + p * (s)->sh + (i)) * (s)->w + q * (s)->sw + (j)) * (s)->c, \
+                   out = (((n) * (s)->oh + p) * (s)->ow + q) * (s)->c;                     \
+         q < (s)->ow; q += (column_step), in += (column_step) * (s)->sw * (s)->c,          \
+                   out += (column_step) * (s)->c)
+
+void ck_pool_max_forward_stride_groups(const ck_pool_shape *s, const float *x, float *y,
+                                       uint16_t *place) {
+  for (ptrdiff_t n = 0; n < s->n; n++)
+    for (ptrdiff_t i = 0; i < s->fh; i++)
+      for (ptrdiff_t j = 0; j < s->fw; j++) {
+        uint16_t here = (uint16_t)(i * s->fw + j);
+        FOR_WINDOWS(s, n, 0, 1, 0, 1, i, j) {
+          const float *value = x + in;
+          float *best = y + out;
+          uint16_t *where = place + out;
+          if (here == 0) {
+            memcpy(best, value, sizeof(float) * s->c);
+            memset(where, 0, sizeof(uint16_t) * s->c);
+            continue;
+          }
+          for (ptrdiff_t c = 0; c < s->c; c++) {
+            int better = value[c] > best[c];
+            best[c] = better ? value[c] : best[c];
+            where[c] = better ? here : where[c];
+          }
+        }
+      }
+}
+
+void ck_pool_avg_forward_stride_groups(const ck_pool_shape *s, const float *x, float *y) {
+  float share = 1.0f / (float)(s->fh * s->fw);
+  memset(y, 0, sizeof(float) * s->n * s->oh * s->ow * s->c);
+  for (ptrdiff_t n = 0; n < s->n; n++)
+    for (ptrdiff_t i = 0; i < s->fh; i++)
+      for (ptrdiff_t j = 0; j < s->fw; j++)
+        FOR_WINDOWS(s, n, 0, 1, 0, 1, i, j) {
+          for (ptrdiff_t c = 0; c < s->c; c++) y[out + c] += x[in + c] * share;
+        }
+}
+
+void ck_pool_max_backward_stride_groups(const ck_pool_shape *s, const float *dy,
+                                        const uint16_t *place, float *dx) {
+  ck_axis rows = ck_axis_groups(s->fh, s->sh, s->oh), columns = ck_axis_groups(s->fw, s->sw, s->ow);
+  memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
+  for (ptrdiff_t n = 0; n < s->n; n++)
+    for (ptrdiff_t gr = 0; gr < rows.groups; gr++)
+      for (ptrdiff_t gc = 0; gc < columns.groups; gc++)
+        for (ptrdiff_t i = 0; i < s->fh; i++)
+          for (ptrdiff_t j = 0; j < s->fw; j++)
+            FOR_WINDOWS(s, n, gr, rows.q, gc, columns.q, i, j) {
+              uint16_t here = (uint16_t)(i * s->fw + j);
+              for (ptrdiff_t c = 0; c < s->c; c++)
+                dx[in + c] += place[out + c] == here ? dy[out + c] : 0;
+            }
+}
+
+void ck_pool_avg_backward_stride_groups(const ck_pool_shape *s, const float *dy, float *dx) {
+  ck_axis rows = ck_axis_groups(s->fh, s->sh, s->oh), columns = ck_axis_groups(s->fw, s->sw, s->ow);
+  float share = 1.0f / (float)(s->fh * s->fw);
+  memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
+  for (ptrdiff_t n = 0; n < s->n; n++)
+    for (ptrdiff_t gr = 0; gr < rows.groups; gr++)
+      for (ptrdiff_t gc = 0; gc < columns.groups; gc++)
+        for (ptrdiff_t i = 0; i < s->fh; i++)
+          for (ptrdiff_t j = 0; j < s->fw; j++)
+            FOR_WINDOWS(s, n, gr, rows.q, gc, columns.q, i, j) {
+              for (ptrdiff_t c = 0; c < s->c; c++) dx[in + c] += dy[out + c] * share;
+            }
+}

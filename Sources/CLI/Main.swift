@@ -1,0 +1,82 @@
+import ArgumentParser
+import Foundation
+import StrideNet
+
+@main
+struct StrideNetCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "stridenet",
+    abstract: "Trains convolutional neural networks on a CPU, with the cover off.",
+    discussion: """
+      'train' is the default: 'stridenet cnn' is 'stridenet train cnn'.
+
+      Exit codes: 0 done, 64 usage, 65 bad data, 66 missing input, 69 server, 70 our own mistake, \
+      73 and 74 cannot write.
+      """,
+    subcommands: [
+      Train.self, Evaluate.self, Predict.self, Fetch.self, KernelList.self, Bench.self,
+    ],
+    defaultSubcommand: Train.self)
+
+  static func main() async {
+    // A write past a file-size limit is to be an error like any other, not the end of the process.
+    signal(SIGXFSZ, SIG_IGN)
+    do {
+      // For comparisons: the same program with a poorer processor's instructions.
+      if let name = ProcessInfo.processInfo.environment["STRIDENET_ISA"] {
+        try KernelChoice.select(instructionSet: name)
+      }
+      var command = try parseAsRoot()
+      if var command = command as? any AsyncParsableCommand {
+        try await command.run()
+      } else {
+        try command.run()
+      }
+      Output.clearProgress()
+    } catch let error as StrideNetError {
+      Output.complain(error.description)
+      Foundation.exit(error.kind.rawValue)
+    } catch {
+      exit(withError: error)
+    }
+  }
+}
+
+/// What commands that compute have in common.
+struct ComputeOptions: ParsableArguments {
+  @Option(help: "Worker threads; as many as there are processors unless given.")
+  var threads: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Kernel variant: \(KernelChoice.names.joined(separator: ", ")).", valueName: "variant"))
+  var kernels: String?
+
+  func validate() throws {
+    if let threads, !(1...1024).contains(threads) {
+      throw ValidationError("--threads out of range: found \(threads), expected 1 … 1024")
+    }
+  }
+
+  /// - Parameter positional: the variant as the second word of `train`
+  func runtime(positional: String? = nil) throws -> Runtime {
+    if let positional, let kernels, positional != kernels {
+      throw StrideNetError(
+        .usage, "two kernel variants", found: "'\(positional)' and --kernels \(kernels)",
+        expected: "one of them")
+    }
+    let name = positional ?? kernels
+    return Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })
+  }
+}
+
+/// Data sets on the command line.
+struct DataOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "sample, mnist, fashion-mnist, or a folder with the four IDX files. Without it: MNIST if it is on this machine, else the sample.",
+      valueName: "set"))
+  var data: String?
+
+  func load() throws -> Dataset { try Dataset.load(data) }
+}

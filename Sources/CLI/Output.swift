@@ -1,0 +1,106 @@
+import Foundation
+import StrideNet
+import Synchronization
+
+/// What commands print: text for people, or JSON lines for programs.
+enum Output {
+  /// One line on standard output.
+  static func line(_ text: String) throws {
+    clearProgress()
+    guard write(text + "\n", to: STDOUT_FILENO) else {
+      throw StrideNetError(
+        .ioError, "cannot write", at: "standard output", found: String(cString: strerror(errno)),
+        hint: "free space, or write elsewhere")
+    }
+  }
+
+  /// One JSON object as a line on standard output.
+  static func json(_ value: some Encodable) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    try line(String(decoding: encoder.encode(value), as: UTF8.self))
+  }
+
+  /// To standard error, where it disturbs no pipe.
+  static func complain(_ text: String) {
+    clearProgress()
+    write("stridenet: " + text + "\n", to: STDERR_FILENO)
+  }
+
+  static func note(_ text: String) {
+    clearProgress()
+    write(text + "\n", to: STDERR_FILENO)
+  }
+
+  /// Straight to the file descriptor, so that nothing is lost in a buffer.
+  @discardableResult
+  private static func write(_ text: String, to descriptor: Int32) -> Bool {
+    var bytes = Array(text.utf8)[...]
+    while !bytes.isEmpty {
+      let count = bytes.withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress, $0.count) }
+      if count < 0 && errno != EINTR { return false }
+      bytes = bytes.dropFirst(max(count, 0))
+    }
+    return true
+  }
+
+  // MARK: The progress line
+
+  /// Progress is shown on a terminal alone.
+  static let isTerminal = isatty(STDERR_FILENO) == 1
+  private static let shown = Mutex<(length: Int, at: ContinuousClock.Instant)>((0, .now))
+
+  /// Replaces the progress line, ten times a second at most.
+  static func progress(_ text: () -> String) {
+    guard isTerminal else { return }
+    shown.withLock { shown in
+      guard shown.length == 0 || ContinuousClock.now - shown.at > .milliseconds(100) else { return }
+      let text = String(text().prefix(width - 1))
+      write(
+        "\r" + text + String(repeating: " ", count: max(0, shown.length - text.count)),
+        to: STDERR_FILENO)
+      shown = (max(text.count, 1), .now)
+    }
+  }
+
+  /// Takes the progress line away before something else is printed.
+  static func clearProgress() {
+    shown.withLock { shown in
+      guard shown.length > 0 else { return }
+      write("\r" + String(repeating: " ", count: shown.length) + "\r", to: STDERR_FILENO)
+      shown.length = 0
+    }
+  }
+
+  private static var width: Int {
+    var size = winsize()
+    return ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+      ? Int(size.ws_col) : 80
+  }
+}
+
+extension Int {
+  /// 60,000
+  var grouped: String {
+    var digits = String(magnitude)
+    var parts: [String] = []
+    while digits.count > 3 {
+      parts.insert(String(digits.suffix(3)), at: 0)
+      digits.removeLast(3)
+    }
+    return (self < 0 ? "-" : "") + ([digits] + parts).joined(separator: ",")
+  }
+}
+
+extension FloatingPoint where Self: CVarArg {
+  func fixed(_ places: Int) -> String { String(format: "%.\(places)f", self) }
+}
+
+extension String {
+  func padded(_ width: Int) -> String {
+    self + String(repeating: " ", count: Swift.max(0, width - count))
+  }
+  func leftPadded(_ width: Int) -> String {
+    String(repeating: " ", count: Swift.max(0, width - count)) + self
+  }
+}

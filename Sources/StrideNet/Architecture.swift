@@ -1,0 +1,260 @@
+/// Networks written as text: `conv(32,3) maxpool(2) flatten relu(100) softmax(10)`.
+///
+/// Arguments go by position or by name: `conv(32,3,stride=2,activation=none)`. A size, a stride or
+/// a padding is one number, or two as `3x5`, height first.
+public enum Architecture {
+  /// The networks that have names.
+  public static let presets: [(name: String, text: String)] = [
+    ("cnn", "conv(32,3) maxpool(2) flatten relu(100) softmax(10)"),
+    ("flat", "flatten relu(100) softmax(10)"),
+  ]
+
+  /// The layers that a text names.
+  /// - Parameter source: what to call the text in errors: "--layers"
+  /// - Throws: ``StrideNetError`` that points at the place
+  public static func layers(_ text: String, source: String = "layers") throws -> [Layer] {
+    var parser = Parser(text: Array(text), source: source)
+    return try parser.layers()
+  }
+
+  /// The text of layers, which ``layers(_:source:)`` reads back.
+  public static func text(_ layers: [Layer]) -> String {
+    layers.map(\.text).joined(separator: " ")
+  }
+
+  // What each layer takes: names in the order of position.
+  private static let grammar: [(name: String, arguments: [String])] = [
+    ("conv", ["filters", "size", "stride", "padding", "activation"]),
+    ("maxpool", ["size", "stride"]),
+    ("avgpool", ["size", "stride"]),
+    ("flatten", []),
+    ("relu", ["outputs"]),
+    ("sigmoid", ["outputs"]),
+    ("softmax", ["outputs"]),
+    ("dense", ["outputs", "activation"]),
+    ("activation", ["activation"]),
+  ]
+
+  private struct Value {
+    let text: String
+    let position: Int
+  }
+
+  private struct Parser {
+    let text: [Character]
+    let source: String
+    var at = 0
+
+    mutating func layers() throws -> [Layer] {
+      var result: [Layer] = []
+      skipSpace()
+      while at < text.count {
+        result.append(try layer())
+        skipSpace()
+      }
+      guard !result.isEmpty else {
+        throw error(
+          "no layers", at: 0, found: "an empty text",
+          expected: Architecture.presets[0].text)
+      }
+      return result
+    }
+
+    private mutating func layer() throws -> Layer {
+      let start = at
+      let name = word()
+      guard let entry = Architecture.grammar.first(where: { $0.name == name }) else {
+        throw error(
+          "unknown layer", at: start, found: found(name, start),
+          expected: Architecture.grammar.map(\.name).joined(separator: ", "))
+      }
+      let values = try arguments(entry.name, entry.arguments)
+      let place = start
+      switch name {
+      case "conv":
+        let size = try pair(values, "size", of: name, place)
+        return Conv2D(
+          try number(values, "filters", of: name, place), size,
+          stride: try optionalPair(values, "stride", minimum: 1) ?? (1, 1),
+          padding: try optionalPair(values, "padding", minimum: 0) ?? (0, 0),
+          activation: try activation(values) ?? .relu)
+      case "maxpool":
+        return MaxPool2D(
+          try pair(values, "size", of: name, place),
+          stride: try optionalPair(values, "stride", minimum: 1))
+      case "avgpool":
+        return AvgPool2D(
+          try pair(values, "size", of: name, place),
+          stride: try optionalPair(values, "stride", minimum: 1))
+      case "flatten": return Flatten()
+      case "activation":
+        guard let activation = try activation(values) else {
+          throw missing("activation", of: name, place)
+        }
+        return Activate(activation)
+      default:
+        let outputs = try number(values, "outputs", of: name, place)
+        let fixed = Activation.builtIn.first { $0.name == name }
+        return Dense(outputs, activation: try fixed ?? activation(values) ?? .none)
+      }
+    }
+
+    /// `(32,3,stride=2)`, or nothing at all.
+    private mutating func arguments(_ layer: String, _ names: [String]) throws -> [String: Value] {
+      var values: [String: Value] = [:]
+      guard at < text.count, text[at] == "(" else { return values }
+      let opening = at
+      at += 1
+      skipSpace()
+      if at < text.count, text[at] == ")" {
+        at += 1
+        return values
+      }
+      var position = 0
+      var namedSeen = false
+      while true {
+        skipSpace()
+        let start = at
+        var name: String
+        var value = Value(text: word(), position: start)
+        skipSpace()
+        if at < text.count, text[at] == "=" {
+          name = value.text
+          namedSeen = true
+          guard names.contains(name) else {
+            throw error(
+              "unknown argument of \(layer)", at: start, found: found(name, start),
+              expected: names.isEmpty ? "no arguments" : names.joined(separator: ", "))
+          }
+          at += 1
+          skipSpace()
+          let place = at
+          value = Value(text: word(), position: place)
+        } else {
+          guard position < names.count else {
+            throw error(
+              "too many arguments for \(layer)", at: start, found: found(value.text, start),
+              expected: names.isEmpty ? "none" : "at most \(names.count)")
+          }
+          guard !namedSeen else {
+            throw error(
+              "an argument by position after one by name", at: start,
+              found: found(value.text, start), expected: "\(names[position])=\(value.text)")
+          }
+          name = names[position]
+          position += 1
+        }
+        guard !value.text.isEmpty else {
+          throw error(
+            "no value for \(name)", at: value.position, found: found("", value.position),
+            expected: "a value")
+        }
+        guard values.updateValue(value, forKey: name) == nil else {
+          throw error("\(name) given twice", at: start, found: found(value.text, start))
+        }
+        skipSpace()
+        guard at < text.count else {
+          throw error("a bracket that isn't closed", at: opening, found: "'('", expected: "')'")
+        }
+        if text[at] == ")" {
+          at += 1
+          return values
+        }
+        guard text[at] == "," else {
+          throw error(
+            "unexpected character", at: at, found: "'\(text[at])'", expected: "',' or ')'")
+        }
+        at += 1
+      }
+    }
+
+    // MARK: Values
+
+    private func number(_ values: [String: Value], _ name: String, of layer: String, _ place: Int)
+      throws -> Int
+    {
+      guard let value = values[name] else { throw missing(name, of: layer, place) }
+      return try number(value.text, name, value.position, minimum: 1)
+    }
+
+    private func number(_ text: String, _ name: String, _ place: Int, minimum: Int) throws -> Int {
+      guard let number = Int(text), number >= minimum, number <= 1 << 24 else {
+        throw error(
+          "\(name) out of range", at: place, found: found(text, place),
+          expected: "a whole number, \(minimum) … \(1 << 24)")
+      }
+      return number
+    }
+
+    private func optionalPair(_ values: [String: Value], _ name: String, minimum: Int) throws -> (
+      height: Int, width: Int
+    )? {
+      guard let value = values[name] else { return nil }
+      let parts = value.text.split(separator: "x", omittingEmptySubsequences: false)
+      guard parts.count <= 2 else {
+        throw error(
+          "\(name) out of range", at: value.position, found: "'\(value.text)'",
+          expected: "one number or two: 3x5")
+      }
+      let numbers = try parts.map {
+        try number(String($0), name, value.position, minimum: minimum)
+      }
+      return (numbers.first!, numbers.last!)
+    }
+
+    private func pair(_ values: [String: Value], _ name: String, of layer: String, _ place: Int)
+      throws -> (height: Int, width: Int)
+    {
+      guard let pair = try optionalPair(values, name, minimum: 1) else {
+        throw missing(name, of: layer, place)
+      }
+      return pair
+    }
+
+    private func activation(_ values: [String: Value]) throws -> Activation? {
+      guard let value = values["activation"] else { return nil }
+      guard let activation = Activation.builtIn.first(where: { $0.name == value.text }) else {
+        throw error(
+          "unknown activation", at: value.position, found: found(value.text, value.position),
+          expected: Activation.builtIn.map(\.name).joined(separator: ", "))
+      }
+      return activation
+    }
+
+    // MARK: Characters
+
+    private mutating func skipSpace() {
+      while at < text.count, text[at].isWhitespace { at += 1 }
+    }
+
+    private mutating func word() -> String {
+      let start = at
+      while at < text.count, !text[at].isWhitespace, !"(),=".contains(text[at]) { at += 1 }
+      return String(text[start..<at])
+    }
+
+    // MARK: Errors
+
+    private func found(_ word: String, _ place: Int) -> String {
+      if !word.isEmpty { return "'\(word)'" }
+      return place < text.count ? "'\(text[place])'" : "the end of the text"
+    }
+
+    private func missing(_ name: String, of layer: String, _ place: Int) -> StrideNetError {
+      let names = Architecture.grammar.first { $0.name == layer }!.arguments
+      return error(
+        "\(layer) without \(name)", at: place, found: "no \(name)",
+        expected: "\(layer)(\(names.joined(separator: ",")))")
+    }
+
+    private func error(_ what: String, at place: Int, found: String, expected: String? = nil)
+      -> StrideNetError
+    {
+      let caret = String(repeating: " ", count: place) + "^"
+      return StrideNetError(
+        .usage, what,
+        at: "\(source), column \(place + 1)\n            \(String(text))\n            \(caret)",
+        found: found, expected: expected)
+    }
+  }
+}

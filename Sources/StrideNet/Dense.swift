@@ -1,0 +1,99 @@
+/// Every output is a weighted sum of all inputs: y = activation(x·wᵀ + bias).
+public final class Dense: Layer {
+  public let outputs: Int
+  private let activation: ActivationPass
+
+  /// (outputs, inputs)
+  public private(set) var weight: Parameter!
+  /// (outputs)
+  public private(set) var bias: Parameter!
+
+  public init(_ outputs: Int, activation: Activation = .relu) {
+    self.outputs = outputs
+    self.activation = ActivationPass(activation)
+  }
+
+  public override var parameters: [Parameter] { weight == nil ? [] : [weight, bias] }
+  public override var finalActivation: Activation { activation.activation }
+
+  public override var text: String {
+    let name = activation.activation.name
+    switch activation.activation.kind {
+    case .none: return "dense(\(outputs))"
+    case .own: return "dense(\(outputs),activation=\(name))"
+    default: return "\(name)(\(outputs))"
+    }
+  }
+
+  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+    try requirePositive(outputs, "outputs", in: text)
+    guard input.height == 1 && input.width == 1 else {
+      throw StrideNetError(
+        .badData, "a dense layer takes flat vectors", at: text, found: "an input of \(input)",
+        expected: "\(input.count) values in a row", hint: "put a flatten layer before it")
+    }
+    weight = Parameter(
+      "weight", shape: [outputs, input.count],
+      activation.activation.initializer(fanIn: input.count, fanOut: outputs))
+    bias = Parameter("bias", shape: [outputs], .constant(0))
+    return Shape(outputs)
+  }
+
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
+    activation.reserve(batch * outputs)
+    runtime.reserveScratch(Kernels.gemmWorkspace)
+  }
+
+  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    Kernels.gemm(
+      pass.runtime, transposeB: true, m: x.batch, n: outputs, k: x.shape.count,
+      x.pointer, weight.value, y.pointer)
+    Kernels.biasAdd(rows: x.batch, bias.value, count: outputs, y.pointer)
+    if !leavesSoftmaxToLoss { activation.forward(y, pass) }
+  }
+
+  public override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
+    // dw (outputs, inputs) = dyᵀ · x
+    Kernels.gemm(
+      pass.runtime, transposeA: true, m: outputs, n: x.shape.count, k: x.batch,
+      dy.pointer, x.pointer, weight.gradient)
+    Kernels.columnSum(rows: x.batch, count: outputs, dy.pointer, bias.gradient)
+    if let dx {
+      // dx (batch, inputs) = dy · w
+      Kernels.gemm(
+        pass.runtime, m: x.batch, n: x.shape.count, k: outputs,
+        dy.pointer, weight.value, dx.pointer)
+    }
+  }
+}
+
+/// An activation as a layer of its own: for networks that have something between it and what came
+/// before.
+public final class Activate: Layer {
+  private let activation: ActivationPass
+
+  public init(_ activation: Activation) { self.activation = ActivationPass(activation) }
+
+  public override var text: String { "activation(\(activation.activation.name))" }
+  public override var finalActivation: Activation { activation.activation }
+
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
+    activation.reserve(batch * output.count)
+  }
+
+  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    y.pointer.update(from: x.pointer, count: x.count)
+    if !leavesSoftmaxToLoss { activation.forward(y, pass) }
+  }
+
+  public override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    guard let dx else { return }
+    if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
+    dx.pointer.update(from: dy.pointer, count: dy.count)
+  }
+}

@@ -1,0 +1,258 @@
+import CKernels
+
+/// The one place where Swift calls C kernels. Each function checks sizes, then makes one call.
+enum Kernels {
+  typealias Floats = UnsafePointer<Float>
+  typealias MutableFloats = UnsafeMutablePointer<Float>
+
+  // MARK: Matrix product
+
+  static var gemmWorkspace: Int { Int(ck_gemm_workspace()) }
+
+  /// Columns and rows of C that one piece of work computes. The result doesn't depend on them.
+  private static let tile = (rows: 64, columns: 512)
+
+  /// C (m,n) = A (m,k) · B (k,n), or its transposed forms; the pieces of C are shared out.
+  static func gemm(
+    _ runtime: Runtime, transposeA: Bool = false, transposeB: Bool = false,
+    m: Int, n: Int, k: Int, _ a: Floats, _ b: Floats, _ c: MutableFloats
+  ) {
+    let flags = Int32((transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0))
+    let (lda, ldb) = (transposeA ? m : k, transposeB ? k : n)
+    let across = (n + tile.columns - 1) / tile.columns
+    let down = (m + tile.rows - 1) / tile.rows
+    nonisolated(unsafe) let (a, b, c) = (a, b, c)  // pieces of C don't overlap
+    runtime.parallel(across * down) { piece, worker in
+      let (i, j) = (piece / across * tile.rows, piece % across * tile.columns)
+      ck_gemm(
+        flags, min(tile.rows, m - i), min(tile.columns, n - j), k,
+        a + (transposeA ? i : i * lda), lda, b + (transposeB ? j * ldb : j), ldb,
+        c + i * n + j, n, runtime.scratch(worker))
+    }
+  }
+
+  /// The whole product in one call on one thread, for timings.
+  static func product(_ transposeA: Bool, _ transposeB: Bool) -> (
+    _ m: Int, _ n: Int, _ k: Int, _ a: Floats, _ b: Floats, _ c: MutableFloats,
+    _ workspace: MutableFloats
+  ) -> Void {
+    let flags = Int32((transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0))
+    return { m, n, k, a, b, c, workspace in
+      ck_gemm(flags, m, n, k, a, transposeA ? m : k, b, transposeB ? k : n, c, n, workspace)
+    }
+  }
+
+  // MARK: Rows and elements
+
+  static func biasAdd(rows: Int, _ bias: Floats, count: Int, _ y: MutableFloats) {
+    ck_bias_add(rows, count, bias, y)
+  }
+
+  static func columnSum(rows: Int, count: Int, _ y: Floats, _ sum: MutableFloats) {
+    ck_column_sum(rows, count, y, sum)
+  }
+
+  static func add(_ count: Int, _ x: Floats, to y: MutableFloats) { ck_add(count, x, y) }
+
+  static func reluForward(_ count: Int, _ x: Floats, _ y: MutableFloats) {
+    ck_relu_forward(count, x, y)
+  }
+  static func reluBackward(_ count: Int, y: Floats, _ dy: Floats, _ dx: MutableFloats) {
+    ck_relu_backward(count, y, dy, dx)
+  }
+  static func sigmoidForward(_ count: Int, _ x: Floats, _ y: MutableFloats) {
+    ck_sigmoid_forward(count, x, y)
+  }
+  static func sigmoidBackward(_ count: Int, y: Floats, _ dy: Floats, _ dx: MutableFloats) {
+    ck_sigmoid_backward(count, y, dy, dx)
+  }
+  static func softmaxForward(rows: Int, _ count: Int, _ x: Floats, _ y: MutableFloats) {
+    ck_softmax_forward(rows, count, x, y)
+  }
+  static func softmaxBackward(rows: Int, _ count: Int, y: Floats, _ dy: Floats, _ dx: MutableFloats)
+  {
+    ck_softmax_backward(rows, count, y, dy, dx)
+  }
+
+  /// Replaces logits by probabilities; writes each row's loss and whether it was wrong; `dlogits`
+  /// gets `scale` · the gradient, if it isn't nil.
+  static func softmaxCrossEntropy(
+    _ logits: TensorView, labels: UnsafePointer<Int32>, scale: Float, dlogits: MutableFloats?,
+    loss: MutableFloats, wrong: UnsafeMutablePointer<Int32>
+  ) {
+    ck_softmax_cross_entropy(
+      logits.batch, logits.shape.count, logits.pointer, labels, scale, logits.pointer, dlogits,
+      loss, wrong)
+  }
+
+  static func sgdMomentum(
+    _ count: Int, rate: Float, momentum: Float, gradient: Floats, velocity: MutableFloats,
+    weight: MutableFloats
+  ) {
+    ck_sgd_momentum(count, rate, momentum, gradient, velocity, weight)
+  }
+
+  static func scaleBytes(
+    _ count: Int, _ bytes: UnsafePointer<UInt8>, scale: Float, _ y: MutableFloats
+  ) {
+    ck_scale_bytes(count, bytes, scale, y)
+  }
+
+  // MARK: The processor
+
+  @discardableResult static func flushDenormals(_ on: Bool) -> Bool {
+    ck_flush_denormals(on ? 1 : 0) != 0
+  }
+
+  /// Floating-point operations done in `steps` rounds of multiply-adds.
+  static func fmaPeak(steps: Int) -> Double { ck_fma_peak(Int64(steps)) }
+}
+
+/// A kernel variant as the list in variants.def has it.
+public struct KernelVariant: Sendable {
+  public let name: String
+  public let summary: String
+}
+
+/// Which kernels to compute with: one variant, or automatic.
+public struct KernelChoice: Sendable, CustomStringConvertible {
+  /// A variant's name, or "auto".
+  public let name: String
+  private let convolution: ConvVariant?
+  private let pooling: PoolVariant
+
+  /// Picks by shape.
+  public static let auto = KernelChoice(checked: "auto")
+  /// What was bound at build time.
+  public static let bound = KernelChoice(checked: String(cString: ck_bound_variant()))
+  /// The convolution variants, slowest first.
+  public static let convolutions = ConvVariant.all.map { $0.variant }
+  /// The pooling variants.
+  public static let poolings = PoolVariant.all.map { $0.variant }
+  /// All names that can be chosen.
+  public static let names = convolutions.map(\.name) + ["auto"]
+  /// The instruction set in use: avx512, avx2, neon or baseline.
+  public static var instructionSet: String { String(cString: ck_isa_name()) }
+  /// Computes with another instruction set than the best there is, for comparisons. To be called
+  /// before any network is made.
+  /// - Throws: ``StrideNetError`` where the processor doesn't have it
+  public static func select(instructionSet name: String) throws {
+    guard ck_isa_select(name) != 0 else {
+      throw StrideNetError(
+        .usage, "no such instruction set on this processor", found: "'\(name)'",
+        expected: "avx512, avx2, neon or baseline, as far as it has them")
+    }
+  }
+  /// Whether the kernels were compiled without optimisation.
+  public static var isDebugBuild: Bool { ck_is_debug_build() != 0 }
+
+  /// - Throws: ``StrideNetError`` with the list of names
+  public init(named name: String) throws {
+    guard Self.names.contains(name) else {
+      throw StrideNetError(
+        .usage, "no kernel variant of that name", found: "'\(name)'",
+        expected: Self.names.joined(separator: ", "), hint: "see: stridenet kernels")
+    }
+    self.init(checked: name)
+  }
+
+  private init(checked name: String) {
+    self.name = name
+    convolution = ConvVariant.all.first { $0.variant.name == name }
+    precondition(convolution != nil || name == "auto", "variants.def has no \(name)")
+    // im2col is no way of pooling: then, and with auto, pooling takes the fastest, the list's last.
+    pooling = PoolVariant.all.first { $0.variant.name == name } ?? PoolVariant.all.last!
+  }
+
+  public var description: String { name }
+
+  func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant {
+    convolution ?? ConvVariant.pick(shape, pass)
+  }
+
+  var pool: PoolVariant { pooling }
+}
+
+/// A convolution variant's functions.
+struct ConvVariant: @unchecked Sendable {
+  // Sendable because the functions are pure.
+  let variant: KernelVariant
+  let functions: ck_conv_variant
+
+  static let all: [ConvVariant] = list(ck_conv_variant_at).map {
+    ConvVariant(
+      variant: KernelVariant(
+        name: String(cString: $0.name), summary: String(cString: $0.description)),
+      functions: $0)
+  }
+
+  private static let imageByImage = all.first { $0.variant.name == "im2col" }!
+  private static let groups = all.first { $0.variant.name == "stride_groups" }!
+
+  /// What `auto` takes: windows that don't overlap are one group, whose product is the output
+  /// itself; otherwise im2col, whose matrix fits the cache.
+  static func pick(_ s: ck_conv_shape, _ pass: ck_pass) -> ConvVariant {
+    s.sh >= s.fh && s.sw >= s.fw ? groups : imageByImage
+  }
+
+  func workspace(_ shape: ck_conv_shape, _ pass: ck_pass) -> Int {
+    withUnsafePointer(to: shape) { Int(functions.workspace($0, pass)) }
+  }
+  func forward(
+    _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats?,
+    _ y: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: s) { functions.forward($0, x, w, bias, y, workspace) }
+  }
+  func inputGradient(
+    _ s: ck_conv_shape, _ dy: Kernels.Floats, _ w: Kernels.Floats, _ dx: Kernels.MutableFloats,
+    _ workspace: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: s) { functions.input_gradient($0, dy, w, dx, workspace) }
+  }
+  func weightGradient(
+    _ s: ck_conv_shape, _ x: Kernels.Floats, _ dy: Kernels.Floats, _ dw: Kernels.MutableFloats,
+    _ workspace: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: s) { functions.weight_gradient($0, x, dy, dw, workspace) }
+  }
+}
+
+/// A pooling variant's functions.
+struct PoolVariant: @unchecked Sendable {
+  // Sendable because the functions are pure.
+  let variant: KernelVariant
+  let functions: ck_pool_variant
+
+  static let all: [PoolVariant] = list(ck_pool_variant_at).map {
+    PoolVariant(
+      variant: KernelVariant(
+        name: String(cString: $0.name), summary: String(cString: $0.description)),
+      functions: $0)
+  }
+
+  func maxForward(
+    _ s: ck_pool_shape, _ x: Kernels.Floats, _ y: Kernels.MutableFloats,
+    _ place: UnsafeMutablePointer<UInt16>
+  ) {
+    withUnsafePointer(to: s) { functions.max_forward($0, x, y, place) }
+  }
+  func maxBackward(
+    _ s: ck_pool_shape, _ dy: Kernels.Floats, _ place: UnsafePointer<UInt16>,
+    _ dx: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: s) { functions.max_backward($0, dy, place, dx) }
+  }
+  func averageForward(_ s: ck_pool_shape, _ x: Kernels.Floats, _ y: Kernels.MutableFloats) {
+    withUnsafePointer(to: s) { functions.avg_forward($0, x, y) }
+  }
+  func averageBackward(_ s: ck_pool_shape, _ dy: Kernels.Floats, _ dx: Kernels.MutableFloats) {
+    withUnsafePointer(to: s) { functions.avg_backward($0, dy, dx) }
+  }
+}
+
+private func list<V>(_ at: (Int) -> UnsafePointer<V>?) -> [V] {
+  var result: [V] = []
+  while let variant = at(result.count) { result.append(variant.pointee) }
+  return result
+}

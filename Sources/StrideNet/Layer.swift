@@ -1,0 +1,110 @@
+import Foundation
+
+/// A trained array: its values, and the gradient of the loss with respect to them.
+///
+/// A layer makes its parameters when it learns its input's size; the network then puts all of them
+/// side by side in one block of memory, so that an update is one pass and a snapshot one reference.
+public final class Parameter {
+  /// "weight", "bias"; in files, prefixed with the layer's place: "layers.0.weight".
+  public let name: String
+  /// Convolution weights are (FH, FW, C, F), dense weights (outputs, inputs).
+  public let shape: [Int]
+  /// How the values start.
+  public let initializer: Initializer
+
+  /// The values; `count` of them. Valid while the network is built.
+  public internal(set) var value: UnsafeMutablePointer<Float>
+  /// The gradient; a layer's backward pass overwrites it.
+  public internal(set) var gradient: UnsafeMutablePointer<Float>
+
+  public init(_ name: String, shape: [Int], _ initializer: Initializer) {
+    self.name = name
+    self.shape = shape
+    self.initializer = initializer
+    // What a parameter points to before the network has given it memory.
+    let unbound = UnsafeMutablePointer<Float>(bitPattern: 64)!
+    value = unbound
+    gradient = unbound
+  }
+
+  public var count: Int { shape.reduce(1, *) }
+}
+
+/// How a parameter's values start.
+public enum Initializer: Sendable {
+  /// All the same.
+  case constant(Float)
+  /// Uniform in ±√(6 / fan-in): keeps the variance of activations through ReLU layers
+  /// (He et al. 2015, arXiv:1502.01852).
+  case he(fanIn: Int)
+  /// Uniform in ±√(6 / (fan-in + fan-out)): keeps it through linear and S-shaped ones
+  /// (Glorot & Bengio 2010).
+  case glorot(fanIn: Int, fanOut: Int)
+
+  func fill(_ values: UnsafeMutableBufferPointer<Float>, _ random: inout SeededGenerator) {
+    let bound: Float
+    switch self {
+    case .constant(let value):
+      values.update(repeating: value)
+      return
+    case .he(let fanIn): bound = (6 / Float(fanIn)).squareRoot()
+    case .glorot(let fanIn, let fanOut): bound = (6 / Float(fanIn + fanOut)).squareRoot()
+    }
+    for i in values.indices { values[i] = (2 * random.uniform() - 1) * bound }
+  }
+}
+
+/// What all layers have in common. To write one's own, override ``build(for:runtime:)``,
+/// ``forward(_:_:_:)``, ``backward(_:_:_:_:_:)`` and, if it learns, ``parameters``.
+///
+/// The network owns the memory of activations and gradients and hands it in; a layer keeps what
+/// else it needs between the passes.
+open class Layer {
+  public init() {}
+
+  /// The trained arrays, in the order in which they are saved.
+  open var parameters: [Parameter] { [] }
+
+  /// The layer as `--layers` has it: "conv(32,3)". It is saved with the weights.
+  open var text: String { String(describing: type(of: self)).lowercased() }
+
+  /// Learns the size of one example of the input, makes the parameters and gives the output's size.
+  /// - Throws: ``StrideNetError`` if the layer can't take that input
+  open func build(for input: Shape, runtime: Runtime) throws -> Shape { input }
+
+  /// Called before the first step and whenever the batch grows: the place to allocate.
+  open func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {}
+
+  /// Computes the output `y` from the input `x`; both hold the same number of examples.
+  open func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    fatalError("\(type(of: self)) doesn't override forward")
+  }
+
+  /// From the upstream gradient `dy` (as large as `y`; it may be overwritten) computes the
+  /// gradient `dx` (as large as `x`; nil where nobody needs it, below the first layer), and
+  /// overwrites each parameter's gradient. `x` and `y` are those of the last forward pass.
+  /// The loss is a mean over the batch, so gradients are sums over it of what comes in.
+  open func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    fatalError("\(type(of: self)) doesn't override backward")
+  }
+
+  /// True where the output is the input's memory read under another shape: then neither pass is
+  /// called.
+  open var onlyReshapes: Bool { false }
+
+  /// The activation that the layer ends in; a network that is trained as a classifier must end in
+  /// softmax, which is computed with the loss.
+  open var finalActivation: Activation { .none }
+
+  /// Set by the network on its last layer: leave logits as they are, and take their gradient.
+  public internal(set) final var leavesSoftmaxToLoss = false
+}
+
+/// What a pass is for and with what it computes.
+public struct Pass {
+  public let runtime: Runtime
+  /// False for evaluation and prediction: nothing need be kept for a backward pass.
+  public let training: Bool
+}

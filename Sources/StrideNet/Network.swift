@@ -1,0 +1,426 @@
+import Foundation
+
+/// The weights of a network at one moment. It shares memory with the network until that trains on,
+/// so taking one and dropping it costs nothing.
+public struct Snapshot: Sendable {
+  let storage: FloatStorage
+  /// Name and shape of each array, in the order of ``values``.
+  public let parameters: [(name: String, shape: [Int])]
+
+  /// All weights, one parameter after the other.
+  public var values: [Float] {
+    Array(UnsafeBufferPointer(start: storage.pointer, count: storage.count))
+  }
+
+  /// SHA-256 of the weights' bytes, in hexadecimal: equal for equal training.
+  public var sha256: String {
+    var digest = SHA256()
+    digest.update(UnsafeRawBufferPointer(start: storage.pointer, count: storage.count * 4))
+    return digest.hex
+  }
+
+  /// The arrays by name, as they stand in a weight file.
+  public var arrays: [Safetensors.Tensor] {
+    var start = 0
+    return parameters.map { name, shape in
+      let count = shape.reduce(1, *)
+      defer { start += count }
+      return Safetensors.Tensor(
+        name: name, shape: shape,
+        values: Array(UnsafeBufferPointer(start: storage.pointer + start, count: count)))
+    }
+  }
+}
+
+/// Lets a network be written as a list of layers without commas.
+@resultBuilder public enum LayerList {
+  public static func buildBlock(_ layers: Layer...) -> [Layer] { layers }
+}
+
+/// Layers one after the other. Their sizes are learned from the first mini-batch.
+///
+///     let network = Network([
+///       Conv2D(32, 3), MaxPool2D(2), Flatten(), Dense(100), Dense(10, activation: .softmax),
+///     ])
+///     let (layers, cce, ce) = try network.train(batch, learningRate: 0.1)
+public final class Network {
+  public let layers: [Layer]
+  public let runtime: Runtime
+  /// The seed of the first weights.
+  public let seed: UInt64
+  /// The size of one example; nil until the first mini-batch.
+  public private(set) var input: Shape?
+  /// Each layer's output size; empty until the first mini-batch.
+  public private(set) var shapes: [Shape] = []
+
+  private var weights = FloatStorage(count: 0)
+  private var gradients = FloatStorage(count: 0)
+  private var velocity = FloatStorage(count: 0)
+  private var parameterList: [(name: String, shape: [Int])] = []
+
+  // Activations and their gradients, one block a layer (nil where a layer only reshapes), for
+  // batches of up to `capacity` and `trainingCapacity` examples.
+  private var outputs: [FloatStorage?] = []
+  private var outputGradients: [FloatStorage?] = []
+  private var losses = FloatStorage(count: 0)
+  private var wrong: [Int32] = []
+  private var capacity = 0
+  private var trainingCapacity = 0
+
+  public init(_ layers: [Layer], seed: UInt64 = 1, runtime: Runtime = Runtime()) {
+    self.layers = layers
+    self.seed = seed
+    self.runtime = runtime
+  }
+
+  public convenience init(
+    seed: UInt64 = 1, runtime: Runtime = Runtime(), @LayerList _ layers: () -> [Layer]
+  ) {
+    self.init(layers(), seed: seed, runtime: runtime)
+  }
+
+  // MARK: Building
+
+  /// Sizes all layers for inputs of this shape and draws the first weights. Happens by itself with
+  /// the first mini-batch.
+  /// - Throws: ``StrideNetError`` naming the layer that doesn't fit and both shapes
+  public func build(for input: Shape) throws {
+    try build(for: input) { _ in }
+  }
+
+  /// - Parameter accept: sees the parameters' names and shapes before memory is taken for them
+  func build(for input: Shape, accept: ([(name: String, shape: [Int])]) throws -> Void) throws {
+    guard self.input == nil else { return try check(input) }
+    guard !layers.isEmpty else {
+      throw StrideNetError(.badData, "a network without layers", hint: "give it at least one layer")
+    }
+    var shape = input
+    var shapes: [Shape] = []
+    for (index, layer) in layers.enumerated() {
+      do {
+        shape = try layer.build(for: shape, runtime: runtime)
+      } catch let error as StrideNetError {
+        throw StrideNetError(
+          error.kind, error.what, at: "layer \(index + 1), \(error.place ?? layer.text)",
+          found: error.found, expected: error.expected, hint: error.hint)
+      }
+      let (values, overflow) = shape.height.multipliedReportingOverflow(
+        by: shape.width * shape.channels)
+      guard !overflow && values <= 1 << 31 && layer.parameters.allSatisfy({ $0.count <= 1 << 31 })
+      else {
+        throw StrideNetError(
+          .badData, "layer too large", at: "layer \(index + 1), \(layer.text)",
+          found: "an output of \(shape)", expected: "at most 2³¹ values and as many weights")
+      }
+      shapes.append(shape)
+    }
+    parameterList = layers.enumerated().flatMap { index, layer in
+      layer.parameters.map { ("layers.\(index).\($0.name)", $0.shape) }
+    }
+    try accept(parameterList)
+    self.shapes = shapes
+    self.input = input
+    layers.last!.leavesSoftmaxToLoss = layers.last!.finalActivation.isSoftmax
+    bindParameters()
+  }
+
+  private var parameters: [Parameter] { layers.flatMap(\.parameters) }
+
+  /// Gives each parameter its place in the block and its first values.
+  private func bindParameters() {
+    let all = parameters
+    let count = all.reduce(0) { $0 + $1.count }
+    weights = FloatStorage(count: count)
+    gradients = FloatStorage(count: count)
+    point(all)
+    var random = SeededGenerator(seed: seed, stream: 1)
+    for parameter in all {
+      parameter.initializer.fill(
+        UnsafeMutableBufferPointer(start: parameter.value, count: parameter.count), &random)
+    }
+  }
+
+  private func point(_ parameters: [Parameter]) {
+    var offset = 0
+    for parameter in parameters {
+      parameter.value = weights.pointer + offset
+      parameter.gradient = gradients.pointer + offset
+      offset += parameter.count
+    }
+  }
+
+  private func check(_ shape: Shape) throws {
+    guard shape == input else {
+      throw StrideNetError(
+        .badData, "images of another size than the network was built for",
+        found: "\(shape)", expected: "\(input!)",
+        hint: "a network learns its sizes from its first mini-batch; make a new one")
+    }
+  }
+
+  /// Makes room for batches of this size.
+  private func reserve(_ batch: Int, training: Bool) {
+    if batch > capacity {
+      capacity = batch
+      outputs = zip(layers, shapes).map { layer, shape in
+        layer.onlyReshapes ? nil : FloatStorage(count: batch * shape.count)
+      }
+      losses = FloatStorage(count: batch)
+      wrong = [Int32](repeating: 0, count: batch)
+      var shape = input!
+      for (layer, output) in zip(layers, shapes) {
+        layer.reserve(batch: batch, input: shape, output: output, runtime: runtime)
+        shape = output
+      }
+    }
+    if training && batch > trainingCapacity {
+      trainingCapacity = batch
+      outputGradients = zip(layers, shapes).map { layer, shape in
+        layer.onlyReshapes ? nil : FloatStorage(count: batch * shape.count)
+      }
+      if velocity.count != weights.count { velocity = FloatStorage(count: weights.count) }
+    }
+  }
+
+  // MARK: The passes
+
+  private func view(
+    _ buffers: [FloatStorage?], _ index: Int, _ batch: Int, below: UnsafeMutablePointer<Float>?
+  ) -> TensorView? {
+    // A layer that only reshapes has the memory of the nearest one below that doesn't.
+    var source = index
+    while source >= 0, buffers[source] == nil { source -= 1 }
+    guard let pointer = source >= 0 ? buffers[source]!.pointer : below else { return nil }
+    return TensorView(pointer, batch: batch, shape: shapes[index])
+  }
+
+  private func output(_ index: Int, _ x: TensorView) -> TensorView {
+    index < 0 ? x : view(outputs, index, x.batch, below: x.pointer)!
+  }
+
+  /// Runs all layers; the result stays valid until the next pass.
+  private func forward(_ x: TensorView, training: Bool) -> TensorView {
+    let pass = Pass(runtime: runtime, training: training)
+    for (index, layer) in layers.enumerated() where !layer.onlyReshapes {
+      layer.forward(output(index - 1, x), output(index, x), pass)
+    }
+    return output(layers.count - 1, x)
+  }
+
+  private func backward(_ x: TensorView) {
+    let pass = Pass(runtime: runtime, training: true)
+    for index in layers.indices.reversed() where !layers[index].onlyReshapes {
+      let dx = index == 0 ? nil : view(outputGradients, index - 1, x.batch, below: nil)
+      layers[index].backward(
+        output(index - 1, x), output(index, x),
+        view(outputGradients, index, x.batch, below: nil)!, dx, pass)
+    }
+  }
+
+  /// Softmax, loss and, for training, the gradient that the backward pass starts from.
+  private func loss(_ logits: TensorView, _ labels: UnsafePointer<Int32>, training: Bool) -> (
+    cce: Double, wrong: Int
+  ) {
+    let dlogits =
+      training ? view(outputGradients, layers.count - 1, logits.batch, below: nil)!.pointer : nil
+    return wrong.withUnsafeMutableBufferPointer { wrong in
+      Kernels.softmaxCrossEntropy(
+        logits, labels: labels, scale: 1 / Float(logits.batch), dlogits: dlogits,
+        loss: losses.pointer, wrong: wrong.baseAddress!)
+      var sum = 0.0
+      var errors = 0
+      for i in 0..<logits.batch {
+        sum += Double(losses.pointer[i])
+        errors += Int(wrong[i])
+      }
+      return (sum, errors)
+    }
+  }
+
+  private func update(learningRate: Float, momentum: Float) {
+    if !isKnownUniquelyReferenced(&weights) {
+      weights = weights.copy()  // somebody kept a snapshot
+      point(parameters)
+    }
+    let (weights, gradients, velocity) = (
+      weights.pointer, gradients.pointer, velocity.pointer
+    )
+    runtime.parallel(over: self.weights.count, by: 32_768) { range, _ in
+      let start = range.lowerBound
+      Kernels.sgdMomentum(
+        range.count, rate: learningRate, momentum: momentum, gradient: gradients + start,
+        velocity: velocity + start, weight: weights + start)
+    }
+  }
+
+  // MARK: Training and using
+
+  /// One step of gradient descent: v = momentum · v + gradient; w −= learningRate · v.
+  /// - Returns: a snapshot of the weights after the step; the categorical cross-entropy (natural
+  ///   logarithm, mean over the batch) and the class error (share misclassified) before it
+  /// - Throws: ``StrideNetError`` if the batch doesn't fit the network, nothing changed then
+  @discardableResult
+  public func train(_ batch: Batch, learningRate: Float, momentum: Float = 0) throws -> (
+    layers: Snapshot, cce: Float, ce: Float
+  ) {
+    try prepare(batch.images, batch.labels)
+    let (cce, ce) = batch.images.withView { x in
+      batch.labels.withUnsafeBufferPointer {
+        step(x, $0.baseAddress!, learningRate: learningRate, momentum: momentum)
+      }
+    }
+    return (snapshot(), cce, ce)
+  }
+
+  /// The same without the checks, which a trainer has made for all of its data.
+  func step(
+    _ x: TensorView, _ labels: UnsafePointer<Int32>, learningRate: Float, momentum: Float
+  ) -> (cce: Float, ce: Float) {
+    reserve(x.batch, training: true)
+    let before = Kernels.flushDenormals(true)
+    defer { Kernels.flushDenormals(before) }
+    let (sum, errors) = loss(forward(x, training: true), labels, training: true)
+    backward(x)
+    update(learningRate: learningRate, momentum: momentum)
+    return (Float(sum / Double(x.batch)), Float(errors) / Float(x.batch))
+  }
+
+  /// The network's output for images and how far it is from their labels.
+  /// - Returns: the probabilities; the categorical cross-entropy; the class error
+  public func evaluate(_ x: Tensor, _ labels: [Int32]) throws -> (
+    output: Tensor, cce: Float, ce: Float
+  ) {
+    try prepare(x, labels)
+    var result = Tensor(batch: x.batch, shape: shapes.last!)
+    let (cce, ce) = x.withView { x in
+      result.withMutableView { result in
+        labels.withUnsafeBufferPointer { labels in
+          evaluate(x.batch, keep: result.pointer) { range in
+            (
+              TensorView(x.example(range.lowerBound), batch: range.count, shape: x.shape),
+              labels.baseAddress! + range.lowerBound
+            )
+          }
+        }
+      }
+    }
+    return (result, cce, ce)
+  }
+
+  /// Evaluates `count` examples, which `examples` gives in chunks, so that memory doesn't grow with
+  /// their number.
+  func evaluate(
+    _ count: Int, keep: UnsafeMutablePointer<Float>? = nil,
+    _ examples: (Range<Int>) -> (TensorView, UnsafePointer<Int32>)
+  ) -> (cce: Float, ce: Float) {
+    var sum = 0.0
+    var errors = 0
+    let before = Kernels.flushDenormals(true)
+    defer { Kernels.flushDenormals(before) }
+    for start in stride(from: 0, to: count, by: Self.chunk) {
+      let (x, labels) = examples(start..<min(count, start + Self.chunk))
+      reserve(x.batch, training: false)
+      let output = forward(x, training: false)
+      let part = loss(output, labels, training: false)
+      sum += part.cce
+      errors += part.wrong
+      keep?.advanced(by: start * output.shape.count)
+        .update(from: output.pointer, count: output.count)
+    }
+    return (Float(sum / Double(count)), Float(errors) / Float(count))
+  }
+
+  static let chunk = 128
+
+  /// The network's output for images: for a classifier each row the classes' probabilities.
+  public func predict(_ x: Tensor) throws -> Tensor {
+    try build(for: x.shape)
+    var result = Tensor(batch: x.batch, shape: shapes.last!)
+    let before = Kernels.flushDenormals(true)
+    defer { Kernels.flushDenormals(before) }
+    x.withView { x in
+      result.withMutableView { result in
+        for start in stride(from: 0, to: x.batch, by: Self.chunk) {
+          let part = TensorView(
+            x.example(start), batch: min(Self.chunk, x.batch - start), shape: x.shape)
+          reserve(part.batch, training: false)
+          let output = forward(part, training: false)
+          let target = result.example(start)
+          target.update(from: output.pointer, count: output.count)
+          if layers.last!.leavesSoftmaxToLoss {
+            Kernels.softmaxForward(rows: part.batch, output.shape.count, target, target)
+          }
+        }
+      }
+    }
+    return result
+  }
+
+  private func prepare(_ x: Tensor, _ labels: [Int32]) throws {
+    guard x.batch > 0 else {
+      throw StrideNetError(.badData, "an empty mini-batch", expected: "at least one image")
+    }
+    guard labels.count == x.batch else {
+      throw StrideNetError(
+        .badData, "images and labels differ in number", found: "\(labels.count) labels",
+        expected: "\(x.batch), one an image")
+    }
+    try requireClassifier(for: x.shape)
+    if let index = labels.firstIndex(where: { $0 < 0 || $0 >= Int32(classes) }) {
+      throw StrideNetError(
+        .badData, "label out of range", at: "label \(index) of the mini-batch",
+        found: "\(labels[index])", expected: "0 … \(classes - 1), since the network has \(classes) outputs")
+    }
+  }
+
+  /// Builds the network and checks that it can be trained with cross-entropy.
+  func requireClassifier(for input: Shape) throws {
+    try build(for: input)
+    guard layers.last!.finalActivation.isSoftmax else {
+      throw StrideNetError(
+        .badData, "a network that isn't a classifier", at: "layer \(layers.count), \(layers.last!.text)",
+        found: "a last layer that ends in \(layers.last!.finalActivation.name)",
+        expected: "one that ends in softmax, which the cross-entropy is computed with",
+        hint: "end the network with softmax(\(shapes.last!.count))")
+    }
+  }
+
+  /// Number of outputs; 0 until built.
+  public var classes: Int { shapes.last?.count ?? 0 }
+
+  /// Number of trained values; 0 until built.
+  public var parameterCount: Int { weights.count }
+
+  // MARK: Snapshots
+
+  /// The weights as they are now.
+  public func snapshot() -> Snapshot { Snapshot(storage: weights, parameters: parameterList) }
+
+  /// Puts weights back; momentum starts anew.
+  public func restore(_ snapshot: Snapshot) {
+    precondition(
+      snapshot.storage.count == weights.count,
+      "a snapshot of \(snapshot.storage.count) weights for a network of \(weights.count)")
+    weights = snapshot.storage
+    point(parameters)
+    velocity.pointer.update(repeating: 0, count: velocity.count)
+  }
+
+  /// Overwrites all weights with arrays given by name.
+  func setWeights(_ values: (_ name: String) -> [Float]) {
+    if !isKnownUniquelyReferenced(&weights) { weights = weights.copy() }
+    let all = parameters
+    point(all)
+    for (parameter, entry) in zip(all, parameterList) {
+      let new = values(entry.name)
+      precondition(new.count == parameter.count)
+      parameter.value.update(from: new, count: new.count)
+    }
+  }
+
+  /// The gradient of the last training step, one parameter after the other, as in
+  /// ``Snapshot/values``.
+  public var lastGradient: [Float] {
+    Array(UnsafeBufferPointer(start: gradients.pointer, count: gradients.count))
+  }
+}

@@ -1,0 +1,117 @@
+import CKernels
+
+/// What max and average pooling share: windows that slide over each channel.
+public class Pool2D: Layer {
+  /// Height and width of the windows.
+  public let size: (height: Int, width: Int)
+  public let stride: (height: Int, width: Int)
+
+  /// The stride is the window's size unless given; a smaller one makes windows overlap.
+  public convenience init(_ size: Int, stride: Int? = nil) {
+    self.init((size, size), stride: stride.map { ($0, $0) })
+  }
+
+  public init(_ size: (height: Int, width: Int), stride: (height: Int, width: Int)? = nil) {
+    self.size = size
+    self.stride = stride ?? size
+  }
+
+  fileprivate var keyword: String { "" }
+
+  public override var text: String {
+    "\(keyword)(\(pair(size))\(stride == size ? "" : ",stride=\(pair(stride))"))"
+  }
+
+  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+    let (rows, columns) = try windows(
+      over: input, size: size, stride: stride, padding: (0, 0), in: text)
+    guard size.height * size.width <= 65_536 else {
+      throw StrideNetError(
+        .badData, "window too large", at: text, found: "\(size.height)×\(size.width)",
+        expected: "at most 65,536 elements")
+    }
+    return Shape(rows, columns, input.channels)
+  }
+
+  fileprivate let imagesAPiece = 8
+
+  fileprivate func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_pool_shape {
+    ck_pool_shape(
+      n: Int32(images), h: Int32(input.height), w: Int32(input.width), c: Int32(input.channels),
+      fh: Int32(size.height), fw: Int32(size.width),
+      sh: Int32(stride.height), sw: Int32(stride.width),
+      oh: Int32(output.height), ow: Int32(output.width))
+  }
+}
+
+/// The largest value of each window: y[p,q,c] = max x[p·stride + i, q·stride + j, c].
+/// Backwards, the first largest gets the whole gradient.
+public final class MaxPool2D: Pool2D {
+  // Where in its window each output came from.
+  private var places = UnsafeMutableBufferPointer<UInt16>(start: nil, count: 0)
+
+  deinit { places.deallocate() }
+
+  fileprivate override var keyword: String { "maxpool" }
+
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
+    guard places.count < batch * output.count else { return }
+    places.deallocate()
+    places = .allocate(capacity: batch * output.count)
+  }
+
+  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    let places = self.places.baseAddress!
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, _ in
+      pass.runtime.kernels.pool.maxForward(
+        kernelShape(range.count, x.shape, y.shape), x.example(range.lowerBound),
+        y.example(range.lowerBound), places + range.lowerBound * y.shape.count)
+    }
+  }
+
+  public override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    guard let dx else { return }
+    let places = self.places.baseAddress!
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, _ in
+      pass.runtime.kernels.pool.maxBackward(
+        kernelShape(range.count, x.shape, y.shape), dy.example(range.lowerBound),
+        places + range.lowerBound * y.shape.count, dx.example(range.lowerBound))
+    }
+  }
+}
+
+/// The mean of each window. Backwards, each of its values gets an equal share.
+public final class AvgPool2D: Pool2D {
+  fileprivate override var keyword: String { "avgpool" }
+
+  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, _ in
+      pass.runtime.kernels.pool.averageForward(
+        kernelShape(range.count, x.shape, y.shape), x.example(range.lowerBound),
+        y.example(range.lowerBound))
+    }
+  }
+
+  public override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    guard let dx else { return }
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, _ in
+      pass.runtime.kernels.pool.averageBackward(
+        kernelShape(range.count, x.shape, y.shape), dy.example(range.lowerBound),
+        dx.example(range.lowerBound))
+    }
+  }
+}
+
+/// Reads each example as one flat vector, row by row, pixel by pixel, channel by channel.
+public final class Flatten: Layer {
+  public override init() {}
+  public override var text: String { "flatten" }
+  public override var onlyReshapes: Bool { true }
+  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+    Shape(input.count)
+  }
+}

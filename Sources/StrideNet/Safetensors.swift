@@ -1,0 +1,359 @@
+import Foundation
+
+/// The safetensors container: named tensors of floats and a few strings in one file. A header in
+/// JSON after its length in eight bytes, then the numbers, little-endian, without gaps.
+/// https://huggingface.co/docs/safetensors
+public enum Safetensors {
+  /// A tensor of any rank; no dimension means one value.
+  public struct Tensor: Sendable, Equatable {
+    public var name: String
+    public var shape: [Int]
+    public var values: [Float]
+
+    public init(name: String, shape: [Int], values: [Float]) {
+      self.name = name
+      self.shape = shape
+      self.values = values
+    }
+  }
+
+  /// What a file holds, the tensors in the order of their data.
+  public typealias Contents = (tensors: [Tensor], metadata: [String: String])
+
+  /// Writes tensors as F32 in the given order, metadata sorted by key: the same contents give the
+  /// same bytes.
+  public static func write(
+    _ tensors: [Tensor], metadata: [String: String] = [:], to path: String
+  ) throws {
+    var names: Set<String> = ["__metadata__"]
+    var entries: [String] = []
+    if !metadata.isEmpty {
+      let pairs = metadata.sorted { $0.key < $1.key }.map { "\(quoted($0)):\(quoted($1))" }
+      entries.append("\"__metadata__\":{\(pairs.joined(separator: ","))}")
+    }
+    var offset = 0
+    for tensor in tensors {
+      precondition(names.insert(tensor.name).inserted, "two tensors named \(tensor.name)")
+      precondition(
+        IDX.product(tensor.shape) == tensor.values.count, "\(tensor.name) doesn't fit its shape")
+      try checkFinite(tensor, at: path)
+      let end = offset + 4 * tensor.values.count
+      let shape = tensor.shape.map(String.init).joined(separator: ",")
+      entries.append(
+        quoted(tensor.name)
+          + ":{\"dtype\":\"F32\",\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}")
+      offset = end
+    }
+    var header = Array("{\(entries.joined(separator: ","))}".utf8)
+    // Readers that map the file want the numbers aligned.
+    header += Array(repeating: UInt8(ascii: " "), count: -header.count & 7)
+    try AtomicFile.write(to: path) { file in
+      try file.append([UInt64(header.count).littleEndian])
+      try file.append(header)
+      for tensor in tensors { try file.append(tensor.values) }
+    }
+  }
+
+  /// Reads a file of F32, F64, F16 or BF16 tensors, all as Float, and checks everything that can be
+  /// wrong with it before it believes the header.
+  public static func read(at path: String) throws -> Contents {
+    let file = try InputFile(path)
+    var length: UInt64 = 0
+    let got = try withUnsafeMutableBytes(of: &length) { try file.read(into: $0, from: 0) }
+    length = UInt64(littleEndian: length)
+    guard got == 8, length >= 2, length <= min(headerLimit, UInt64(file.size - 8)) else {
+      throw StrideNetError(
+        .badData, got == 8 ? "the header's length is wrong" : "the file is too short",
+        at: "\(path), byte 0", found: got == 8 ? "\(length) bytes" : "\(file.size) bytes",
+        expected: got == 8
+          ? "2 to \(min(headerLimit, UInt64(file.size - 8))) bytes, as the file has \(file.size)"
+          : "8 bytes of header length and a header",
+        hint: "the file isn't in the safetensors format, or it was cut off")
+    }
+    let header = try bytes(of: file, Int(length), from: 8)
+    var parser = HeaderParser(header, path: path)
+    let (entries, metadata) = try parser.parse()
+    let start = 8 + header.count
+    try checkOffsets(entries, dataSize: file.size - start, path: path)
+    let tensors = try entries.map { entry in
+      let tensor = Tensor(
+        name: entry.name, shape: entry.shape,
+        values: try values(of: entry, in: file, from: start + entry.begin))
+      try checkFinite(tensor, at: path)
+      return tensor
+    }
+    return (tensors, metadata)
+  }
+
+  /// The limit of the format's own implementation.
+  private static let headerLimit: UInt64 = 100_000_000
+
+  private static func checkFinite(_ tensor: Tensor, at path: String) throws {
+    guard let index = tensor.values.firstIndex(where: { !$0.isFinite }) else { return }
+    throw StrideNetError(
+      .badData, "a weight isn't a finite number", at: "\(path), tensor \(tensor.name)[\(index)]",
+      found: "\(tensor.values[index])",
+      hint: "the training diverged: train again with a lower learning rate")
+  }
+
+  /// The data must be covered, each byte once, in the order of the entries.
+  private static func checkOffsets(
+    _ entries: [HeaderParser.Entry], dataSize: Int, path: String
+  ) throws {
+    func fail(_ what: String, _ entry: HeaderParser.Entry, expected: String) -> StrideNetError {
+      StrideNetError(
+        .badData, what, at: "\(path), tensor \(entry.name)",
+        found: "data_offsets [\(entry.begin),\(entry.end)]", expected: expected,
+        hint: "the file is damaged")
+    }
+    var covered = 0
+    for entry in entries {
+      let shape = entry.shape.map(String.init).joined(separator: "×")
+      guard let size = IDX.product(entry.shape + [entry.type.size]) else {
+        throw fail("the shape \(shape) is too large", entry, expected: "a smaller shape")
+      }
+      guard entry.begin <= entry.end, entry.end <= dataSize else {
+        throw fail(
+          "the data lies outside of the file", entry, expected: "within \(dataSize) bytes of data")
+      }
+      guard entry.begin == covered else {
+        throw fail(
+          entry.begin < covered ? "tensors overlap" : "a gap lies before the data", entry,
+          expected: "data from byte \(covered)")
+      }
+      guard entry.end - entry.begin == size else {
+        throw fail(
+          "the data doesn't fit the shape", entry,
+          expected: "\(size) bytes, for \(shape.isEmpty ? "one value" : shape) of \(entry.type)")
+      }
+      covered = entry.end
+    }
+    guard covered == dataSize else {
+      throw StrideNetError(
+        .badData, "bytes follow after the last tensor", at: path,
+        found: "\(dataSize) bytes of data", expected: "\(covered) bytes",
+        hint: "the file is damaged")
+    }
+  }
+
+  private static func values(
+    of entry: HeaderParser.Entry, in file: InputFile, from offset: Int
+  ) throws -> [Float] {
+    let count = (entry.end - entry.begin) / entry.type.size
+    func numbers<Number: FixedWidthInteger & BitwiseCopyable>(_: Number.Type) throws -> [Number] {
+      try [Number](unsafeUninitializedCapacity: count) { buffer, done in
+        let target = UnsafeMutableRawBufferPointer(buffer)
+        try readAll(of: file, into: .init(rebasing: target[..<(count * entry.type.size)]), offset)
+        done = count
+      }
+    }
+    switch entry.type {
+    case .F32:
+      // No detour: on all platforms of Swift the bytes of the file are those in memory.
+      return try [Float](unsafeUninitializedCapacity: count) { buffer, done in
+        let target = UnsafeMutableRawBufferPointer(buffer)
+        try readAll(of: file, into: .init(rebasing: target[..<(count * 4)]), offset)
+        done = count
+      }
+    case .F64: return try numbers(UInt64.self).map { Float(Double(bitPattern: $0)) }
+    case .F16: return try numbers(UInt16.self).map(halfToFloat)
+    case .BF16: return try numbers(UInt16.self).map { Float(bitPattern: UInt32($0) << 16) }
+    }
+  }
+
+  /// By hand, as Float16 is missing on some platforms.
+  private static func halfToFloat(_ half: UInt16) -> Float {
+    let sign = UInt32(half & 0x8000) << 16
+    if half & 0x7c00 == 0x7c00 {
+      return Float(bitPattern: sign | 0x7f80_0000 | UInt32(half & 0x3ff) << 13)
+    }
+    // The product moves the exponent from one bias to the other, for subnormal numbers too.
+    return Float(bitPattern: sign | UInt32(half & 0x7fff) << 13) * 0x1p112
+  }
+
+  private static func bytes(of file: InputFile, _ count: Int, from offset: Int) throws -> [UInt8] {
+    try [UInt8](unsafeUninitializedCapacity: count) { buffer, done in
+      let target = UnsafeMutableRawBufferPointer(buffer)
+      try readAll(of: file, into: .init(rebasing: target[..<count]), offset)
+      done = count
+    }
+  }
+
+  private static func readAll(
+    of file: InputFile, into target: UnsafeMutableRawBufferPointer, _ offset: Int
+  ) throws {
+    if try file.read(into: target, from: offset) < target.count {
+      throw StrideNetError(
+        .badData, "the file ended while it was read", at: file.path, hint: "try again")
+    }
+  }
+
+  private static func quoted(_ text: String) -> String {
+    var result = "\""
+    for scalar in text.unicodeScalars {
+      switch scalar {
+      case "\"", "\\": result += "\\\(scalar)"
+      case "\u{0}"..<" ":
+        result += "\\u00" + (scalar.value < 16 ? "0" : "") + String(scalar.value, radix: 16)
+      default: result.unicodeScalars.append(scalar)
+      }
+    }
+    return result + "\""
+  }
+}
+
+/// Parses the header. Foundation's JSON parser would take the last of two tensors with one name
+/// and couldn't say where it stumbled.
+private struct HeaderParser {
+  enum DType: String {
+    case F32, F64, F16, BF16
+
+    var size: Int {
+      switch self {
+      case .F64: 8
+      case .F32: 4
+      case .F16, .BF16: 2
+      }
+    }
+  }
+
+  struct Entry {
+    var name: String
+    var type: DType
+    var shape: [Int]
+    var begin, end: Int
+  }
+
+  private let bytes: [UInt8]
+  private let path: String
+  private var position = 0
+
+  init(_ bytes: [UInt8], path: String) {
+    self.bytes = bytes
+    self.path = path
+  }
+
+  mutating func parse() throws -> (entries: [Entry], metadata: [String: String]) {
+    var entries: [Entry] = []
+    var metadata: [String: String] = [:]
+    // The format allows no space before the header, only behind.
+    if bytes.first != UInt8(ascii: "{") { throw fail("a {") }
+    try object { parser, name in
+      if name == "__metadata__" {
+        try parser.object { parser, key in metadata[key] = try parser.string() }
+      } else {
+        entries.append(try parser.entry(name))
+      }
+    }
+    skipSpace()
+    if position < bytes.count { throw fail("the end of the header") }
+    entries.sort { ($0.begin, $0.end) < ($1.begin, $1.end) }
+    return (entries, metadata)
+  }
+
+  private mutating func entry(_ name: String) throws -> Entry {
+    var type: DType?
+    var shape: [Int]?
+    var offsets: [Int]?
+    try object { parser, key in
+      switch key {
+      case "dtype":
+        let text = try parser.string()
+        type = DType(rawValue: text)
+        if type == nil {
+          throw StrideNetError(
+            .badData, "the numbers have a type that isn't read", at: "\(parser.path), tensor \(name)",
+            found: "dtype \(text)", expected: "F32, F64, F16 or BF16")
+        }
+      case "shape": shape = try parser.integers()
+      case "data_offsets": offsets = try parser.integers()
+      default: throw parser.fail("dtype, shape or data_offsets instead of \"\(key)\"")
+      }
+    }
+    guard let type, let shape, let offsets, offsets.count == 2 else {
+      throw fail("dtype, shape and two data_offsets for tensor \(name)")
+    }
+    return Entry(name: name, type: type, shape: shape, begin: offsets[0], end: offsets[1])
+  }
+
+  /// Calls `member` with each key, to parse the value.
+  private mutating func object(
+    _ member: (inout HeaderParser, _ key: String) throws -> Void
+  ) throws {
+    var keys: Set<String> = []
+    try list("{", "}") { parser in
+      let key = try parser.string()
+      if !keys.insert(key).inserted { throw parser.fail("\"\(key)\" only once") }
+      try parser.expect(":")
+      try member(&parser, key)
+    }
+  }
+
+  private mutating func integers() throws -> [Int] {
+    var result: [Int] = []
+    try list("[", "]") { parser in
+      parser.skipSpace()
+      let digits = parser.bytes[parser.position...].prefix {
+        (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
+      }
+      guard let number = Int(String(decoding: digits, as: UTF8.self)) else {
+        throw parser.fail("a whole number that fits 64 bits")
+      }
+      parser.position += digits.count
+      result.append(number)
+    }
+    return result
+  }
+
+  private mutating func list(
+    _ open: Unicode.Scalar, _ close: Unicode.Scalar,
+    _ element: (inout HeaderParser) throws -> Void
+  ) throws {
+    try expect(open)
+    if take(close) { return }
+    repeat { try element(&self) } while take(",")
+    try expect(close)
+  }
+
+  private mutating func string() throws -> String {
+    skipSpace()
+    let start = position
+    try expect("\"")
+    while position < bytes.count, bytes[position] != UInt8(ascii: "\"") {
+      position += bytes[position] == UInt8(ascii: "\\") ? 2 : 1
+    }
+    // Escapes and encoding are left to Foundation; a string alone holds no surprises.
+    guard take("\""),
+      let text = try? JSONDecoder().decode(String.self, from: Data(bytes[start..<position]))
+    else {
+      position = start
+      throw fail("a string")
+    }
+    return text
+  }
+
+  private mutating func expect(_ scalar: Unicode.Scalar) throws {
+    if !take(scalar) { throw fail("\(scalar)") }
+  }
+
+  private mutating func take(_ scalar: Unicode.Scalar) -> Bool {
+    skipSpace()
+    guard position < bytes.count, bytes[position] == UInt8(ascii: scalar) else { return false }
+    position += 1
+    return true
+  }
+
+  private mutating func skipSpace() {
+    while position < bytes.count, [0x20, 0x09, 0x0a, 0x0d].contains(bytes[position]) {
+      position += 1
+    }
+  }
+
+  private func fail(_ expected: String) -> StrideNetError {
+    let found = String(decoding: bytes.dropFirst(position).prefix(20), as: UTF8.self)
+    return StrideNetError(
+      .badData, "the header isn't what it should be", at: "\(path), byte \(8 + position)",
+      found: found.isEmpty ? "the end of the header" : found, expected: expected,
+      hint: "the file isn't in the safetensors format, or it is damaged")
+  }
+}

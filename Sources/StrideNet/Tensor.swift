@@ -1,0 +1,173 @@
+import Foundation
+
+/// The size of one example: height × width × channels. A flat vector of n values is 1 × 1 × n.
+public struct Shape: Hashable, Sendable, CustomStringConvertible {
+  public var height, width, channels: Int
+
+  public init(_ height: Int, _ width: Int, _ channels: Int) {
+    self.height = height
+    self.width = width
+    self.channels = channels
+  }
+
+  /// A flat vector.
+  public init(_ count: Int) { self.init(1, 1, count) }
+
+  /// Values in one example.
+  public var count: Int { height * width * channels }
+
+  public var description: String {
+    height == 1 && width == 1 ? "\(channels)" : "\(height)×\(width)×\(channels)"
+  }
+}
+
+/// A window on floats that somebody else owns, good for the duration of a call: what layers read
+/// and write. Layout NHWC: the channels of a pixel lie side by side.
+public struct TensorView: @unchecked Sendable {
+  // Sendable because the pieces of a batch that threads work on don't overlap.
+  public let pointer: UnsafeMutablePointer<Float>
+  /// Number of examples.
+  public let batch: Int
+  /// Size of each example.
+  public let shape: Shape
+
+  public init(_ pointer: UnsafeMutablePointer<Float>, batch: Int, shape: Shape) {
+    self.pointer = pointer
+    self.batch = batch
+    self.shape = shape
+  }
+
+  /// Values in all examples.
+  public var count: Int { batch * shape.count }
+
+  public subscript(_ index: Int) -> Float {
+    get { pointer[index] }
+    nonmutating set { pointer[index] = newValue }
+  }
+
+  /// The value of example `n` at row `y`, column `x`, channel `c`.
+  public subscript(_ n: Int, _ y: Int, _ x: Int, _ c: Int) -> Float {
+    get { pointer[((n * shape.height + y) * shape.width + x) * shape.channels + c] }
+    nonmutating set {
+      pointer[((n * shape.height + y) * shape.width + x) * shape.channels + c] = newValue
+    }
+  }
+
+  /// The first value of example `n`.
+  func example(_ n: Int) -> UnsafeMutablePointer<Float> { pointer + n * shape.count }
+
+  func reshaped(_ shape: Shape) -> TensorView {
+    precondition(shape.count == self.shape.count, "\(self.shape) can't be read as \(shape)")
+    return TensorView(pointer, batch: batch, shape: shape)
+  }
+
+  func prefix(_ batch: Int) -> TensorView {
+    TensorView(pointer, batch: batch, shape: shape)
+  }
+}
+
+/// 64-byte aligned memory for floats, zero at first.
+final class FloatStorage: @unchecked Sendable {
+  // Sendable because it is only written while uniquely referenced.
+  let pointer: UnsafeMutablePointer<Float>
+  let count: Int
+
+  init(count: Int) {
+    let raw = UnsafeMutableRawPointer.allocate(byteCount: max(count, 1) * 4, alignment: 64)
+    raw.initializeMemory(as: UInt8.self, repeating: 0, count: max(count, 1) * 4)
+    pointer = raw.assumingMemoryBound(to: Float.self)
+    self.count = count
+  }
+
+  func copy() -> FloatStorage {
+    let new = FloatStorage(count: count)
+    new.pointer.update(from: pointer, count: count)
+    return new
+  }
+
+  deinit { UnsafeMutableRawPointer(pointer).deallocate() }
+}
+
+/// Values with a batch size and a shape: images going in, probabilities coming out. A value type:
+/// copies share memory until one of them is written to.
+public struct Tensor: Sendable {
+  public private(set) var batch: Int
+  public private(set) var shape: Shape
+  private var storage: FloatStorage
+
+  /// Zeros.
+  public init(batch: Int, shape: Shape) {
+    precondition(batch >= 0 && shape.height >= 0 && shape.width >= 0 && shape.channels >= 0)
+    self.batch = batch
+    self.shape = shape
+    storage = FloatStorage(count: batch * shape.count)
+  }
+
+  /// `values` in NHWC order, `batch` · `shape.count` of them.
+  public init(batch: Int, shape: Shape, _ values: [Float]) {
+    precondition(
+      values.count == batch * shape.count, "\(values.count) values for \(batch) × \(shape)")
+    self.init(batch: batch, shape: shape)
+    storage.pointer.update(from: values, count: values.count)
+  }
+
+  init(copying view: TensorView) {
+    self.init(batch: view.batch, shape: view.shape)
+    storage.pointer.update(from: view.pointer, count: view.count)
+  }
+
+  public var count: Int { batch * shape.count }
+
+  /// All values in NHWC order.
+  public var values: [Float] { Array(UnsafeBufferPointer(start: storage.pointer, count: count)) }
+
+  /// The value of example `n` at row `y`, column `x`, channel `c`.
+  public subscript(_ n: Int, _ y: Int, _ x: Int, _ c: Int) -> Float {
+    get { view[n, y, x, c] }
+    set { withMutableView { $0[n, y, x, c] = newValue } }
+  }
+
+  /// The `index`-th value in NHWC order.
+  public subscript(_ index: Int) -> Float {
+    get {
+      precondition(index >= 0 && index < count)
+      return storage.pointer[index]
+    }
+    set { withMutableView { $0[index] = newValue } }
+  }
+
+  /// For reading; good while the tensor lives.
+  var view: TensorView { TensorView(storage.pointer, batch: batch, shape: shape) }
+
+  func withView<R>(_ body: (TensorView) throws -> R) rethrows -> R {
+    try withExtendedLifetime(storage) { try body(view) }
+  }
+
+  /// Copies the values first if another tensor shares them.
+  public mutating func withMutableView<R>(_ body: (TensorView) throws -> R) rethrows -> R {
+    if !isKnownUniquelyReferenced(&storage) { storage = storage.copy() }
+    return try withView(body)
+  }
+
+  /// Takes another batch size, keeping the memory where it is large enough. The values are then
+  /// whatever they were.
+  mutating func resize(batch: Int) {
+    if batch * shape.count > storage.count || !isKnownUniquelyReferenced(&storage) {
+      storage = FloatStorage(count: batch * shape.count)
+    }
+    self.batch = batch
+  }
+}
+
+/// Images with their labels, ready for a training step.
+public struct Batch: Sendable {
+  /// N×H×W×C.
+  public var images: Tensor
+  /// N class numbers, from 0.
+  public var labels: [Int32]
+
+  public init(images: Tensor, labels: [Int32]) {
+    self.images = images
+    self.labels = labels
+  }
+}

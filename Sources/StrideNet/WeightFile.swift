@@ -1,0 +1,90 @@
+import Foundation
+
+extension Network {
+  // Keys of the metadata in a weight file.
+  private static let architectureKey = "stridenet.architecture"
+  private static let inputKey = "stridenet.input"
+
+  /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
+  /// at all.
+  public func save(to path: String) throws {
+    guard let input else {
+      throw StrideNetError(
+        .usage, "a network without weights can't be saved", at: path,
+        hint: "train it, or build it for an input, first")
+    }
+    try Safetensors.write(
+      snapshot().arrays,
+      metadata: [
+        Self.architectureKey: Architecture.text(layers),
+        Self.inputKey: "\(input.height)x\(input.width)x\(input.channels)",
+      ], to: path)
+  }
+
+  /// A network as it was saved: layers and weights from the file alone.
+  public static func load(from path: String, runtime: Runtime = Runtime()) throws -> Network {
+    try load(from: path, layers: nil, runtime: runtime)
+  }
+
+  /// The same for a network with layers of one's own, which the file only names.
+  public static func load(from path: String, layers: [Layer]?, runtime: Runtime = Runtime()) throws
+    -> Network
+  {
+    let file = try Safetensors.read(at: path)
+    func metadata(_ key: String) throws -> String {
+      guard let value = file.metadata[key] else {
+        throw StrideNetError(
+          .badData, "not a weight file of StrideNet", at: path, found: "no '\(key)' in its metadata",
+          hint: "files are written by: stridenet train --save FILE")
+      }
+      return value
+    }
+    let sizes = try metadata(inputKey).split(separator: "x").map { Int($0) ?? 0 }
+    guard sizes.count == 3, sizes.allSatisfy({ $0 > 0 && $0 <= 1 << 20 }) else {
+      throw StrideNetError(
+        .badData, "an input size that isn't one", at: "\(path), metadata '\(inputKey)'",
+        found: "'\(try metadata(inputKey))'", expected: "height x width x channels: 28x28x1")
+    }
+    let text = try metadata(architectureKey)
+    let network: Network
+    do {
+      network = Network(
+        try layers ?? Architecture.layers(text, source: "\(path), metadata '\(architectureKey)'"),
+        runtime: runtime)
+      // A file may claim any architecture: compare its sizes before memory is taken for them.
+      try network.build(for: Shape(sizes[0], sizes[1], sizes[2])) { expected in
+        try matches(file, expected, path)
+      }
+    } catch let error as StrideNetError where error.kind == .usage {
+      throw StrideNetError(
+        .badData, error.what, at: error.place, found: error.found, expected: error.expected,
+        hint: error.hint)
+    }
+    let byName = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.values) })
+    network.setWeights { byName[$0]! }
+    return network
+  }
+
+  private static func matches(
+    _ file: Safetensors.Contents, _ expected: [(name: String, shape: [Int])], _ path: String
+  ) throws {
+    var found = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.shape) })
+    for (name, shape) in expected {
+      guard let there = found.removeValue(forKey: name) else {
+        throw StrideNetError(
+          .badData, "a weight is missing", at: path,
+          found: file.tensors.map(\.name).joined(separator: ", "), expected: name)
+      }
+      guard there == shape else {
+        throw StrideNetError(
+          .badData, "a weight has another shape than the architecture asks for",
+          at: "\(path), \(name)", found: "\(there)", expected: "\(shape)")
+      }
+    }
+    if let extra = found.keys.min() {
+      throw StrideNetError(
+        .badData, "a weight that the architecture doesn't have", at: path, found: extra,
+        expected: expected.map(\.name).joined(separator: ", "))
+    }
+  }
+}

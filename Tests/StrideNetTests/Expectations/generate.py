@@ -1,0 +1,315 @@
+#!/usr/bin/env python3
+"""Writes the stored expectations of the tests, computed by PyTorch.
+
+    python generate.py [folder-with-sample-files]
+
+Needs torch and numpy. The folder holds the digits as gzip-compressed IDX files
+(train-images*.gz, train-labels*.gz); without it, the package's own sample is
+used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
+written next to the script: convolution.json, pooling.json, dense_softmax.json
+and training.json.
+
+Inputs are never stored, only results, because the tests make the same inputs:
+
+    u = (i * 2654435761 + salt * 40503 + 12345) mod 2^32        (UInt32)
+    u ^= u >> 16;  u = u * 0x45d9f3b mod 2^32;  u ^= u >> 16
+    value(i, salt) = (u >> 8) / 2^24 - 0.5
+
+which lies in [-0.5, 0.5) and is exact in single precision. i is the flat,
+row-major index in the layouts below. Each file lists a few in "value_check" as
+[i, salt, value].
+
+Layouts, of inputs and of everything stored: activations NHWC, convolution
+weights HWIO (fh, fw, c, f), dense weights (out, in). Numbers are rounded to nine
+significant digits; magnitudes below 1e-30 are stored as 0.
+
+convolution.json   "cases"; x = value(i, 1), w = value(i, 2), b = value(i, 3), and
+                   the gradient that arrives from above dy = value(i, 4).
+                   n h w c fh fw f sh sw ph pw give the sizes (s stride, p padding
+                   on each side), oh ow the output's; "x" and "w" are inputs and
+                   not stored, "y", "dx", "dw", "db" are results. The width is
+                   stored as "w". Float64.
+pooling.json       "cases"; x = value(i, 1), dy = value(i, 4), no padding;
+                   max_y, max_dx, avg_y, avg_dx. Float64. x has no equal values
+                   within a window.
+dense_softmax.json "dense": x (n, in) = value(i, 1), w = value(i, 2),
+                   b = value(i, 3), then the activation none, relu or sigmoid,
+                   whose output is y; dy = value(i, 4) arrives at y. y dx dw db.
+                   "softmax": logits (n, classes) = scale * value(i, 1), label of
+                   row r = 7 r mod classes; probabilities, loss (the mean of the
+                   rows' cross-entropies), losses (each row's) and dlogits (of
+                   the mean). With scale 2000 most probabilities are 0 or 1; the
+                   losses stay finite. Float64.
+training.json      20 steps of gradient descent with momentum on real digits, for
+                   each of two "networks". Batch 32: step k uses images
+                   [32 k, 32 k + 32) of the training file, pixel / 255. Mean
+                   cross-entropy. v = 0.9 v + g; weight -= 0.1 v, v from zero.
+                   cnn:  convolution 32 @ 3x3 (no padding) and ReLU, max-pool 2,
+                         flatten in the order (h, w, c), dense 100 ReLU, dense 10
+                   flat: flatten, dense 100 ReLU, dense 10
+                   Parameters are numbered p = 0, 1, ... as weight, bias, weight,
+                   bias, ... Biases start at zero, weight i of parameter p at
+                   Float(Double(value(i, 10 + p)) * (2 / sqrt(fan_in))), where
+                   fan_in is fh * fw * c or in, all but the last rounding in double
+                   precision. For "float32" and "float64" each: "losses" and
+                   "misclassified" before the update of each step; and "final",
+                   the sum and the sum of squares, in double precision, of each
+                   parameter after the last step.
+"""
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+HERE = Path(__file__).resolve().parent
+
+
+def values(shape, salt):
+    """value(0 ..., salt) as a float64 array of this shape."""
+    count = int(np.prod(shape))
+    i = np.arange(count, dtype=np.uint64)
+    u = (i * 2654435761 + salt * 40503 + 12345) & 0xFFFFFFFF
+    u ^= u >> np.uint64(16)
+    u = (u * 0x45D9F3B) & 0xFFFFFFFF
+    u ^= u >> np.uint64(16)
+    v = (u >> np.uint64(8)).astype(np.float64) / 2**24 - 0.5
+    assert np.array_equal(v, v.astype(np.float32))
+    return v.reshape(shape)
+
+
+def value_check():
+    return [[i, s, float(values((i + 1,), s)[i])]
+            for i, s in [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1000, 2), (40000, 14), (123456, 4)]]
+
+
+def tensor(array, grad=False):
+    return torch.from_numpy(np.ascontiguousarray(array)).requires_grad_(grad)
+
+
+def flat(array):
+    if isinstance(array, torch.Tensor):
+        array = array.detach().numpy()
+    return [float("%.9g" % v) if abs(v) >= 1e-30 else 0.0
+            for v in np.asarray(array, dtype=np.float64).reshape(-1)]
+
+
+def nchw(a):
+    return np.ascontiguousarray(a.transpose(0, 3, 1, 2))
+
+
+def nhwc(t):
+    return t.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def oihw(w):
+    return np.ascontiguousarray(w.transpose(3, 2, 0, 1))
+
+
+def hwio(t):
+    return t.detach().numpy().transpose(2, 3, 1, 0)
+
+
+# --- convolution -----------------------------------------------------------
+
+#    n  h   w  c  fh fw f  sh sw ph pw
+CONVOLUTIONS = [
+    (1, 4, 4, 1, 2, 2, 1, 1, 1, 0, 0),   # the worked example of the source: four groups
+    (2, 8, 8, 1, 3, 3, 2, 1, 1, 0, 0),
+    (2, 8, 8, 1, 3, 3, 2, 2, 2, 0, 0),   # 8/3/2 leaves a remainder
+    (2, 9, 9, 1, 5, 5, 2, 2, 2, 0, 0),   # 9/5/2
+    (2, 9, 9, 2, 5, 5, 2, 3, 3, 0, 0),   # 9/5/3 leaves a remainder
+    (2, 8, 8, 2, 4, 4, 2, 2, 2, 0, 0),   # 8/4/2: stride divides the filter
+    (1, 10, 10, 1, 5, 5, 2, 2, 2, 0, 0), # 10/5/2 leaves a remainder
+    (1, 9, 9, 2, 3, 3, 3, 3, 3, 0, 0),   # stride = filter: one group
+    (2, 8, 8, 2, 2, 2, 3, 3, 3, 0, 0),   # stride > filter, exact
+    (1, 9, 10, 2, 2, 2, 3, 3, 3, 0, 0),  # stride > filter, with remainders
+    (2, 5, 6, 3, 1, 1, 4, 1, 1, 0, 0),   # 1x1
+    (2, 7, 6, 3, 1, 1, 4, 2, 3, 0, 0),   # 1x1 with strides
+    (3, 5, 5, 2, 5, 5, 3, 1, 1, 0, 0),   # filter = input
+    (1, 4, 6, 2, 4, 6, 5, 2, 3, 0, 0),   # filter = input, with strides
+    (2, 7, 11, 2, 3, 3, 3, 1, 1, 0, 0),  # rectangular input
+    (2, 8, 8, 2, 2, 5, 3, 1, 1, 0, 0),   # rectangular filter
+    (1, 11, 7, 3, 5, 2, 2, 2, 1, 0, 0),  # both, and unequal strides
+    (2, 9, 12, 2, 3, 4, 2, 1, 3, 0, 0),
+    (2, 6, 6, 3, 3, 3, 4, 1, 1, 1, 1),   # padded to the same size
+    (2, 7, 7, 2, 3, 3, 3, 2, 2, 1, 1),   # padded, stride 2
+    (1, 6, 9, 2, 3, 5, 2, 2, 3, 1, 2),   # everything unequal
+    (2, 5, 8, 1, 4, 3, 2, 3, 2, 2, 0),   # padding along one axis
+    (3, 3, 3, 2, 5, 5, 2, 1, 1, 2, 2),   # filter larger than the bare input
+    (1, 7, 8, 17, 3, 3, 9, 1, 1, 0, 0),  # channel counts that fill no vector evenly
+    (2, 6, 7, 3, 3, 3, 33, 1, 1, 1, 0),  # more filters than a vector
+    (1, 6, 6, 16, 3, 3, 16, 2, 2, 1, 1),
+]
+
+
+def convolution():
+    cases = []
+    for n, h, w, c, fh, fw, f, sh, sw, ph, pw in CONVOLUTIONS:
+        x = tensor(nchw(values((n, h, w, c), 1)), True)
+        k = tensor(oihw(values((fh, fw, c, f), 2)), True)
+        b = tensor(values((f,), 3), True)
+        y = F.conv2d(x, k, b, stride=(sh, sw), padding=(ph, pw))
+        oh, ow = y.shape[2:]
+        y.backward(tensor(nchw(values((n, oh, ow, f), 4))))
+        cases.append(dict(n=n, h=h, w=w, c=c, fh=fh, fw=fw, f=f, sh=sh, sw=sw, ph=ph, pw=pw,
+                          oh=oh, ow=ow, y=flat(nhwc(y)), dx=flat(nhwc(x.grad)),
+                          dw=flat(hwio(k.grad)), db=flat(b.grad)))
+    return dict(value_check=value_check(), cases=cases)
+
+
+# --- pooling ---------------------------------------------------------------
+
+#    n  h   w  c  fh fw sh sw
+POOLINGS = [
+    (1, 4, 4, 1, 2, 2, 2, 2),
+    (2, 8, 6, 3, 2, 2, 2, 2),
+    (2, 7, 9, 2, 2, 2, 2, 2),    # remainders
+    (2, 7, 7, 2, 3, 3, 2, 2),    # overlapping
+    (1, 6, 6, 3, 3, 3, 1, 1),    # overlapping, stride 1
+    (2, 8, 8, 1, 3, 3, 2, 2),    # overlapping, with remainders
+    (2, 9, 9, 2, 5, 5, 3, 3),    # overlapping, with remainders
+    (1, 8, 9, 2, 2, 2, 3, 3),    # stride > size
+    (2, 7, 10, 5, 1, 1, 2, 3),   # single elements
+    (2, 6, 8, 2, 2, 3, 2, 1),    # rectangular, unequal strides
+    (1, 9, 5, 17, 4, 2, 1, 3),   # channels that fill no vector evenly
+    (3, 4, 5, 3, 4, 5, 1, 1),    # global
+    (1, 10, 11, 9, 3, 2, 3, 2),
+]
+
+
+def pooling():
+    cases = []
+    for n, h, w, c, fh, fw, sh, sw in POOLINGS:
+        case = dict(n=n, h=h, w=w, c=c, fh=fh, fw=fw, sh=sh, sw=sw)
+        for kind, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)):
+            x = tensor(nchw(values((n, h, w, c), 1)), True)
+            y = pool(x, (fh, fw), stride=(sh, sw))
+            case["oh"], case["ow"] = oh, ow = y.shape[2:]
+            y.backward(tensor(nchw(values((n, oh, ow, c), 4))))
+            case[kind + "_y"] = flat(nhwc(y))
+            case[kind + "_dx"] = flat(nhwc(x.grad))
+        windows = np.lib.stride_tricks.sliding_window_view(values((n, h, w, c), 1), (fh, fw), (1, 2))
+        ordered = np.sort(windows.reshape(-1, fh * fw), axis=1)
+        assert (np.diff(ordered, axis=1) > 0).all()
+        cases.append(case)
+    return dict(value_check=value_check(), cases=cases)
+
+
+# --- dense layers and the softmax --------------------------------------------
+
+def dense_softmax():
+    dense = []
+    for n, inputs, outputs in ((2, 5, 4), (4, 7, 6), (6, 33, 17)):
+        for activation in ("none", "relu", "sigmoid"):
+            x = tensor(values((n, inputs), 1), True)
+            w = tensor(values((outputs, inputs), 2), True)
+            b = tensor(values((outputs,), 3), True)
+            z = F.linear(x, w, b)
+            y = dict(none=lambda t: t, relu=torch.relu, sigmoid=torch.sigmoid)[activation](z)
+            y.backward(tensor(values((n, outputs), 4)))
+            assert 0 < int((z > 0).sum()) < z.numel()      # ReLU passes some and stops some
+            dense.append({"n": n, "in": inputs, "out": outputs, "activation": activation,
+                          "y": flat(y), "dx": flat(x.grad), "dw": flat(w.grad), "db": flat(b.grad)})
+    softmax = []
+    for n, classes, scale in ((1, 2, 4), (5, 10, 4), (7, 3, 4), (32, 10, 4), (3, 19, 4),
+                              (6, 10, 2000)):
+        z = tensor(scale * values((n, classes), 1), True)
+        labels = torch.arange(n) * 7 % classes
+        rows = F.cross_entropy(z, labels, reduction="none")
+        loss = rows.mean()
+        loss.backward()
+        assert torch.isfinite(rows).all()
+        softmax.append(dict(n=n, classes=classes, scale=scale, labels=labels.tolist(),
+                            probabilities=flat(torch.softmax(z, 1)), loss=flat(loss)[0],
+                            losses=flat(rows), dlogits=flat(z.grad)))
+    return dict(value_check=value_check(), dense=dense, softmax=softmax)
+
+
+# --- training ------------------------------------------------------------------
+
+STEPS, BATCH, RATE, MOMENTUM = 20, 32, 0.1, 0.9
+NETWORKS = dict(cnn=[("conv", (3, 3, 1, 32)), ("dense", (100, 13 * 13 * 32)), ("dense", (10, 100))],
+                flat=[("dense", (100, 28 * 28)), ("dense", (10, 100))])
+
+
+def idx(folder, pattern, header, count):
+    files = sorted(Path(folder).glob(pattern))
+    if len(files) != 1:
+        sys.exit(f"{folder}: expected one file {pattern}, found {len(files)}")
+    with gzip.open(files[0]) as f:
+        return np.frombuffer(f.read(header + count)[header:], dtype=np.uint8)
+
+
+def train(layers, images, labels, dtype):
+    weights = []
+    for kind, shape in layers:
+        fan_in = int(np.prod(shape[:3])) if kind == "conv" else shape[1]
+        start = (values(shape, 10 + len(weights)) * (2 / np.sqrt(fan_in))).astype(np.float32)
+        if kind == "conv":
+            start = oihw(start)
+        weights.append(tensor(start).to(dtype).requires_grad_())
+        weights.append(torch.zeros(shape[-1] if kind == "conv" else shape[0], dtype=dtype,
+                                   requires_grad=True))
+    sgd = torch.optim.SGD(weights, lr=RATE, momentum=MOMENTUM)
+    losses, wrong = [], []
+    for k in range(STEPS):
+        part = slice(BATCH * k, BATCH * (k + 1))
+        x = torch.from_numpy(images[part].astype(np.float64) / 255).to(dtype).reshape(-1, 1, 28, 28)
+        t = torch.from_numpy(labels[part].astype(np.int64))
+        for number, (kind, _) in enumerate(layers):
+            w, b = weights[2 * number:2 * number + 2]
+            if kind == "conv":
+                x = F.max_pool2d(torch.relu(F.conv2d(x, w, b)), 2)
+            else:
+                if x.dim() == 4:
+                    x = x.permute(0, 2, 3, 1).flatten(1)      # (h, w, c)
+                x = F.linear(x, w, b)
+                if number < len(layers) - 1:
+                    x = torch.relu(x)
+        loss = F.cross_entropy(x, t)
+        losses.append(loss.item())
+        wrong.append(int((x.argmax(1) != t).sum()))
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+    final = [w.detach().double() for w in weights]
+    return dict(losses=flat(losses), misclassified=wrong,
+                final=[dict(parameter=p, count=w.numel(), sum=flat(w.sum())[0],
+                            sum_of_squares=flat((w * w).sum())[0]) for p, w in enumerate(final)])
+
+
+def training(folder):
+    images = idx(folder, "train-images*.gz", 16, STEPS * BATCH * 784).reshape(-1, 784)
+    labels = idx(folder, "train-labels*.gz", 8, STEPS * BATCH)
+    networks = {name: dict(float32=train(layers, images, labels, torch.float32),
+                           float64=train(layers, images, labels, torch.float64))
+                for name, layers in NETWORKS.items()}
+    return dict(value_check=value_check(), steps=STEPS, batch=BATCH, rate=RATE, momentum=MOMENTUM,
+                pixel_sum=int(images.sum(dtype=np.int64)), labels=labels[:10].tolist(),
+                networks=networks)
+
+
+def write(name, content):
+    path = HERE / name
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    path.write_text(text.replace('{"n":', '\n{"n":') + "\n")      # a case a line
+    print(f"{name}: {path.stat().st_size} bytes")
+
+
+def main():
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "../../../Sources/MNISTSample/files"
+    torch.set_num_threads(1)
+    write("convolution.json", convolution())
+    write("pooling.json", pooling())
+    write("dense_softmax.json", dense_softmax())
+    write("training.json", training(folder))
+
+
+if __name__ == "__main__":
+    main()
