@@ -68,7 +68,9 @@ final class ActivationPass {
   func forward(_ y: TensorView, _ pass: Pass) {
     if case .none = activation.kind { return }
     if let inputs, pass.training { inputs.pointer.update(from: y.pointer, count: y.count) }
-    pass.runtime.parallel(over: y.batch, by: examplesAPiece(y)) { range, _ in
+    pass.runtime.parallel(over: y.batch, by: examplesAPiece(y), (activation, y)) {
+      context, range, _ in
+      let (activation, y) = context
       let (rows, start, count) = (range.count, y.example(range.lowerBound), y.shape.count)
       switch activation.kind {
       case .none: break
@@ -84,7 +86,9 @@ final class ActivationPass {
   func backward(_ y: TensorView, _ dy: TensorView, _ pass: Pass) {
     if case .none = activation.kind { return }
     let inputs = self.inputs?.pointer
-    pass.runtime.parallel(over: y.batch, by: examplesAPiece(y)) { range, _ in
+    pass.runtime.parallel(over: y.batch, by: examplesAPiece(y), (activation, inputs, y, dy)) {
+      context, range, _ in
+      let (activation, inputs, y, dy) = context
       let (rows, count) = (range.count, y.shape.count)
       let (out, gradient) = (y.example(range.lowerBound), dy.example(range.lowerBound))
       switch activation.kind {

@@ -38,7 +38,11 @@ public enum AtomicFile {
   public static func write(to path: String, _ body: (inout Writer) throws -> Void) throws {
     var old = stat()
     let exists = stat(path, &old) == 0
-    if exists {
+    if !exists {
+      // A name that is too long, say, would be noticed by the rename, when all is written.
+      if path.isEmpty || errno != ENOENT { throw cannotCreate(path, errno) }
+      if path.hasSuffix("/") { throw cannotCreate(path, EISDIR) }
+    } else {
       if isKind(old, S_IFDIR) { throw cannotCreate(path, EISDIR) }
       // Replacing needs a right on the folder alone; the file's own permissions count all the same.
       if access(path, W_OK) != 0 { throw cannotCreate(path, errno) }

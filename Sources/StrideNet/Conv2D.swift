@@ -78,11 +78,13 @@ public final class Conv2D: Layer {
   }
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, worker in
-      let shape = kernelShape(range.count, x.shape, y.shape)
-      pass.runtime.kernels.convolution(shape, CK_FORWARD).forward(
-        shape, x.example(range.lowerBound), weight.value, bias: bias.value,
-        y.example(range.lowerBound), pass.runtime.scratch(worker))
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, x, y, pass.runtime)) {
+      context, range, worker in
+      let (layer, x, y, runtime) = context
+      let shape = layer.kernelShape(range.count, x.shape, y.shape)
+      runtime.kernels.convolution(shape, CK_FORWARD).forward(
+        shape, x.example(range.lowerBound), layer.weight.value, bias: layer.bias.value,
+        y.example(range.lowerBound), runtime.scratch(worker))
     }
     if !leavesSoftmaxToLoss { activation.forward(y, pass) }
   }
@@ -93,10 +95,12 @@ public final class Conv2D: Layer {
     let runtime = pass.runtime
     if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
     if let dx {
-      runtime.parallel(over: x.batch, by: imagesAPiece) { range, worker in
-        let shape = kernelShape(range.count, x.shape, y.shape)
+      runtime.parallel(over: x.batch, by: imagesAPiece, (self, dx, dy, runtime)) {
+        context, range, worker in
+        let (layer, dx, dy, runtime) = context
+        let shape = layer.kernelShape(range.count, dx.shape, dy.shape)
         runtime.kernels.convolution(shape, CK_INPUT_GRADIENT).inputGradient(
-          shape, dy.example(range.lowerBound), weight.value, dx.example(range.lowerBound),
+          shape, dy.example(range.lowerBound), layer.weight.value, dx.example(range.lowerBound),
           runtime.scratch(worker))
       }
     }
@@ -104,14 +108,17 @@ public final class Conv2D: Layer {
     let (weights, each) = (weight.count, weight.count + filters)
     let size = imagesAGradientPiece(x.batch)
     let sums = partialSums.pointer
-    runtime.parallel(over: x.batch, by: size) { range, worker in
-      let shape = kernelShape(range.count, x.shape, y.shape)
-      let sum = sums + range.lowerBound / size * each
+    runtime.parallel(over: x.batch, by: size, (self, x, dy, sums, size, runtime)) {
+      context, range, worker in
+      let (layer, x, dy, sums, size, runtime) = context
+      let shape = layer.kernelShape(range.count, x.shape, dy.shape)
+      let weights = layer.weight.count
+      let sum = sums + range.lowerBound / size * (weights + layer.filters)
       runtime.kernels.convolution(shape, CK_WEIGHT_GRADIENT).weightGradient(
         shape, x.example(range.lowerBound), dy.example(range.lowerBound), sum,
         runtime.scratch(worker))
       Kernels.columnSum(
-        rows: range.count * y.shape.height * y.shape.width, count: filters,
+        rows: range.count * dy.shape.height * dy.shape.width, count: layer.filters,
         dy.example(range.lowerBound), sum + weights)
     }
     let pieces = (x.batch + size - 1) / size

@@ -298,6 +298,7 @@ private final class Transfer: NSObject, URLSessionDataDelegate, @unchecked Senda
   ) {
     if isUnresumable { return finish(.success(false)) }
     if failure == nil, let error { failure = Failure(text: Download.text(of: error)) }
+    if failure == nil, received == 0 { failure = Failure(text: "the server sent nothing") }
     // curl notices a connection that closes early, but not everywhere the same way.
     if failure == nil, let total, received < total {
       failure = Failure(text: "the connection was cut off after \(received) of \(total) bytes")

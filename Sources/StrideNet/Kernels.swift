@@ -21,12 +21,16 @@ enum Kernels {
     let (lda, ldb) = (transposeA ? m : k, transposeB ? k : n)
     let across = (n + tile.columns - 1) / tile.columns
     let down = (m + tile.rows - 1) / tile.rows
-    nonisolated(unsafe) let (a, b, c) = (a, b, c)  // pieces of C don't overlap
-    runtime.parallel(across * down) { piece, worker in
+    runtime.parallel(
+      over: across * down, (runtime, flags, across, m, n, k, a, lda, b, ldb, c)
+    ) { context, range, worker in
+      let (runtime, flags, across, m, n, k, a, lda, b, ldb, c) = context
+      let piece = range.lowerBound
       let (i, j) = (piece / across * tile.rows, piece % across * tile.columns)
       ck_gemm(
         flags, min(tile.rows, m - i), min(tile.columns, n - j), k,
-        a + (transposeA ? i : i * lda), lda, b + (transposeB ? j * ldb : j), ldb,
+        a + (flags & Int32(CK_TRANSPOSE_A) != 0 ? i : i * lda), lda,
+        b + (flags & Int32(CK_TRANSPOSE_B) != 0 ? j * ldb : j), ldb,
         c + i * n + j, n, runtime.scratch(worker))
     }
   }

@@ -242,10 +242,11 @@ public final class Network {
       weights = weights.copy()  // somebody kept a snapshot
       point(parameters)
     }
-    let (weights, gradients, velocity) = (
-      weights.pointer, gradients.pointer, velocity.pointer
-    )
-    runtime.parallel(over: self.weights.count, by: 32_768) { range, _ in
+    runtime.parallel(
+      over: weights.count, by: 32_768,
+      (weights.pointer, gradients.pointer, velocity.pointer, learningRate, momentum)
+    ) { context, range, _ in
+      let (weights, gradients, velocity, learningRate, momentum) = context
       let start = range.lowerBound
       Kernels.sgdMomentum(
         range.count, rate: learningRate, momentum: momentum, gradient: gradients + start,

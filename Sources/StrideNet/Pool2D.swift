@@ -62,9 +62,11 @@ public final class MaxPool2D: Pool2D {
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     let places = self.places.baseAddress!
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, _ in
-      pass.runtime.kernels.pool.maxForward(
-        kernelShape(range.count, x.shape, y.shape), x.example(range.lowerBound),
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, x, y, places, pass.runtime)) {
+      context, range, _ in
+      let (layer, x, y, places, runtime) = context
+      runtime.kernels.pool.maxForward(
+        layer.kernelShape(range.count, x.shape, y.shape), x.example(range.lowerBound),
         y.example(range.lowerBound), places + range.lowerBound * y.shape.count)
     }
   }
@@ -74,10 +76,12 @@ public final class MaxPool2D: Pool2D {
   ) {
     guard let dx else { return }
     let places = self.places.baseAddress!
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, _ in
-      pass.runtime.kernels.pool.maxBackward(
-        kernelShape(range.count, x.shape, y.shape), dy.example(range.lowerBound),
-        places + range.lowerBound * y.shape.count, dx.example(range.lowerBound))
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, dx, dy, places, pass.runtime)) {
+      context, range, _ in
+      let (layer, dx, dy, places, runtime) = context
+      runtime.kernels.pool.maxBackward(
+        layer.kernelShape(range.count, dx.shape, dy.shape), dy.example(range.lowerBound),
+        places + range.lowerBound * dy.shape.count, dx.example(range.lowerBound))
     }
   }
 }
@@ -87,9 +91,11 @@ public final class AvgPool2D: Pool2D {
   fileprivate override var keyword: String { "avgpool" }
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, _ in
-      pass.runtime.kernels.pool.averageForward(
-        kernelShape(range.count, x.shape, y.shape), x.example(range.lowerBound),
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, x, y, pass.runtime)) {
+      context, range, _ in
+      let (layer, x, y, runtime) = context
+      runtime.kernels.pool.averageForward(
+        layer.kernelShape(range.count, x.shape, y.shape), x.example(range.lowerBound),
         y.example(range.lowerBound))
     }
   }
@@ -98,9 +104,11 @@ public final class AvgPool2D: Pool2D {
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
     guard let dx else { return }
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece) { range, _ in
-      pass.runtime.kernels.pool.averageBackward(
-        kernelShape(range.count, x.shape, y.shape), dy.example(range.lowerBound),
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, dx, dy, pass.runtime)) {
+      context, range, _ in
+      let (layer, dx, dy, runtime) = context
+      runtime.kernels.pool.averageBackward(
+        layer.kernelShape(range.count, dx.shape, dy.shape), dy.example(range.lowerBound),
         dx.example(range.lowerBound))
     }
   }

@@ -31,21 +31,21 @@ public final class Runtime: @unchecked Sendable {
 
   deinit { pool?.stop() }
 
-  /// Calls `body(piece, worker)` for each piece in 0..<pieces and returns when all are done.
-  /// `worker`, in 0..<threads, tells which scratch memory the call may use.
-  public func parallel(_ pieces: Int, _ body: (_ piece: Int, _ worker: Int) -> Void) {
-    if let pool, pieces > 1 {
-      pool.run(pieces, body)
+  /// Cuts 0..<count into ranges of `size`, calls `body(context, range, worker)` with each, shared
+  /// out over the threads, and returns when all are done. `worker`, in 0..<threads, tells which
+  /// scratch memory the call may use. `body` must not itself call this.
+  ///
+  /// What the body needs goes through `context` rather than being captured: a closure that captures
+  /// nothing needs no memory from the heap, so a training step allocates nothing.
+  public func parallel<Context>(
+    over count: Int, by size: Int = 1, _ context: Context,
+    _ body: @escaping (_ context: Context, _ range: Range<Int>, _ worker: Int) -> Void
+  ) {
+    let work = Work(count: count, size: size, context: context, body: body)
+    if let pool, work.pieces > 1 {
+      withUnsafePointer(to: work) { pool.run(work.pieces, Work<Context>.self, $0) }
     } else {
-      for piece in 0..<pieces { body(piece, 0) }
-    }
-  }
-
-  /// Cuts 0..<count into ranges of `size` and calls `body` with each, in parallel.
-  func parallel(over count: Int, by size: Int, _ body: (_ range: Range<Int>, _ worker: Int) -> Void)
-  {
-    parallel((count + size - 1) / size) { piece, worker in
-      body(piece * size..<min(count, (piece + 1) * size), worker)
+      for piece in 0..<work.pieces { work.run(piece, worker: 0) }
     }
   }
 
@@ -61,10 +61,32 @@ public final class Runtime: @unchecked Sendable {
   public func scratch(_ worker: Int) -> UnsafeMutablePointer<Float> { scratch[worker].pointer }
 }
 
+/// What is to be done, on the caller's stack.
+private struct Work<Context>: AnyWork {
+  let count, size: Int
+  let context: Context
+  let body: (Context, Range<Int>, Int) -> Void
+
+  var pieces: Int { (count + size - 1) / size }
+
+  func run(_ piece: Int, worker: Int) {
+    body(context, piece * size..<min(count, (piece + 1) * size), worker)
+  }
+
+  static func run(_ work: UnsafeRawPointer, _ piece: Int, worker: Int) {
+    work.assumingMemoryBound(to: Self.self).pointee.run(piece, worker: worker)
+  }
+}
+
+/// Work whose type the threads don't know: a pointer, and what can read it.
+private protocol AnyWork {
+  static func run(_ work: UnsafeRawPointer, _ piece: Int, worker: Int)
+}
+
 /// Threads that wait for work: they look for it for a short while, since training steps follow
 /// each other closely, and sleep after that.
 private final class WorkerPool: @unchecked Sendable {
-  // Sendable: `body` and `pieces` are written before `generation` is raised (releasing) and read
+  // Sendable: `work` and `pieces` are written before `generation` is raised (releasing) and read
   // after it was seen raised (acquiring); `run` returns only when every worker has checked out.
   private let workers: Int
   private let generation = Atomic<Int>(0)
@@ -74,7 +96,7 @@ private final class WorkerPool: @unchecked Sendable {
   private let stopped = Atomic<Bool>(false)
   private let wake = NSCondition()
   private let entry = NSLock()
-  private var body: ((Int, Int) -> Void)?
+  private var work: (type: any AnyWork.Type, pointer: UnsafeRawPointer)?
   private var pieces = 0
   private var started = false
   private let spins: Int
@@ -85,37 +107,35 @@ private final class WorkerPool: @unchecked Sendable {
     spins = workers < ProcessInfo.processInfo.activeProcessorCount ? 20_000 : 1
   }
 
-  func run(_ pieces: Int, _ body: (Int, Int) -> Void) {
-    entry.lock()  // one piece of work at a time; work within work isn't supported
+  func run(_ pieces: Int, _ type: any AnyWork.Type, _ pointer: UnsafeRawPointer) {
+    entry.lock()
     defer { entry.unlock() }
     if !started { start() }
-    withoutActuallyEscaping(body) { body in
-      self.body = body
-      self.pieces = pieces
-      nextPiece.store(0, ordering: .relaxed)
-      busy.store(workers, ordering: .relaxed)
-      generation.add(1, ordering: .sequentiallyConsistent)
-      if sleeping.load(ordering: .sequentiallyConsistent) > 0 {
-        wake.lock()
-        wake.broadcast()
-        wake.unlock()
-      }
-      work(worker: 0)
-      var turns = 0
-      while busy.load(ordering: .acquiring) > 0 {
-        turns += 1
-        if turns > spins { sched_yield() }
-      }
-      self.body = nil
+    work = (type, pointer)
+    self.pieces = pieces
+    nextPiece.store(0, ordering: .relaxed)
+    busy.store(workers, ordering: .relaxed)
+    generation.add(1, ordering: .sequentiallyConsistent)
+    if sleeping.load(ordering: .sequentiallyConsistent) > 0 {
+      wake.lock()
+      wake.broadcast()
+      wake.unlock()
     }
+    takePieces(worker: 0)
+    var turns = 0
+    while busy.load(ordering: .acquiring) > 0 {
+      turns += 1
+      if turns > spins { sched_yield() }
+    }
+    work = nil
   }
 
-  private func work(worker: Int) {
-    let body = self.body!
+  private func takePieces(worker: Int) {
+    let (type, pointer) = work!
     while true {
       let piece = nextPiece.add(1, ordering: .relaxed).oldValue
       if piece >= pieces { return }
-      body(piece, worker)
+      type.run(pointer, piece, worker: worker)
     }
   }
 
@@ -128,7 +148,7 @@ private final class WorkerPool: @unchecked Sendable {
         while true {
           seen = waitForWork(after: seen)
           if stopped.load(ordering: .acquiring) { return }
-          work(worker: worker)
+          takePieces(worker: worker)
           busy.subtract(1, ordering: .releasing)
         }
       }

@@ -318,12 +318,12 @@ private struct HeaderParser {
   private mutating func string() throws -> String {
     skipSpace()
     let start = position
-    try expect("\"")
+    position += 1
     while position < bytes.count, bytes[position] != UInt8(ascii: "\"") {
       position += bytes[position] == UInt8(ascii: "\\") ? 2 : 1
     }
     // Escapes and encoding are left to Foundation; a string alone holds no surprises.
-    guard take("\""),
+    guard start < bytes.count, bytes[start] == UInt8(ascii: "\""), take("\""),
       let text = try? JSONDecoder().decode(String.self, from: Data(bytes[start..<position]))
     else {
       position = start

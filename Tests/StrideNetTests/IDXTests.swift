@@ -49,10 +49,9 @@ func gzip(_ bytes: [UInt8]) -> [UInt8] {
 
 /// An IDX file; `bytes` is made up if nil.
 func idx(_ sizes: [UInt32], magic: [UInt8]? = nil, bytes: [UInt8]? = nil) -> [UInt8] {
-  let count = sizes.reduce(1) { $0 * Int($1) }
   return (magic ?? [0, 0, 8, UInt8(sizes.count)])
     + sizes.flatMap { size in (0..<4).map { UInt8(truncatingIfNeeded: size >> (24 - 8 * $0)) } }
-    + (bytes ?? (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) })
+    + (bytes ?? (0..<sizes.reduce(1) { $0 * Int($1) }).map { UInt8(truncatingIfNeeded: $0 * 7) })
 }
 
 @Suite struct IDXTests {
@@ -134,15 +133,15 @@ func idx(_ sizes: [UInt32], magic: [UInt8]? = nil, bytes: [UInt8]? = nil) -> [UI
     }
   }
 
-  @Test func everyFlippedBitOfAPackedFileIsNoticed() throws {
-    // Bytes 4 to 9 are a time, flags and a system, which mean nothing.
-    for byte in Self.packed.indices where !(4..<10).contains(byte) {
+  @Test func noFlippedBitOfAPackedFileGivesOtherPixels() throws {
+    let expected = Array(Self.images.dropFirst(16))
+    for byte in Self.packed.indices {
       for bit in 0..<8 {
         var bytes = Self.packed
         bytes[byte] ^= 1 << bit
+        // Some bits mean nothing: the time in the header, the rest of the last byte of codes.
         let read = try? IDX.images(in: bytes, name: "flipped")
-        // Some flags of gzip's header change nothing of the content.
-        #expect(read == nil || byte == 3 && read!.pixels == Array(Self.images.dropFirst(16)))
+        #expect(read.map { $0.pixels == expected } ?? true)
       }
     }
   }

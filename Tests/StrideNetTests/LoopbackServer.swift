@@ -104,7 +104,7 @@ final class LoopbackServer: Sendable {
     while sent < bytes.count {
       // MSG_NOSIGNAL: a client that has gone must not end the tests.
       let count = bytes[sent...].withUnsafeBytes {
-        Foundation.send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue))
+        Foundation.send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
       }
       if count <= 0 { break }
       sent += count
