@@ -32,8 +32,8 @@ size_t ck_conv_workspace_stride_groups(const ck_conv_shape *s, ck_pass pass) {
 }
 
 // Loops over the windows of group (gr, gc): n, p, q are the image and the output position.
-#define FOR_WINDOWS(s, g, gr, gc)                       \
-  for (ptrdiff_t n = 0; n < (s)->n; n++)                \
+#define FOR_WINDOWS(s, g, gr, gc)                        \
+  for (ptrdiff_t n = 0; n < (s)->n; n++)                 \
     for (ptrdiff_t p = (gr); p < (s)->oh; p += g.rows.q) \
       for (ptrdiff_t q = (gc); q < (s)->ow; q += g.columns.q)
 

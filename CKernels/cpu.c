@@ -72,9 +72,13 @@ void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y) {
 }
 double ck_fma_peak(int64_t steps) { return isa()->fma_peak(steps); }
 
-#define CK_CONV(name, text)                                              \
-  {#name, text, ck_conv_forward_##name, ck_conv_input_gradient_##name, \
-   ck_conv_weight_gradient_##name, ck_conv_workspace_##name},
+#define CK_CONV(name, text)        \
+  {#name,                          \
+   text,                           \
+   ck_conv_forward_##name,         \
+   ck_conv_input_gradient_##name,  \
+   ck_conv_weight_gradient_##name, \
+   ck_conv_workspace_##name},
 #define CK_POOL(name, text)
 static const ck_conv_variant conv_variants[] = {
 #include "variants.def"
@@ -82,9 +86,13 @@ static const ck_conv_variant conv_variants[] = {
 #undef CK_CONV
 #undef CK_POOL
 #define CK_CONV(name, text)
-#define CK_POOL(name, text)                                                    \
-  {#name, text, ck_pool_max_forward_##name, ck_pool_max_backward_##name, \
-   ck_pool_avg_forward_##name, ck_pool_avg_backward_##name},
+#define CK_POOL(name, text)     \
+  {#name,                       \
+   text,                        \
+   ck_pool_max_forward_##name,  \
+   ck_pool_max_backward_##name, \
+   ck_pool_avg_forward_##name,  \
+   ck_pool_avg_backward_##name},
 static const ck_pool_variant pool_variants[] = {
 #include "variants.def"
 };

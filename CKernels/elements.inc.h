@@ -26,8 +26,8 @@ static void CK_NAME(ck_add)(ptrdiff_t n, const float *x, float *y) {
   for (ptrdiff_t i = 0; i < n; i++) y[i] += x[i];
 }
 
-static void CK_NAME(ck_sgd_momentum)(ptrdiff_t n, float rate, float momentum,
-                                     const float *gradient, float *velocity, float *weight) {
+static void CK_NAME(ck_sgd_momentum)(ptrdiff_t n, float rate, float momentum, const float *gradient,
+                                     float *velocity, float *weight) {
   for (ptrdiff_t i = 0; i < n; i++) {
     velocity[i] = momentum * velocity[i] + gradient[i];
     weight[i] -= rate * velocity[i];

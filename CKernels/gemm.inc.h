@@ -32,7 +32,8 @@ static inline __attribute__((always_inline)) void CK_NAME(pack)(ptrdiff_t width,
         for (ptrdiff_t l = 0; l < width; l++) out[p * width + l] = strip[p * step + l];
     else if (here == width)
       for (ptrdiff_t p = 0; p < kc; p++)
-        for (ptrdiff_t l = 0; l < width; l++) out[p * width + l] = strip[p * step + l * line_stride];
+        for (ptrdiff_t l = 0; l < width; l++)
+          out[p * width + l] = strip[p * step + l * line_stride];
     else
       for (ptrdiff_t p = 0; p < kc; p++)
         for (ptrdiff_t l = 0; l < here; l++) out[p * width + l] = strip[p * step + l * line_stride];
@@ -98,8 +99,9 @@ static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
             if (rows >= CK_MR && columns >= CK_NR)
               CK_NAME(tile)(2, kc, left, right, out, ldc, accumulate);
             else
-              CK_NAME(edge_tile)(rows < CK_MR ? rows : CK_MR, columns < CK_NR ? columns : CK_NR, kc,
-                                 left, right, out, ldc, accumulate);
+              CK_NAME(edge_tile)
+            (rows < CK_MR ? rows : CK_MR, columns < CK_NR ? columns : CK_NR, kc, left, right, out,
+             ldc, accumulate);
           }
       }
     }

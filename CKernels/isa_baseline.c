@@ -11,6 +11,6 @@
 #define CK_ISA_NAME "baseline"
 #define CK_MR 4
 #endif
-#include "gemm.inc.h"
 #include "elements.inc.h"
+#include "gemm.inc.h"
 #include "table.inc.h"

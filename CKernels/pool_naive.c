@@ -55,7 +55,6 @@ void ck_pool_avg_backward_naive(const ck_pool_shape *s, const float *dy, float *
   memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
     float share = dy[output_at(s, n, p, q, c)] / (float)(s->fh * s->fw);
-    FOR(i, s->fh) FOR(j, s->fw)
-      dx[input_at(s, n, p * s->sh + i, q * s->sw + j, c)] += share;
+    FOR(i, s->fh) FOR(j, s->fw) dx[input_at(s, n, p * s->sh + i, q * s->sw + j, c)] += share;
   }
 }

@@ -11,13 +11,14 @@
 
 // Loops over the windows of group (gr, gc) of image n; `in` is the offset of element (i, j) of the
 // window in x, `out` the window's offset in y, for channel 0.
-#define FOR_WINDOWS(s, n, first_row, row_step, first_column, column_step, i, j)            \
-  for (ptrdiff_t p = (first_row); p < (s)->oh; p += (row_step))                            \
-    for (ptrdiff_t q = (first_column),                                                     \
-                   in = (((n) * (s)->h + p * (s)->sh + (i)) * (s)->w + q * (s)->sw + (j)) * (s)->c, \
-                   out = (((n) * (s)->oh + p) * (s)->ow + q) * (s)->c;                     \
-         q < (s)->ow; q += (column_step), in += (column_step) * (s)->sw * (s)->c,          \
-                   out += (column_step) * (s)->c)
+#define FOR_WINDOWS(s, n, first_row, row_step, first_column, column_step, i, j)               \
+  for (ptrdiff_t p = (first_row); p < (s)->oh; p += (row_step))                               \
+    for (ptrdiff_t                                                                            \
+             q = (first_column),                                                              \
+             in = (((n) * (s)->h + p * (s)->sh + (i)) * (s)->w + q * (s)->sw + (j)) * (s)->c, \
+             out = (((n) * (s)->oh + p) * (s)->ow + q) * (s)->c;                              \
+         q < (s)->ow; q += (column_step), in += (column_step) * (s)->sw * (s)->c,             \
+             out += (column_step) * (s)->c)
 
 void ck_pool_max_forward_stride_groups(const ck_pool_shape *s, const float *x, float *y,
                                        uint16_t *place) {
@@ -48,8 +49,7 @@ void ck_pool_avg_forward_stride_groups(const ck_pool_shape *s, const float *x, f
   memset(y, 0, sizeof(float) * s->n * s->oh * s->ow * s->c);
   for (ptrdiff_t n = 0; n < s->n; n++)
     for (ptrdiff_t i = 0; i < s->fh; i++)
-      for (ptrdiff_t j = 0; j < s->fw; j++)
-        FOR_WINDOWS(s, n, 0, 1, 0, 1, i, j) {
+      for (ptrdiff_t j = 0; j < s->fw; j++) FOR_WINDOWS(s, n, 0, 1, 0, 1, i, j) {
           for (ptrdiff_t c = 0; c < s->c; c++) y[out + c] += x[in + c] * share;
         }
 }
@@ -62,8 +62,7 @@ void ck_pool_max_backward_stride_groups(const ck_pool_shape *s, const float *dy,
     for (ptrdiff_t gr = 0; gr < rows.groups; gr++)
       for (ptrdiff_t gc = 0; gc < columns.groups; gc++)
         for (ptrdiff_t i = 0; i < s->fh; i++)
-          for (ptrdiff_t j = 0; j < s->fw; j++)
-            FOR_WINDOWS(s, n, gr, rows.q, gc, columns.q, i, j) {
+          for (ptrdiff_t j = 0; j < s->fw; j++) FOR_WINDOWS(s, n, gr, rows.q, gc, columns.q, i, j) {
               uint16_t here = (uint16_t)(i * s->fw + j);
               for (ptrdiff_t c = 0; c < s->c; c++)
                 dx[in + c] += place[out + c] == here ? dy[out + c] : 0;
@@ -78,8 +77,7 @@ void ck_pool_avg_backward_stride_groups(const ck_pool_shape *s, const float *dy,
     for (ptrdiff_t gr = 0; gr < rows.groups; gr++)
       for (ptrdiff_t gc = 0; gc < columns.groups; gc++)
         for (ptrdiff_t i = 0; i < s->fh; i++)
-          for (ptrdiff_t j = 0; j < s->fw; j++)
-            FOR_WINDOWS(s, n, gr, rows.q, gc, columns.q, i, j) {
+          for (ptrdiff_t j = 0; j < s->fw; j++) FOR_WINDOWS(s, n, gr, rows.q, gc, columns.q, i, j) {
               for (ptrdiff_t c = 0; c < s->c; c++) dx[in + c] += dy[out + c] * share;
             }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Sigmoid, softmax and cross-entropy. Softmax subtracts the row's largest logit first: the result is
-// the same and exp can't overflow. The loss -log p[label] is computed as log(sum exp) - logit from
-// the same numbers, so it stays right where p rounds to 0, and its gradient with respect to the
-// logits is simply p - onehot: that is why the two are computed together.
+// Sigmoid, softmax and cross-entropy. Softmax subtracts the row's largest logit first: the result
+// is the same and exp can't overflow. The loss -log p[label] is computed as log(sum exp) - logit
+// from the same numbers, so it stays right where p rounds to 0, and its gradient with respect to
+// the logits is simply p - onehot: that is why the two are computed together.
 #include <math.h>
 
 #include "CKernels.h"

@@ -90,12 +90,12 @@ typedef struct ck_pool_variant {
 
 // ---- The list of variants -----------------------------------------------------------------------
 
-#define CK_CONV(name, description)                              \
-  extern ck_conv_forward_fn ck_conv_forward_##name;             \
-  extern ck_conv_input_gradient_fn ck_conv_input_gradient_##name; \
+#define CK_CONV(name, description)                                  \
+  extern ck_conv_forward_fn ck_conv_forward_##name;                 \
+  extern ck_conv_input_gradient_fn ck_conv_input_gradient_##name;   \
   extern ck_conv_weight_gradient_fn ck_conv_weight_gradient_##name; \
   extern ck_conv_workspace_fn ck_conv_workspace_##name;
-#define CK_POOL(name, description)                        \
+#define CK_POOL(name, description)                            \
   extern ck_pool_max_forward_fn ck_pool_max_forward_##name;   \
   extern ck_pool_max_backward_fn ck_pool_max_backward_##name; \
   extern ck_pool_avg_forward_fn ck_pool_avg_forward_##name;   \

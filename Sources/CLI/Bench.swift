@@ -24,7 +24,8 @@ struct Bench: ParsableCommand {
         Machine(isa: KernelChoice.instructionSet, peak_gflops: bench.peak, threads: 1))
     } else {
       try Output.line(
-        "\(KernelChoice.instructionSet), one thread, measured FMA peak \(bench.peak.fixed(1)) GFLOP/s")
+        "\(KernelChoice.instructionSet), one thread, measured FMA peak \(bench.peak.fixed(1)) GFLOP/s"
+      )
     }
     var heading = ""
     try bench.run { timings in

@@ -86,11 +86,15 @@ struct Train: ParsableCommand {
 
     let interrupt = Interrupt()
     trainer.shouldStop = { interrupt.requested }
-    if !quiet && !json && Output.isTerminal { trainer.onBatch = { progress in Output.progress { line(progress) } } }
+    if !quiet && !json && Output.isTerminal {
+      trainer.onBatch = { progress in Output.progress { line(progress) } }
+    }
     var failure: (any Error)?
     trainer.onEpoch = { result in
       do {
-        if json { try Output.json(EpochEvent(result)) } else if !quiet {
+        if json {
+          try Output.json(EpochEvent(result))
+        } else if !quiet {
           try Output.line(line(result))
         }
         if let save { try network.save(to: save) }
@@ -183,7 +187,8 @@ struct Train: ParsableCommand {
     case .diverged(let epoch, let batch):
       throw StrideNetError(
         .badData, "training diverged: the loss is no longer a finite number",
-        at: "epoch \(epoch), batch \(batch)", found: "learning rate \(learningRate), momentum \(momentum)",
+        at: "epoch \(epoch), batch \(batch)",
+        found: "learning rate \(learningRate), momentum \(momentum)",
         expected: "steps small enough to go downhill",
         hint: "try a tenth of the learning rate"
           + (save.map {

@@ -117,7 +117,8 @@ struct Fetch: AsyncParsableCommand {
     let megabytes = (Double(received) / 1e6).fixed(1)
     guard let total, total > 0 else { return "\(file)  \(megabytes) MB" }
     let done = min(30, 30 * received / total)
-    return "\(file)  [\(String(repeating: "#", count: done))\(String(repeating: ".", count: 30 - done))]"
+    return
+      "\(file)  [\(String(repeating: "#", count: done))\(String(repeating: ".", count: 30 - done))]"
       + "  \(megabytes) of \((Double(total) / 1e6).fixed(1)) MB"
   }
 }

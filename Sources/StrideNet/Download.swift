@@ -160,7 +160,8 @@ public struct Download: Sendable {
         while size <= file.size {
           let count = try stream.read(into: buffer)
           if count == 0 {
-            return digest.hex == file.sha256 ? nil : "the content has the wrong SHA-256 \(digest.hex)"
+            return digest.hex == file.sha256
+              ? nil : "the content has the wrong SHA-256 \(digest.hex)"
           }
           digest.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
           size += count

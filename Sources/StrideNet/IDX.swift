@@ -177,7 +177,8 @@ public enum IDX {
       let other = rank == 1 ? "labels" : "images"
       throw StrideNetError(
         .badData, "not an IDX file of \(what)", at: "\(stream.name), byte 0",
-        found: "magic number 0x" + magic.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        found: "magic number 0x"
+          + magic.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
           + (isOther ? ": \(other)" : ""),
         expected: dimensions.map { "0x0000080\($0)" }.joined(separator: " or "),
         hint: isOther
@@ -351,7 +352,8 @@ final class ByteStream {
       // gzip files may be several, one after the other.
       case Z_STREAM_END where zlib.pointee.avail_in > 0 || offset < rawSize: inflateReset(zlib)
       case Z_STREAM_END: atEnd = true
-      default: throw damaged(zlib.pointee.msg.map { String(cString: $0) } ?? "zlib status \(status)")
+      default:
+        throw damaged(zlib.pointee.msg.map { String(cString: $0) } ?? "zlib status \(status)")
       }
     }
     return done

@@ -26,11 +26,12 @@ public struct KernelBench {
 
   public init() {
     let clock = ContinuousClock()
-    peak = (0..<5).map { _ in
-      let start = clock.now
-      let operations = Kernels.fmaPeak(steps: 2_000_000)
-      return operations / (clock.now - start).inSeconds / 1e9
-    }.sorted()[2]
+    peak =
+      (0..<5).map { _ in
+        let start = clock.now
+        let operations = Kernels.fmaPeak(steps: 2_000_000)
+        return operations / (clock.now - start).inSeconds / 1e9
+      }.sorted()[2]
   }
 
   struct ConvCase {

@@ -370,7 +370,8 @@ public final class Network {
     if let index = labels.firstIndex(where: { $0 < 0 || $0 >= Int32(classes) }) {
       throw StrideNetError(
         .badData, "label out of range", at: "label \(index) of the mini-batch",
-        found: "\(labels[index])", expected: "0 … \(classes - 1), since the network has \(classes) outputs")
+        found: "\(labels[index])",
+        expected: "0 … \(classes - 1), since the network has \(classes) outputs")
     }
   }
 
@@ -379,7 +380,8 @@ public final class Network {
     try build(for: input)
     guard layers.last!.finalActivation.isSoftmax else {
       throw StrideNetError(
-        .badData, "a network that isn't a classifier", at: "layer \(layers.count), \(layers.last!.text)",
+        .badData, "a network that isn't a classifier",
+        at: "layer \(layers.count), \(layers.last!.text)",
         found: "a last layer that ends in \(layers.last!.finalActivation.name)",
         expected: "one that ends in softmax, which the cross-entropy is computed with",
         hint: "end the network with softmax(\(shapes.last!.count))")

@@ -124,7 +124,8 @@ public enum Safetensors {
       guard entry.end - entry.begin == size else {
         throw fail(
           "the data doesn't fit the shape", entry,
-          expected: "\(size) bytes, for \(shape.isEmpty ? "one value" : shape) of \(entry.type)")
+          expected:
+            "\(size) bytes, for \(shape.isEmpty ? "one value" : shape) of \(entry.type.rawValue)")
       }
       covered = entry.end
     }
@@ -148,16 +149,16 @@ public enum Safetensors {
       }
     }
     switch entry.type {
-    case .F32:
+    case .f32:
       // No detour: on all platforms of Swift the bytes of the file are those in memory.
       return try [Float](unsafeUninitializedCapacity: count) { buffer, done in
         let target = UnsafeMutableRawBufferPointer(buffer)
         try readAll(of: file, into: .init(rebasing: target[..<(count * 4)]), offset)
         done = count
       }
-    case .F64: return try numbers(UInt64.self).map { Float(Double(bitPattern: $0)) }
-    case .F16: return try numbers(UInt16.self).map(halfToFloat)
-    case .BF16: return try numbers(UInt16.self).map { Float(bitPattern: UInt32($0) << 16) }
+    case .f64: return try numbers(UInt64.self).map { Float(Double(bitPattern: $0)) }
+    case .f16: return try numbers(UInt16.self).map(halfToFloat)
+    case .bf16: return try numbers(UInt16.self).map { Float(bitPattern: UInt32($0) << 16) }
     }
   }
 
@@ -206,13 +207,16 @@ public enum Safetensors {
 /// and couldn't say where it stumbled.
 private struct HeaderParser {
   enum DType: String {
-    case F32, F64, F16, BF16
+    case f32 = "F32"
+    case f64 = "F64"
+    case f16 = "F16"
+    case bf16 = "BF16"
 
     var size: Int {
       switch self {
-      case .F64: 8
-      case .F32: 4
-      case .F16, .BF16: 2
+      case .f64: 8
+      case .f32: 4
+      case .f16, .bf16: 2
       }
     }
   }
@@ -262,7 +266,8 @@ private struct HeaderParser {
         type = DType(rawValue: text)
         if type == nil {
           throw StrideNetError(
-            .badData, "the numbers have a type that isn't read", at: "\(parser.path), tensor \(name)",
+            .badData, "the numbers have a type that isn't read",
+            at: "\(parser.path), tensor \(name)",
             found: "dtype \(text)", expected: "F32, F64, F16 or BF16")
         }
       case "shape": shape = try parser.integers()

@@ -26,12 +26,14 @@ public struct TrainingSettings: Sendable {
     try require(epochs > 0, "epochs", epochs, "at least 1")
     try require(batchSize > 0, "batch size", batchSize, "at least 1")
     try require(
-      batchSize <= images, "batch size", batchSize, "at most \(images), the number of training images")
+      batchSize <= images, "batch size", batchSize,
+      "at most \(images), the number of training images")
     try require(
       learningRate.isFinite && learningRate > 0, "learning rate", learningRate,
       "a finite number above 0")
     try require(
-      momentum.isFinite && momentum >= 0 && momentum < 1, "momentum", momentum, "0 up to, not with, 1")
+      momentum.isFinite && momentum >= 0 && momentum < 1, "momentum", momentum,
+      "0 up to, not with, 1")
   }
 }
 

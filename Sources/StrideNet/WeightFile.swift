@@ -34,7 +34,8 @@ extension Network {
     func metadata(_ key: String) throws -> String {
       guard let value = file.metadata[key] else {
         throw StrideNetError(
-          .badData, "not a weight file of StrideNet", at: path, found: "no '\(key)' in its metadata",
+          .badData, "not a weight file of StrideNet", at: path,
+          found: "no '\(key)' in its metadata",
           hint: "files are written by: stridenet train --save FILE")
       }
       return value

@@ -19,7 +19,9 @@ static void one(void) { __atomic_fetch_add(&count, 1, __ATOMIC_RELAXED); }
 void *malloc(size_t size) { return one(), __libc_malloc(size); }
 void *calloc(size_t n, size_t size) { return one(), __libc_calloc(n, size); }
 void *realloc(void *old, size_t size) { return one(), __libc_realloc(old, size); }
-void *aligned_alloc(size_t alignment, size_t size) { return one(), __libc_memalign(alignment, size); }
+void *aligned_alloc(size_t alignment, size_t size) {
+  return one(), __libc_memalign(alignment, size);
+}
 int posix_memalign(void **out, size_t alignment, size_t size) {
   one();
   *out = __libc_memalign(alignment, size);

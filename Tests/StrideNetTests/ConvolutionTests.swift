@@ -55,7 +55,8 @@ import Testing
     add(2, 2, 2, 3, 3, 3, 16, 1, 1, 1, 1)
     // Channels and filters around the width of a vector and of a tile.
     for (c, f) in [
-      (1, 1), (1, 15), (1, 16), (1, 17), (1, 31), (1, 33), (2, 32), (3, 8), (7, 9), (8, 4), (15, 16),
+      (1, 1), (1, 15), (1, 16), (1, 17), (1, 31), (1, 33), (2, 32), (3, 8), (7, 9), (8, 4),
+      (15, 16),
       (16, 15), (17, 33), (32, 32), (33, 1), (64, 10), (5, 64), (5, 65),
     ] { add(2, 6, 5, c, 3, 3, f, 1, 1, 1, 1) }
     // Depths around the block of the sum: 3·3·29 = 261 > 256, and twice that.
@@ -104,7 +105,8 @@ import Testing
     let target = Guarded<Float>(count)
     let scratch = Guarded<Float>(variant.workspace(s, pass))
     variant.run(
-      pass, s, x: x.pointer, w: w.pointer, y: y.pointer, bias: bias.map { UnsafePointer($0.pointer) },
+      pass, s, x: x.pointer, w: w.pointer, y: y.pointer,
+      bias: bias.map { UnsafePointer($0.pointer) },
       into: target.pointer, scratch.pointer)
     #expect(
       target.guardsHold && scratch.guardsHold && x.guardsHold && w.guardsHold && y.guardsHold,

@@ -96,10 +96,12 @@ import Testing
   }
 
   /// What may lie there, and how many requests the first file then takes.
-  @Test(arguments: [
-    ("whole but not renamed", packed[0], 0), ("another file's", .init(repeating: 9, count: 99), 2),
-    ("too long", packed[0] + [1], 2), ("empty", [], 1),
-  ] as [(String, [UInt8], Int)])
+  @Test(
+    arguments: [
+      ("whole but not renamed", packed[0], 0),
+      ("another file's", .init(repeating: 9, count: 99), 2),
+      ("too long", packed[0] + [1], 2), ("empty", [], 1),
+    ] as [(String, [UInt8], Int)])
   func copesWithAnyPart(what: String, part: [UInt8], requests: Int) async throws {
     let folder = try TemporaryFolder()
     try folder.write(Self.first + ".part", part)
@@ -122,14 +124,18 @@ import Testing
     try Self.expectWhole(folder)
   }
 
-  @Test(arguments: [
-    ("a flipped byte", packed[0][..<50_000] + [packed[0][50_000] ^ 1] + packed[0][50_001...], "dam"),
-    ("another content", gzip(contents[2]), "wrong SHA-256"),
-    ("not gzip", Array("<html>Please log in".utf8), "wrong SHA-256"),
-    ("nothing", [], "sent nothing"),
-    ("a bomb", gzip(.init(repeating: 0, count: 1 << 24)), "larger than"),
-    ("endless", packed[0] + .init(repeating: 0, count: 1 << 20), "more than the file can have"),
-  ] as [(String, [UInt8], String)])
+  @Test(
+    arguments: [
+      (
+        "a flipped byte", packed[0][..<50_000] + [packed[0][50_000] ^ 1] + packed[0][50_001...],
+        "dam"
+      ),
+      ("another content", gzip(contents[2]), "wrong SHA-256"),
+      ("not gzip", Array("<html>Please log in".utf8), "wrong SHA-256"),
+      ("nothing", [], "sent nothing"),
+      ("a bomb", gzip(.init(repeating: 0, count: 1 << 24)), "larger than"),
+      ("endless", packed[0] + .init(repeating: 0, count: 1 << 20), "more than the file can have"),
+    ] as [(String, [UInt8], String)])
   func refusesTheWrongContent(what: String, body: [UInt8], message: String) async throws {
     let folder = try TemporaryFolder()
     let bad = LoopbackServer { _ in .init(body: body) }

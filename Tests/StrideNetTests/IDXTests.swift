@@ -93,35 +93,36 @@ func idx(_ sizes: [UInt32], magic: [UInt8]? = nil, bytes: [UInt8]? = nil) -> [UI
   static let images = idx([2, 3, 3])
   static let packed = gzip(images)
 
-  @Test(arguments: [
-    ("empty", [], "the file is empty"),
-    ("half a magic number", [0, 0], "ends within the header"),
-    ("no sizes", [0, 0, 8, 3, 0, 0], "ends within the header"),
-    ("labels for images", idx([5]), "labels"),
-    ("floats", idx([2, 3, 3], magic: [0, 0, 0x0d, 3]), "0x00000d03"),
-    ("text", Array("<!DOCTYPE html><html>".utf8), "not an IDX file"),
-    ("five dimensions", idx([1, 1, 1, 1, 1]), "0x00000805"),
-    ("no images", idx([0, 28, 28]), "holds no images"),
-    ("no pixels", idx([3, 0, 28]), "no pixels"),
-    ("no channels", idx([3, 28, 28, 0]), "no pixels"),
-    ("one byte short", images.dropLast(), "33 bytes\n  expected: 34 bytes"),
-    ("one byte more", images + [0], "35 bytes\n  expected: 34 bytes"),
-    ("overflow", idx([.max, .max, .max, .max], bytes: []), "more than memory can hold"),
-    // A product that is 0 when it wraps round at 64 bits.
-    ("wrapping", idx([1 << 31, 1 << 31, 4], bytes: []), "more than memory can hold"),
-    ("a lie", idx([.max, 1 << 15, 1 << 15], bytes: [1, 2, 3]), "ends too early"),
-    ("a packed lie", gzip(idx([.max, 1 << 15, 1 << 15], bytes: [1, 2, 3])), "ends too early"),
-    // Swells to 64 MB when the header promises 9 bytes.
-    ("a bomb", gzip(idx([1, 3, 3], bytes: .init(repeating: 0, count: 1 << 26))), "more than 25"),
-    ("packed, one byte more", gzip(images + [0]), "expected: 34 bytes"),
-    ("packed, one byte short", gzip(images.dropLast()), "33 bytes\n  expected: 34 bytes"),
-    ("packed, cut off", packed.dropLast(9), "it ends too early"),
-    ("packed, checksum cut off", packed.dropLast(1), "it ends too early"),
-    ("only the gzip magic", [0x1f, 0x8b], "it ends too early"),
-    ("something behind", packed + [1, 2, 3], "damaged"),
-    ("wrong checksum", packed.dropLast(8) + [1, 2, 3, 4] + packed.suffix(4), "data check"),
-    ("wrong length", packed.dropLast(1) + [9], "length check"),
-  ] as [(String, [UInt8], String)])
+  @Test(
+    arguments: [
+      ("empty", [], "the file is empty"),
+      ("half a magic number", [0, 0], "ends within the header"),
+      ("no sizes", [0, 0, 8, 3, 0, 0], "ends within the header"),
+      ("labels for images", idx([5]), "labels"),
+      ("floats", idx([2, 3, 3], magic: [0, 0, 0x0d, 3]), "0x00000d03"),
+      ("text", Array("<!DOCTYPE html><html>".utf8), "not an IDX file"),
+      ("five dimensions", idx([1, 1, 1, 1, 1]), "0x00000805"),
+      ("no images", idx([0, 28, 28]), "holds no images"),
+      ("no pixels", idx([3, 0, 28]), "no pixels"),
+      ("no channels", idx([3, 28, 28, 0]), "no pixels"),
+      ("one byte short", images.dropLast(), "33 bytes\n  expected: 34 bytes"),
+      ("one byte more", images + [0], "35 bytes\n  expected: 34 bytes"),
+      ("overflow", idx([.max, .max, .max, .max], bytes: []), "more than memory can hold"),
+      // A product that is 0 when it wraps round at 64 bits.
+      ("wrapping", idx([1 << 31, 1 << 31, 4], bytes: []), "more than memory can hold"),
+      ("a lie", idx([.max, 1 << 15, 1 << 15], bytes: [1, 2, 3]), "ends too early"),
+      ("a packed lie", gzip(idx([.max, 1 << 15, 1 << 15], bytes: [1, 2, 3])), "ends too early"),
+      // Swells to 64 MB when the header promises 9 bytes.
+      ("a bomb", gzip(idx([1, 3, 3], bytes: .init(repeating: 0, count: 1 << 26))), "more than 25"),
+      ("packed, one byte more", gzip(images + [0]), "expected: 34 bytes"),
+      ("packed, one byte short", gzip(images.dropLast()), "33 bytes\n  expected: 34 bytes"),
+      ("packed, cut off", packed.dropLast(9), "it ends too early"),
+      ("packed, checksum cut off", packed.dropLast(1), "it ends too early"),
+      ("only the gzip magic", [0x1f, 0x8b], "it ends too early"),
+      ("something behind", packed + [1, 2, 3], "damaged"),
+      ("wrong checksum", packed.dropLast(8) + [1, 2, 3, 4] + packed.suffix(4), "data check"),
+      ("wrong length", packed.dropLast(1) + [9], "length check"),
+    ] as [(String, [UInt8], String)])
   func refuses(what: String, bytes: [UInt8], message: String) throws {
     let folder = try TemporaryFolder()
     let path = try folder.write("file", bytes)

@@ -31,7 +31,9 @@ import Testing
       (200, 20, 12), (197, 33, 5), (7, 530, 11), (64, 100, 300), (10, 10, 100), (193, 3, 260),
     ]
     var random = SeededGenerator(seed: 2026, stream: 5)
-    for _ in 0..<60 { sizes.append((1 + random.below(70), 1 + random.below(70), 1 + random.below(300))) }
+    for _ in 0..<60 {
+      sizes.append((1 + random.below(70), 1 + random.below(70), 1 + random.below(300)))
+    }
     return sizes
   }()
 

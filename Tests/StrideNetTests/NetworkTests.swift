@@ -6,7 +6,8 @@ import Testing
 
 @Suite struct NetworkTests {
   /// A small network that has every kind of layer.
-  static func small(seed: UInt64 = 1, threads: Int = 2, kernels: String = "auto") throws -> Network {
+  static func small(seed: UInt64 = 1, threads: Int = 2, kernels: String = "auto") throws -> Network
+  {
     Network(
       seed: seed, runtime: Runtime(threads: threads, kernels: try KernelChoice(named: kernels))
     ) {
@@ -209,7 +210,8 @@ import Testing
       "conv(32,3) conv(8,3x5,stride=2x1,padding=1x2,activation=none) maxpool(2) avgpool(3,stride=1) "
       + "activation(sigmoid) flatten relu(100) sigmoid(20) dense(30) softmax(10)"
     #expect(Architecture.text(try Architecture.layers(text)) == text)
-    let positional = try Architecture.layers("conv( 8 , 3, 2,1 )maxpool(3,2) dense(4,activation=relu)")
+    let positional = try Architecture.layers(
+      "conv( 8 , 3, 2,1 )maxpool(3,2) dense(4,activation=relu)")
     #expect(
       Architecture.text(positional) == "conv(8,3,stride=2,padding=1) maxpool(3,stride=2) relu(4)")
   }

@@ -18,12 +18,15 @@ import Testing
     // Every size of input, window and stride around each other: remainders, overlaps, gaps.
     for size in 1...6 {
       for window in 1...min(size, 4) {
-        for stride in 1...4 { shapes.append(shape(2, size, size, 3, window, window, stride, stride)) }
+        for stride in 1...4 {
+          shapes.append(shape(2, size, size, 3, window, window, stride, stride))
+        }
       }
     }
     for c in [1, 7, 8, 15, 16, 17, 32, 33] { shapes.append(shape(2, 6, 5, c, 2, 2, 2, 2)) }
     shapes += [
-      shape(3, 26, 26, 32, 2, 2, 2, 2), shape(1, 5, 9, 2, 3, 2, 1, 3), shape(2, 4, 7, 3, 4, 7, 1, 1),
+      shape(3, 26, 26, 32, 2, 2, 2, 2), shape(1, 5, 9, 2, 3, 2, 1, 3),
+      shape(2, 4, 7, 3, 4, 7, 1, 1),
       shape(1, 20, 20, 2, 17, 16, 2, 3), shape(1, 1, 12, 4, 1, 3, 1, 2),
     ]
     for _ in 0..<200 {

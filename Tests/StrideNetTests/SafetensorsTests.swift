@@ -74,46 +74,50 @@ import Testing
     #"{"dtype":"\#(type)","shape":[\#(shape)],"data_offsets":[\#(begin),\#(end)]}"#
   }
 
-  @Test(arguments: [
-    ("empty", [], "too short"), ("short", [1, 0, 0], "too short"),
-    ("no header", file("", length: 2), "length is wrong"),
-    ("zero length", file("{}", length: 0), "length is wrong"),
-    ("length beyond the file", file("{}", length: 3), "length is wrong"),
-    ("huge length", file("{}", length: .max), "length is wrong"),
-    ("length with sign", file("{}", length: 1 << 63), "length is wrong"),
-    ("not JSON", file("hello"), "byte 8"), ("space first", file(" {}"), "byte 8"),
-    ("array", file("[]"), "expected: a {"), ("open", file("{  "), "a string"),
-    ("two values", file("{}{}"), "the end of the header"),
-    ("open string", file("{\"a\\\""), "a string"), ("backslash last", file("{\"\\"), "a string"),
-    ("bad escape", file("{\"\\x\":1}"), "a string"),
-    ("bad UTF-8", file("{\"", length: 4) + [0xff, 0x22], "a string"),
-    ("comma", file("{\"a\":\(entry(0, 8)),}", data: 8), "a string"),
-    ("no colon", file("{\"a\"}"), "expected: :"),
-    ("metadata", file(#"{"__metadata__":{"a":1}}"#), "a string"),
-    ("negative", file("{\"a\":\(entry(-8, 0))}"), "a whole number"),
-    ("fraction", file(#"{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}"#), "byte 38"),
-    ("large number", file("{\"a\":\(entry(0, 8, "99999999999999999999"))}"), "64 bits"),
-    ("no dtype", file(#"{"a":{"shape":[2],"data_offsets":[0,8]}}"#), "dtype, shape"),
-    ("one offset", file(#"{"a":{"dtype":"F32","shape":[],"data_offsets":[0]}}"#), "data_offsets"),
-    ("unknown type", file("{\"a\":\(entry(0, 2, "2", "I8"))}", data: 2), "dtype I8"),
-    ("unknown key", file(#"{"a":{"shape":[],"x":[0]}}"#), "instead of \"x\""),
-    (
-      "twice", file("{\"a\":\(entry(0, 8)),\"\\u0061\":\(entry(8, 16))}", data: 16),
-      "\"a\" only once"
-    ),
-    ("beyond", file("{\"a\":\(entry(0, 8))}", data: 7), "tensor a\n  found:    data_offsets [0,8]"),
-    ("backwards", file("{\"a\":\(entry(8, 0))}", data: 8), "outside"),
-    ("gap", file("{\"a\":\(entry(0, 8)),\"b\":\(entry(12, 20))}", data: 20), "a gap"),
-    ("gap before", file("{\"a\":\(entry(4, 12))}", data: 12), "a gap"),
-    ("overlap", file("{\"a\":\(entry(0, 8)),\"b\":\(entry(4, 12))}", data: 12), "overlap"),
-    ("the same", file("{\"a\":\(entry(0, 8)),\"b\":\(entry(0, 8))}", data: 8), "overlap"),
-    ("more behind", file("{\"a\":\(entry(0, 8))}", data: 9), "bytes follow"),
-    ("shape", file("{\"a\":\(entry(0, 8, "3"))}", data: 8), "expected: 12 bytes"),
-    ("overflow", file("{\"a\":\(entry(0, 0, "4611686018427387904,4"))}"), "too large"),
-    ("not a number", file("{\"w\":\(entry(0, 8))}") + [0, 0, 0, 0, 0, 0, 0xc0, 0x7f], "w[1]"),
-    ("infinite", file("{\"w\":\(entry(0, 4, "2", "F16"))}") + [0, 0xfc, 0, 0], "-inf"),
-    ("not in a Float", file("{\"w\":\(entry(0, 8, "1", "F64"))}", data: 7) + [0x7f], "w[0]"),
-  ] as [(String, [UInt8], String)])
+  @Test(
+    arguments: [
+      ("empty", [], "too short"), ("short", [1, 0, 0], "too short"),
+      ("no header", file("", length: 2), "length is wrong"),
+      ("zero length", file("{}", length: 0), "length is wrong"),
+      ("length beyond the file", file("{}", length: 3), "length is wrong"),
+      ("huge length", file("{}", length: .max), "length is wrong"),
+      ("length with sign", file("{}", length: 1 << 63), "length is wrong"),
+      ("not JSON", file("hello"), "byte 8"), ("space first", file(" {}"), "byte 8"),
+      ("array", file("[]"), "expected: a {"), ("open", file("{  "), "a string"),
+      ("two values", file("{}{}"), "the end of the header"),
+      ("open string", file("{\"a\\\""), "a string"), ("backslash last", file("{\"\\"), "a string"),
+      ("bad escape", file("{\"\\x\":1}"), "a string"),
+      ("bad UTF-8", file("{\"", length: 4) + [0xff, 0x22], "a string"),
+      ("comma", file("{\"a\":\(entry(0, 8)),}", data: 8), "a string"),
+      ("no colon", file("{\"a\"}"), "expected: :"),
+      ("metadata", file(#"{"__metadata__":{"a":1}}"#), "a string"),
+      ("negative", file("{\"a\":\(entry(-8, 0))}"), "a whole number"),
+      ("fraction", file(#"{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}"#), "byte 38"),
+      ("large number", file("{\"a\":\(entry(0, 8, "99999999999999999999"))}"), "64 bits"),
+      ("no dtype", file(#"{"a":{"shape":[2],"data_offsets":[0,8]}}"#), "dtype, shape"),
+      ("one offset", file(#"{"a":{"dtype":"F32","shape":[],"data_offsets":[0]}}"#), "data_offsets"),
+      ("unknown type", file("{\"a\":\(entry(0, 2, "2", "I8"))}", data: 2), "dtype I8"),
+      ("unknown key", file(#"{"a":{"shape":[],"x":[0]}}"#), "instead of \"x\""),
+      (
+        "twice", file("{\"a\":\(entry(0, 8)),\"\\u0061\":\(entry(8, 16))}", data: 16),
+        "\"a\" only once"
+      ),
+      (
+        "beyond", file("{\"a\":\(entry(0, 8))}", data: 7),
+        "tensor a\n  found:    data_offsets [0,8]"
+      ),
+      ("backwards", file("{\"a\":\(entry(8, 0))}", data: 8), "outside"),
+      ("gap", file("{\"a\":\(entry(0, 8)),\"b\":\(entry(12, 20))}", data: 20), "a gap"),
+      ("gap before", file("{\"a\":\(entry(4, 12))}", data: 12), "a gap"),
+      ("overlap", file("{\"a\":\(entry(0, 8)),\"b\":\(entry(4, 12))}", data: 12), "overlap"),
+      ("the same", file("{\"a\":\(entry(0, 8)),\"b\":\(entry(0, 8))}", data: 8), "overlap"),
+      ("more behind", file("{\"a\":\(entry(0, 8))}", data: 9), "bytes follow"),
+      ("shape", file("{\"a\":\(entry(0, 8, "3"))}", data: 8), "expected: 12 bytes"),
+      ("overflow", file("{\"a\":\(entry(0, 0, "4611686018427387904,4"))}"), "too large"),
+      ("not a number", file("{\"w\":\(entry(0, 8))}") + [0, 0, 0, 0, 0, 0, 0xc0, 0x7f], "w[1]"),
+      ("infinite", file("{\"w\":\(entry(0, 4, "2", "F16"))}") + [0, 0xfc, 0, 0], "-inf"),
+      ("not in a Float", file("{\"w\":\(entry(0, 8, "1", "F64"))}", data: 7) + [0x7f], "w[0]"),
+    ] as [(String, [UInt8], String)])
   func refuses(what: String, bytes: [UInt8], message: String) throws {
     let folder = try TemporaryFolder()
     let path = try folder.write("m", bytes)

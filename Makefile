@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+# `make help` lists what there is. Every target takes KERNELS=NAME, the kernel variant to bind.
+
+KERNELS ?= auto
+MODEL   ?= cnn
+VARIANTS := $(shell sed -n 's/^CK_CONV.//p' CKernels/include/variants.def | cut -d, -f1) auto
+
+ifeq ($(filter $(KERNELS),$(VARIANTS)),)
+  $(error KERNELS=$(KERNELS): no such kernel variant; there are: $(VARIANTS))
+endif
+
+# The variant is a package trait. The build system sees it change and rebuilds what depends on it.
+TRAITS := $(if $(filter-out auto,$(KERNELS)),--traits $(KERNELS))
+SWIFT  := swift
+BUILD  := $(SWIFT) build -c release $(TRAITS)
+BINARY := .build/release/stridenet
+TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test bench profile format lint sanitize isa dependant clean
+
+## help: this list
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | sed 's/^\([a-z-]*\): /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  KERNELS=NAME     one of: $(VARIANTS)"
+
+## setup: check the toolchain and headers; install what is missing (Debian, root) or say how
+setup:
+	@sh Sources/setup.sh
+
+## build: the release build
+build: setup
+	$(BUILD)
+
+## run: train the CNN on the digits that are in the package
+run: build
+	$(BINARY) train cnn --data sample --epochs 5
+
+## test: all tests, in debug and in release (kernels are only optimised there)
+test: setup
+	$(TEST)
+	$(TEST) -c release
+
+## bench: time every kernel variant, as shares of this machine's measured peak
+bench: build
+	$(BINARY) bench
+
+## profile: where the time goes: perf record of a training run (MODEL=cnn), kernels by name
+profile: build
+	@command -v perf >/dev/null || sh Sources/setup.sh linux-perf
+	perf record -q -F 2000 -o perf.data $(BINARY) train $(MODEL) --data sample --epochs 3 --quiet
+	perf report -i perf.data --stdio --percent-limit 0.5 --sort symbol 2>/dev/null | grep -v '^#' | grep -v '^$$' | (swift demangle --compact 2>/dev/null || cat)
+
+## format: bring all sources into shape
+format:
+	@command -v clang-format >/dev/null || sh Sources/setup.sh clang-format
+	$(SWIFT) format -i -r Package.swift Sources Tests
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+## lint: fail where `make format` would change something
+lint:
+	@command -v clang-format >/dev/null || sh Sources/setup.sh clang-format
+	$(SWIFT) format lint --strict -r Package.swift Sources Tests
+	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+
+## isa: the tests once more with each instruction set that the processor has
+isa: setup
+	@for set in avx512 avx2 neon baseline; do \
+	  if STRIDENET_ISA=$$set $(BINARY) kernels >/dev/null 2>&1; then \
+	    echo "== $$set"; STRIDENET_ISA=$$set $(TEST) -c release || exit 1; \
+	  else echo "== $$set: not on this processor"; fi; done
+
+# The C library's part of the undefined-behaviour sanitizer comes with the toolchain.
+UBSAN_LIB = $(dir $(shell clang -print-file-name=libclang_rt.ubsan_standalone.a 2>/dev/null))
+
+## sanitize: the tests under the address, undefined-behaviour and thread sanitizers
+sanitize: setup
+	ASAN_OPTIONS=detect_leaks=0 SWIFT_BACKTRACE=enable=no \
+	  $(TEST) --sanitize=address --scratch-path .build-asan
+	SWIFT_BACKTRACE=enable=no \
+	  $(TEST) --scratch-path .build-ubsan -Xcc -fsanitize=undefined \
+	  -Xcc -fno-sanitize-recover=undefined -Xlinker -L$(UBSAN_LIB) \
+	  -Xlinker --whole-archive -Xlinker -lclang_rt.ubsan_standalone -Xlinker --no-whole-archive
+	TSAN_OPTIONS=suppressions=$(CURDIR)/Tests/tsan.txt SWIFT_BACKTRACE=enable=no \
+	  $(TEST) --sanitize=thread --scratch-path .build-tsan
+
+## dependant: build and run a program of three lines that has this package as a dependency
+dependant: setup
+	sh Tests/dependant.sh
+
+## clean: remove all build folders
+clean:
+	rm -rf .build .build-*
