@@ -52,6 +52,21 @@ void ck_gemm(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, p
   isa()->gemm(flags, m, n, k, a, lda, b, ldb, c, ldc, workspace);
 }
 size_t ck_gemm_workspace(void) { return isa()->gemm_workspace(); }
+size_t ck_conv_workspace_direct(const ck_conv_shape *s, ck_pass pass) {
+  return isa()->conv_workspace(s, pass);
+}
+void ck_conv_forward_direct(const ck_conv_shape *s, const float *x, const float *w,
+                            const float *bias, float *y, float *workspace) {
+  isa()->conv_forward(s, x, w, bias, y, workspace);
+}
+void ck_conv_input_gradient_direct(const ck_conv_shape *s, const float *dy, const float *w,
+                                   float *dx, float *workspace) {
+  isa()->conv_input_gradient(s, dy, w, dx, workspace);
+}
+void ck_conv_weight_gradient_direct(const ck_conv_shape *s, const float *x, const float *dy,
+                                    float *dw, float *workspace) {
+  isa()->conv_weight_gradient(s, x, dy, dw, workspace);
+}
 void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, float *y) {
   isa()->bias_add(rows, f, bias, y);
 }

@@ -17,63 +17,71 @@ typedef float CK_NAME(vec) __attribute__((vector_size(4 * CK_LANES), aligned(4))
 
 static size_t CK_NAME(ck_gemm_workspace)(void) { return CK_KC * (CK_MC + CK_NC); }
 
-// Copies `lines` × kc elements, element (i, p) at x[i·line_stride + p·step], into strips of `width`
-// lines: strip by strip, p by p, the strip's lines side by side, missing ones 0.
+// Copies `lines` × kc elements, element (i, p) at x[i·line_stride + p·step], so that for each p the
+// lines lie side by side, `width` of them: missing ones are 0.
 static inline __attribute__((always_inline)) void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines,
                                                                 ptrdiff_t kc, const float *x,
                                                                 ptrdiff_t line_stride,
                                                                 ptrdiff_t step, float *out) {
-  for (ptrdiff_t i = 0; i < lines; i += width, out += width * kc) {
-    ptrdiff_t here = lines - i < width ? lines - i : width;
-    const float *strip = x + i * line_stride;
-    if (here < width) memset(out, 0, sizeof(float) * width * kc);
-    if (here == width && line_stride == 1)
-      for (ptrdiff_t p = 0; p < kc; p++)
-        for (ptrdiff_t l = 0; l < width; l++) out[p * width + l] = strip[p * step + l];
-    else if (here == width)
-      for (ptrdiff_t p = 0; p < kc; p++)
-        for (ptrdiff_t l = 0; l < width; l++)
-          out[p * width + l] = strip[p * step + l * line_stride];
-    else
-      for (ptrdiff_t p = 0; p < kc; p++)
-        for (ptrdiff_t l = 0; l < here; l++) out[p * width + l] = strip[p * step + l * line_stride];
-  }
+  if (lines < width) memset(out, 0, sizeof(float) * width * kc);
+  if (line_stride == 1)
+    for (ptrdiff_t p = 0; p < kc; p++)
+      for (ptrdiff_t l = 0; l < lines; l++) out[p * width + l] = x[p * step + l];
+  else
+    for (ptrdiff_t p = 0; p < kc; p++)
+      for (ptrdiff_t l = 0; l < lines; l++) out[p * width + l] = x[p * step + l * line_stride];
 }
 
-// The tile: C (CK_MR, vectors·CK_LANES) = or += packed A (kc, CK_MR) · packed B (kc, CK_NR).
-static inline __attribute__((always_inline)) void CK_NAME(tile)(const int vectors, ptrdiff_t kc,
-                                                                const float *a, const float *b,
-                                                                float *c, ptrdiff_t ldc,
+// The tile: C (rows, vectors·CK_LANES) = or += packed A (kc, rows) · packed B (kc, CK_NR). `rows`
+// and `vectors` are constants where this is inlined, so the sums live in registers. Of the columns
+// `columns` are C's; where that isn't a whole number of vectors, the tile goes through a buffer.
+static inline __attribute__((always_inline)) void CK_NAME(tile)(const int rows, const int vectors,
+                                                                ptrdiff_t kc, const float *a,
+                                                                const float *b, float *c,
+                                                                ptrdiff_t ldc, ptrdiff_t columns,
                                                                 int accumulate) {
   vec sum[CK_MR][2] = {0};
-  for (ptrdiff_t p = 0; p < kc; p++, a += CK_MR, b += CK_NR) {
+  for (ptrdiff_t p = 0; p < kc; p++, a += rows, b += CK_NR) {
     vec right[2];
     for (int v = 0; v < vectors; v++) right[v] = *(const vec *)(b + v * CK_LANES);
 #pragma clang loop unroll(full)
-    for (int i = 0; i < CK_MR; i++)
+    for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
       for (int v = 0; v < vectors; v++) sum[i][v] += a[i] * right[v];
   }
+  if (columns == vectors * CK_LANES) {
 #pragma clang loop unroll(full)
-  for (int i = 0; i < CK_MR; i++)
+    for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
-    for (int v = 0; v < vectors; v++) {
-      vec *out = (vec *)(c + i * ldc + v * CK_LANES);
-      *out = accumulate ? *out + sum[i][v] : sum[i][v];
-    }
+      for (int v = 0; v < vectors; v++) {
+        vec *out = (vec *)(c + i * ldc + v * CK_LANES);
+        *out = accumulate ? *out + sum[i][v] : sum[i][v];
+      }
+    return;
+  }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < rows; i++) {
+    float buffer[CK_NR];
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vectors; v++) *(vec *)(buffer + v * CK_LANES) = sum[i][v];
+    for (ptrdiff_t j = 0; j < columns; j++)
+      c[i * ldc + j] = accumulate ? c[i * ldc + j] + buffer[j] : buffer[j];
+  }
 }
 
-// A tile at the edge goes through a buffer; only what lies inside C is copied back.
-static void CK_NAME(edge_tile)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t kc, const float *a,
-                               const float *b, float *c, ptrdiff_t ldc, int accumulate) {
-  float buffer[CK_MR * CK_NR];
-  if (columns <= CK_LANES)
-    CK_NAME(tile)(1, kc, a, b, buffer, CK_NR, 0);
-  else
-    CK_NAME(tile)(2, kc, a, b, buffer, CK_NR, 0);
-  for (ptrdiff_t i = 0; i < rows; i++)
-    for (ptrdiff_t j = 0; j < columns; j++)
-      c[i * ldc + j] = accumulate ? c[i * ldc + j] + buffer[i * CK_NR + j] : buffer[i * CK_NR + j];
+static void CK_NAME(any_tile)(ptrdiff_t rows, ptrdiff_t kc, const float *a, const float *b,
+                              float *c, ptrdiff_t ldc, ptrdiff_t columns, int accumulate) {
+#define CK_ROWS(n)                                                \
+  case n:                                                         \
+    if (columns <= CK_LANES)                                      \
+      CK_NAME(tile)(n, 1, kc, a, b, c, ldc, columns, accumulate); \
+    else                                                          \
+      CK_NAME(tile)(n, 2, kc, a, b, c, ldc, columns, accumulate); \
+    return;
+  switch (rows) {
+#include "rows.def"
+  }
+#undef CK_ROWS
 }
 
 static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
@@ -87,22 +95,23 @@ static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
     for (ptrdiff_t pc = 0; pc < k; pc += CK_KC) {
       ptrdiff_t kc = k - pc < CK_KC ? k - pc : CK_KC;
       int accumulate = pc > 0 || (flags & CK_ACCUMULATE);
-      CK_NAME(pack)(CK_NR, nc, kc, b + jc * b_column + pc * b_step, b_column, b_step, packed_b);
+      for (ptrdiff_t j = 0; j < nc; j += CK_NR) CK_NAME(pack)
+      (CK_NR, nc - j < CK_NR ? nc - j : CK_NR, kc, b + (jc + j) * b_column + pc * b_step, b_column,
+       b_step, packed_b + j * kc);
       for (ptrdiff_t ic = 0; ic < m; ic += CK_MC) {
         ptrdiff_t mc = m - ic < CK_MC ? m - ic : CK_MC;
-        CK_NAME(pack)(CK_MR, mc, kc, a + ic * a_row + pc * a_step, a_row, a_step, packed_a);
+        // Tiles of nearly equal height: 100 rows are seven of 13 and one of 9, not seven of 14 and
+        // one of 2.
+        ptrdiff_t strips = (mc + CK_MR - 1) / CK_MR, height = (mc + strips - 1) / strips;
+        for (ptrdiff_t i = 0; i < mc; i += height) {
+          ptrdiff_t rows = mc - i < height ? mc - i : height;
+          CK_NAME(pack)
+          (rows, rows, kc, a + (ic + i) * a_row + pc * a_step, a_row, a_step, packed_a + i * kc);
+        }
         for (ptrdiff_t j = 0; j < nc; j += CK_NR)
-          for (ptrdiff_t i = 0; i < mc; i += CK_MR) {
-            const float *left = packed_a + i * kc, *right = packed_b + j * kc;
-            float *out = c + (ic + i) * ldc + jc + j;
-            ptrdiff_t rows = mc - i, columns = nc - j;
-            if (rows >= CK_MR && columns >= CK_NR)
-              CK_NAME(tile)(2, kc, left, right, out, ldc, accumulate);
-            else
-              CK_NAME(edge_tile)
-            (rows < CK_MR ? rows : CK_MR, columns < CK_NR ? columns : CK_NR, kc, left, right, out,
-             ldc, accumulate);
-          }
+          for (ptrdiff_t i = 0; i < mc; i += height) CK_NAME(any_tile)
+        (mc - i < height ? mc - i : height, kc, packed_a + i * kc, packed_b + j * kc,
+         c + (ic + i) * ldc + jc + j, ldc, nc - j < CK_NR ? nc - j : CK_NR, accumulate);
       }
     }
   }
@@ -120,4 +129,3 @@ static double CK_NAME(ck_fma_peak)(int64_t steps) {
   for (int i = 0; i < 12; i++) kept += sum[i][0];
   return 12.0 * 2 * CK_LANES * (double)steps;
 }
-#undef vec

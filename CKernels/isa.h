@@ -12,6 +12,10 @@ typedef struct ck_isa {
   void (*gemm)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, const float *,
                ptrdiff_t, float *, ptrdiff_t, float *);
   size_t (*gemm_workspace)(void);
+  ck_conv_forward_fn *conv_forward;
+  ck_conv_input_gradient_fn *conv_input_gradient;
+  ck_conv_weight_gradient_fn *conv_weight_gradient;
+  ck_conv_workspace_fn *conv_workspace;
   void (*bias_add)(ptrdiff_t, ptrdiff_t, const float *, float *);
   void (*column_sum)(ptrdiff_t, ptrdiff_t, const float *, float *);
   void (*relu_forward)(ptrdiff_t, const float *, float *);

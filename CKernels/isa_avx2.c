@@ -9,6 +9,7 @@
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #include "elements.inc.h"
 #include "gemm.inc.h"
+#include "conv_direct.inc.h"
 #pragma clang attribute pop
 #include "table.inc.h"
 #endif

@@ -10,6 +10,7 @@
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
 #include "elements.inc.h"
 #include "gemm.inc.h"
+#include "conv_direct.inc.h"
 #pragma clang attribute pop
 #include "table.inc.h"
 #endif

@@ -13,4 +13,5 @@
 #endif
 #include "elements.inc.h"
 #include "gemm.inc.h"
+#include "conv_direct.inc.h"
 #include "table.inc.h"

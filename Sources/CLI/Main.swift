@@ -44,7 +44,9 @@ struct StrideNetCommand: AsyncParsableCommand {
 
 /// What commands that compute have in common.
 struct ComputeOptions: ParsableArguments {
-  @Option(help: "Worker threads; as many as there are processors unless given.")
+  @Option(
+    parsing: .unconditional,
+    help: "Worker threads; as many as there are processors unless given.")
   var threads: Int?
 
   @Option(

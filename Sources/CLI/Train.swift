@@ -34,28 +34,32 @@ struct Train: ParsableCommand {
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
 
+  // Unconditional: a number below 0 after an option is its value, to be refused as such.
   @Option(
+    parsing: .unconditional,
     help: ArgumentHelp(
       "Shuffle all images and train on this share of them, as 0.95, instead of the standard split.",
       valueName: "share"))
   var split: Double?
 
-  @Option(help: "Passes over the training images.")
+  @Option(parsing: .unconditional, help: "Passes over the training images.")
   var epochs = TrainingSettings().epochs
 
-  @Option(help: "Images a step.")
+  @Option(parsing: .unconditional, help: "Images a step.")
   var batchSize = TrainingSettings().batchSize
 
-  @Option(help: "Step size of gradient descent.")
+  @Option(parsing: .unconditional, help: "Step size of gradient descent.")
   var learningRate = TrainingSettings().learningRate
 
-  @Option(help: "Share of the last step that the next one keeps.")
+  @Option(parsing: .unconditional, help: "Share of the last step that the next one keeps.")
   var momentum = TrainingSettings().momentum
 
-  @Option(help: "Decides everything random.")
+  @Option(parsing: .unconditional, help: "Decides everything random.")
   var seed = TrainingSettings().seed
 
-  @Option(help: "Train on the first so many images; the test set stays whole.")
+  @Option(
+    parsing: .unconditional,
+    help: "Train on the first so many images; the test set stays whole.")
   var limit: Int?
 
   @Option(
@@ -82,9 +86,10 @@ struct Train: ParsableCommand {
     if let save { try AtomicFile.checkWritable(save) }
     let data = try loadData()
     let trainer = try Trainer(network, data, settings)
+    // From the first output on, Ctrl-C ends the training in good order.
+    let interrupt = Interrupt()
     try announce(name, trainer)
 
-    let interrupt = Interrupt()
     trainer.shouldStop = { interrupt.requested }
     if !quiet && !json && Output.isTerminal {
       trainer.onBatch = { progress in Output.progress { line(progress) } }
@@ -92,12 +97,14 @@ struct Train: ParsableCommand {
     var failure: (any Error)?
     trainer.onEpoch = { result in
       do {
+        // Saved first, so that an epoch that was reported isn't lost.
+        if let save { try network.save(to: save) }
+        if quiet { return }
         if json {
           try Output.json(EpochEvent(result))
-        } else if !quiet {
+        } else {
           try Output.line(line(result))
         }
-        if let save { try network.save(to: save) }
       } catch {
         failure = error
         interrupt.requested = true
@@ -109,26 +116,26 @@ struct Train: ParsableCommand {
   }
 
   private func makeNetwork() throws -> (String, Network) {
-    // `stridenet naive` can only mean the kernels.
-    let runtime = try compute.runtime(positional: variant)
     if layers != nil, let model {
       throw StrideNetError(
         .usage, "two networks", found: "'\(model)' and --layers", expected: "one of them")
     }
     let name = model ?? "cnn"
-    if let layers {
-      return (
-        "layers",
-        Network(try Architecture.layers(layers, source: "--layers"), seed: seed, runtime: runtime)
-      )
-    }
+    // The model before the kernels: `stridenet evalute FILE` is a command misspelt.
     guard let preset = Architecture.presets.first(where: { $0.name == name }) else {
       throw StrideNetError(
-        .usage, "no model of that name", found: "'\(name)'",
+        .usage, "no model or command of that name", found: "'\(name)'",
         expected: Architecture.presets.map(\.name).joined(separator: ", "),
-        hint: "see: stridenet --help; networks of one's own go with --layers")
+        hint: KernelChoice.names.contains(name)
+          ? "kernels go after the model: stridenet cnn \(name)"
+          : "see: stridenet --help; networks of one's own go with --layers")
     }
-    return (name, Network(try Architecture.layers(preset.text), seed: seed, runtime: runtime))
+    let runtime = try compute.runtime(positional: variant)
+    let (title, text) = layers.map { ("layers", $0) } ?? (name, preset.text)
+    return (
+      title,
+      Network(try Architecture.layers(text, source: "--layers"), seed: seed, runtime: runtime)
+    )
   }
 
   private func loadData() throws -> Dataset {
@@ -147,6 +154,7 @@ struct Train: ParsableCommand {
         "this is a debug build: its kernels are some 30 times slower\n  --> make run, or swift build -c release"
       )
     }
+    if quiet { return }
     if json {
       try Output.json(
         StartEvent(
@@ -155,7 +163,7 @@ struct Train: ParsableCommand {
           threads: network.runtime.threads, parameters: network.parameterCount,
           data: trainer.data.source, train_images: trainer.data.train.count,
           test_images: trainer.data.test.count, seed: seed))
-    } else if !quiet {
+    } else {
       try Output.line(
         """
         network  \(Architecture.text(network.layers)), \(network.parameterCount.grouped) parameters

@@ -19,6 +19,7 @@ struct Evaluate: ParsableCommand {
     let network = try Network.load(from: file, runtime: compute.runtime())
     let data = try dataOptions.load()
     let (cce, ce) = try network.evaluate(data.test)
+    try requireFinite([cce], file)
     if json {
       try Output.json(
         EvaluateEvent(
@@ -42,6 +43,14 @@ struct Evaluate: ParsableCommand {
     let test_accuracy: Double
     let weights_sha256: String
   }
+}
+
+/// Weights may each be finite and yet too large to compute with.
+private func requireFinite(_ values: [Float], _ file: String) throws {
+  guard let value = values.first(where: { !$0.isFinite }) else { return }
+  throw StrideNetError(
+    .badData, "the network computes numbers that aren't finite", at: file, found: "\(value)",
+    hint: "the weights are too large: train again with a lower learning rate")
 }
 
 struct Predict: ParsableCommand {
@@ -71,6 +80,7 @@ struct Predict: ParsableCommand {
         let output = try network.predict(set.batch(range).images)
         for (row, index) in range.enumerated() {
           let values = (0..<output.shape.count).map { output[row * output.shape.count + $0] }
+          try requireFinite(values, file)
           let best = values.indices.max { values[$0] < values[$1] }!
           if json {
             try Output.json(

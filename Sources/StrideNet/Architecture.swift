@@ -7,6 +7,12 @@ public enum Architecture {
   public static let presets: [(name: String, text: String)] = [
     ("cnn", "conv(32,3) maxpool(2) flatten relu(100) softmax(10)"),
     ("flat", "flatten relu(100) softmax(10)"),
+    ("lenet", "conv(32,3) maxpool(2) conv(64,3) maxpool(2) flatten relu(128) softmax(10)"),
+    (
+      "vgg",
+      "conv(32,3,padding=1) conv(32,3,padding=1) maxpool(2) conv(64,3,padding=1) "
+        + "conv(64,3,padding=1) maxpool(2) flatten relu(128) softmax(10)"
+    ),
   ]
 
   /// The layers that a text names.
@@ -139,7 +145,8 @@ public enum Architecture {
           guard !namedSeen else {
             throw error(
               "an argument by position after one by name", at: start,
-              found: found(value.text, start), expected: "\(names[position])=\(value.text)")
+              found: found(value.text, start),
+              expected: "\(names.first { values[$0] == nil } ?? names[position])=\(value.text)")
           }
           name = names[position]
           position += 1

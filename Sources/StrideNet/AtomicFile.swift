@@ -49,7 +49,8 @@ public enum AtomicFile {
       if !isKind(old, S_IFREG) { return try writeDirectly(to: path, body) }
     }
     let target = exists ? resolved(path) : path
-    let folder = (target as NSString).deletingLastPathComponent
+    // Up to the last slash. By hand: Foundation on Linux ends the process over the folder of "w".
+    let folder = target.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(target[...$0]) } ?? ""
     let (descriptor, temporary) = try createTemporary(in: folder, for: path)
     do {
       defer { close(descriptor) }
@@ -93,7 +94,7 @@ public enum AtomicFile {
   ) throws -> (descriptor: Int32, path: String) {
     while true {
       let name = ".stridenet-\(String(UInt64.random(in: 0 ... .max), radix: 36)).tmp"
-      let temporary = folder.isEmpty ? name : (folder as NSString).appendingPathComponent(name)
+      let temporary = folder + name
       let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
       if descriptor >= 0 { return (descriptor, temporary) }
       if errno != EEXIST && errno != EINTR { throw cannotCreate(path, errno) }

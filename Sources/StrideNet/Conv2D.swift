@@ -55,9 +55,17 @@ public final class Conv2D: Layer {
     try requirePositive(filters, "filters", in: text)
     let (rows, columns) = try windows(
       over: input, size: size, stride: stride, padding: padding, in: text)
+    // Before anything is multiplied: windows may be so large that the products don't fit 64 bits.
+    let shape = [size.height, size.width, input.channels, filters]
+    guard let count = IDX.product(shape), count <= 1 << 31 else {
+      throw StrideNetError(
+        .badData, "layer too large", at: text,
+        found: "weights of " + shape.map(String.init).joined(separator: "×"),
+        expected: "at most 2³¹ weights")
+    }
     let window = size.height * size.width
     weight = Parameter(
-      "weight", shape: [size.height, size.width, input.channels, filters],
+      "weight", shape: shape,
       activation.activation.initializer(
         fanIn: window * input.channels, fanOut: window * filters))
     bias = Parameter("bias", shape: [filters], .constant(0))

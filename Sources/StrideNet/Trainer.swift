@@ -5,9 +5,9 @@ public struct TrainingSettings: Sendable {
   /// Passes over the training images.
   public var epochs = 3
   /// Images a step; the last step of an epoch takes what is left.
-  public var batchSize = 64
+  public var batchSize = 32
   /// Step size of gradient descent.
-  public var learningRate: Float = 0.05
+  public var learningRate: Float = 0.03
   /// Share of the last step that the next one keeps.
   public var momentum: Float = 0.9
   /// Everything random: the order of the images here, the first weights in the network.

@@ -101,6 +101,16 @@ import Testing
     #expect(try folder.names == ["file"])
   }
 
+  /// In a process of its own, as all tests share the current folder.
+  @Test func takesANameWithoutAFolder() async throws {
+    await #expect(processExitsWith: .success) {
+      let folder = try TemporaryFolder()
+      try #require(chdir(folder.path) == 0)
+      for name in ["w", "./x"] { try AtomicFile.write([1], to: name) }
+      try #require(try folder.names == ["w", "x"])
+    }
+  }
+
   /// In a process of its own, as the limit can't be taken back.
   @Test func aFullPlaceLeavesTheOldFile() async throws {
     await #expect(processExitsWith: .success) {
@@ -123,12 +133,11 @@ import Testing
   }
 
   @Test func writesDirectlyToWhatIsNoFile() throws {
-    try AtomicFile.write([1], to: "/dev/null")
     let folder = try TemporaryFolder()
     let pipe = folder.path + "/pipe"
     mkfifo(pipe, 0o600)
     // Opened for both directions, the pipe keeps what is written until it's read.
-    let reader = open(pipe, O_RDWR)
+    let reader = open(pipe, O_RDWR | O_NONBLOCK)
     defer { close(reader) }
     try AtomicFile.write([1, 2, 3], to: pipe)
     var got = [UInt8](repeating: 0, count: 9)
@@ -138,10 +147,17 @@ import Testing
 
   #if os(Linux)
     @Test func namesTheFullDisk() throws {
+      // By descriptor, never by path: run by the superuser, a mistake in the code under test would
+      // put a file in the place of the machine's device.
+      let full = open("/dev/full", O_WRONLY)
+      defer { close(full) }
       let error = try #require(throws: StrideNetError.self) {
-        try AtomicFile.write([1], to: "/dev/full")
+        try [UInt8](repeating: 1, count: 9).withUnsafeBytes {
+          try AtomicFile.writeAll($0, to: full, path: "model")
+        }
       }
-      #expect(error.kind == .ioError && error.description.contains("No space left on device"))
+      #expect(error.kind == .ioError && error.place == "model")
+      #expect(error.what.contains("No space left on device"))
     }
   #endif
 }

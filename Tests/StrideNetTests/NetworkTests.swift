@@ -133,7 +133,7 @@ import Testing
   }
 
   /// A step after the first allocates nothing; a snapshot that is dropped costs nothing either.
-  @Test func stepsAllocateNothing() async throws {
+  @Test func stepsAllocateNothing() throws {
     guard allocation_count() >= 0 else { return }
     let batch = try Self.batches(1, of: 32)[0]
     for (name, threads) in [("cnn", 1), ("cnn", 2), ("flat", 2), ("small", 2)] {
@@ -148,9 +148,9 @@ import Testing
         return allocation_count() - before
       }
       _ = try allocations(2)
-      // Other tests may run at the same time; only a step that allocates does so every time.
-      let fewest = try (0..<20).map { _ in try allocations(5) }.min()!
-      #expect(fewest == 0, "\(name), \(threads) threads: \(fewest) allocations in five steps")
+      // Pieces of work go to whichever thread is free: in the end this one has done all kinds.
+      let most = try (0..<20).map { _ in try allocations(5) }.max()!
+      #expect(most == 0, "\(name), \(threads) threads: \(most) allocations in five steps")
     }
   }
 

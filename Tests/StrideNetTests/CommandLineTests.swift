@@ -1,0 +1,1075 @@
+import Foundation
+import Testing
+
+@testable import StrideNet
+
+// MARK: Running the program
+
+/// A folder with a small data set in `digits`, in which the built program is run as its user does.
+final class Workplace: Sendable {
+  struct Outcome {
+    var code: Int32
+    /// Ended by a signal: `code` is its number.
+    var wasKilled: Bool
+    var out: String
+    var err: String
+
+    var lines: [String] { out.split(separator: "\n").map(String.init) }
+    var json: [[String: Any]] {
+      lines.compactMap {
+        (try? JSONSerialization.jsonObject(with: Data($0.utf8))) as? [String: Any]
+      }
+    }
+  }
+
+  /// Layers that take a debug build no time.
+  static let tiny = "flatten softmax(10)"
+  /// A training that only a signal ends.
+  static let endless = [
+    "--layers", tiny, "--data", "digits", "--batch-size", "8", "--epochs", "100000000",
+  ]
+
+  private let folder: TemporaryFolder
+  var path: String { folder.path }
+
+  init() throws {
+    folder = try TemporaryFolder()
+    try writeDigits("digits")
+  }
+
+  /// The program, which the build puts beside the test bundle.
+  static let program: String = {
+    var folder = Bundle(for: TemporaryFolder.self).bundleURL
+    for _ in 0..<3 {
+      let path = folder.appending(path: "stridenet").path
+      var isFolder: ObjCBool = false
+      if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue {
+        return path
+      }
+      folder.deleteLastPathComponent()
+    }
+    fatalError("no program 'stridenet' beside the tests: build the whole package")
+  }()
+
+  // MARK: Files
+
+  static let images = 64
+  static let testImages = 20
+
+  /// Images of 8×8 that are noise, with labels from 0 to 9. `change` may replace a file's bytes by
+  /// others, or by nil for no file.
+  func writeDigits(
+    _ name: String, gz: Bool = false,
+    _ change: (_ file: String, _ bytes: [UInt8]) -> [UInt8]? = { $1 }
+  ) throws {
+    try FileManager.default.createDirectory(
+      atPath: "\(path)/\(name)", withIntermediateDirectories: true)
+    for (file, count) in zip(
+      Dataset.files, [Self.images, Self.images, Self.testImages, Self.testImages])
+    {
+      let bytes =
+        file.contains("images")
+        ? idx([UInt32(count), 8, 8], bytes: (0..<count * 64).map { noise($0, count, 256) })
+        : idx([UInt32(count)], bytes: (0..<count).map { noise($0, 7, 10) })
+      guard let bytes = change(file, gz ? gzip(bytes) : bytes) else { continue }
+      try write("\(name)/\(file)\(gz ? ".gz" : "")", bytes)
+    }
+  }
+
+  private func noise(_ i: Int, _ salt: Int, _ range: Float) -> UInt8 {
+    UInt8((value(i, salt) + 0.5) * range)
+  }
+
+  /// A network's first weights, as a file.
+  func writeWeights(_ name: String, _ layers: String = tiny, seed: UInt64 = 1) throws {
+    let network = Network(try Architecture.layers(layers), seed: seed)
+    try network.build(for: Shape(8, 8, 1))
+    try network.save(to: "\(path)/\(name)")
+  }
+
+  /// A safetensors file with any header.
+  func writeWeights(_ name: String, header: String, data: [Float] = []) throws {
+    try write(
+      name, bytes([UInt64(header.utf8.count)]) + Array(header.utf8) + bytes(data))
+  }
+
+  /// What StrideNet would write, had it such a network.
+  func writeWeights(
+    _ name: String, architecture: String, input: String = "8x8x1",
+    _ tensors: [(name: String, shape: [Int], value: Float)] = []
+  ) throws {
+    try Safetensors.write(
+      tensors.map {
+        .init(
+          name: $0.name, shape: $0.shape,
+          values: .init(repeating: $0.value, count: $0.shape.reduce(1, *)))
+      }, metadata: ["stridenet.architecture": architecture, "stridenet.input": input],
+      to: "\(path)/\(name)")
+  }
+
+  private func bytes<T: BitwiseCopyable>(_ values: [T]) -> [UInt8] {
+    values.withUnsafeBytes { Array($0) }
+  }
+
+  func write(_ name: String, _ bytes: [UInt8]) throws { try folder.write(name, bytes) }
+  func write(_ name: String, _ text: String) throws { try write(name, Array(text.utf8)) }
+
+  func read(_ name: String) throws -> [UInt8] {
+    [UInt8](try Data(contentsOf: URL(fileURLWithPath: "\(path)/\(name)")))
+  }
+
+  /// Everything in the folder, at any depth.
+  var names: Set<String> {
+    get throws { Set(try FileManager.default.subpathsOfDirectory(atPath: path)) }
+  }
+
+  // MARK: Processes
+
+  /// Runs the program to its end. A `shell` has it as "$0" and its arguments as "$@".
+  func run(
+    _ arguments: [String], shell: [String]? = nil, environment: [String: String] = [:]
+  ) throws -> Outcome {
+    try Running(arguments, shell: shell, environment: environment, in: path).end()
+  }
+
+  func run(_ arguments: String...) throws -> Outcome { try run(arguments) }
+
+  func start(_ arguments: [String]) throws -> Running {
+    try Running(arguments, shell: nil, environment: [:], in: path)
+  }
+
+  /// The program at work.
+  final class Running {
+    private let process = Process()
+    private let exited = DispatchSemaphore(value: 0)
+    /// Output goes to files: unlike pipes they never fill up. Not in the folder, to leave that alone.
+    private let streams: TemporaryFolder
+
+    init(
+      _ arguments: [String], shell: [String]?, environment: [String: String], in folder: String
+    ) throws {
+      streams = try TemporaryFolder()
+      func stream(_ name: String) throws -> FileHandle {
+        try FileHandle(forWritingTo: URL(fileURLWithPath: streams.write(name, [UInt8]())))
+      }
+      process.executableURL = URL(fileURLWithPath: shell?.first ?? Workplace.program)
+      process.arguments = (shell.map { $0.dropFirst() + [Workplace.program] } ?? []) + arguments
+      process.currentDirectoryURL = URL(fileURLWithPath: folder)
+      process.environment = ProcessInfo.processInfo.environment
+        // The machine's own data sets and proxies stay out of it.
+        .filter { !$0.key.lowercased().hasSuffix("_proxy") && $0.key != "STRIDENET_DATA" }
+        .merging(["HOME": folder, "XDG_CACHE_HOME": "\(folder)/cache"]) { $1 }
+        .merging(["SWIFT_BACKTRACE": "enable=no"]) { $1 }
+        .merging(environment) { $1 }
+      process.standardInput = FileHandle.nullDevice
+      process.standardOutput = try stream("out")
+      process.standardError = try stream("err")
+      // Sooner than `waitUntilExit`, which looks every 50 ms.
+      process.terminationHandler = { [exited] _ in exited.signal() }
+      try process.run()
+    }
+
+    private func text(_ name: String) -> String {
+      let data = try? Data(contentsOf: URL(fileURLWithPath: "\(streams.path)/\(name)"))
+      return String(decoding: data ?? Data(), as: UTF8.self)
+    }
+
+    func send(_ signal: Int32) { kill(process.processIdentifier, signal) }
+
+    /// Waits until standard output has this text.
+    func wait(for text: String) throws {
+      let start = ContinuousClock.now
+      while !self.text("out").contains(text) {
+        guard process.isRunning, ContinuousClock.now - start < .seconds(30) else {
+          Issue.record("never printed '\(text)': \(self.text("out")) \(self.text("err"))")
+          throw CancellationError()
+        }
+        Thread.sleep(forTimeInterval: 0.005)
+      }
+    }
+
+    func end() -> Outcome {
+      // A program that hangs is to fail its test, not to hang that too.
+      if exited.wait(timeout: .now() + 60) == .timedOut {
+        send(SIGKILL)
+        exited.wait()
+      }
+      // Whether the build is a debug build isn't the tests' concern.
+      var err = text("err")
+      if err.hasPrefix("stridenet: this is a debug build") {
+        err = err.split(separator: "\n", omittingEmptySubsequences: false).dropFirst(2)
+          .joined(separator: "\n")
+      }
+      return Outcome(
+        code: process.terminationStatus, wasKilled: process.terminationReason == .uncaughtSignal,
+        out: text("out"), err: err)
+    }
+  }
+}
+
+// MARK: - Bad input
+
+/// Something wrong, and what the program is to say about it.
+struct BadInput: Sendable, CustomTestStringConvertible {
+  var name: String
+  var arguments: [String]
+  var code: Int32
+  /// What the message has to say.
+  var phrases: [String]
+  /// The column that a caret must point at.
+  var column: Int?
+  /// Training had begun, and printed, before it went wrong.
+  var hasBegun = false
+  /// Files that may appear.
+  var makes: Set<String> = []
+  var shell: [String]?
+  var environment: [String: String] = [:]
+  var prepare: @Sendable (Workplace) throws -> Void = { _ in }
+
+  var testDescription: String { name }
+
+  /// A training of the tiny network; `options` come after what they replace.
+  static func train(
+    _ name: String, _ options: [String], code: Int32, _ phrases: String..., data: String = "digits",
+    layers: String = Workplace.tiny, hasBegun: Bool = false, makes: Set<String> = [],
+    shell: [String]? = nil, prepare: @escaping @Sendable (Workplace) throws -> Void = { _ in }
+  ) -> BadInput {
+    let usual = ["--layers", layers, "--data", data, "--batch-size", "8", "--epochs", "1"]
+    // An option given twice counts the last time.
+    return BadInput(
+      name: name, arguments: ["train"] + usual + options, code: code, phrases: phrases,
+      hasBegun: hasBegun, makes: makes, shell: shell, prepare: prepare)
+  }
+
+  /// A training with a file of the data set changed.
+  static func data(
+    _ name: String, _ file: Int, gz: Bool = false, code: Int32 = 65, _ phrases: String...,
+    change: @escaping @Sendable ([UInt8]) -> [UInt8]?
+  ) -> BadInput {
+    var result = train(name, [], code: code, data: "bad") { place in
+      try place.writeDigits("bad", gz: gz) { $0 == Dataset.files[file] ? change($1) : $1 }
+    }
+    result.phrases = phrases + (code == 65 ? [Dataset.files[file]] : [])
+    return result
+  }
+
+  /// A network that makes no sense, or not for these images.
+  static func layers(
+    _ layers: String, column: Int? = nil, code: Int32? = nil, _ phrases: String...
+  ) -> BadInput {
+    var result = train(
+      "layers: \(layers)", [], code: code ?? (column == nil ? 65 : 64), layers: layers)
+    result.column = column
+    result.phrases = phrases
+    return result
+  }
+
+  /// A file of weights that is none: met by `evaluate` and by `predict`.
+  static func weights(
+    _ name: String, _ phrases: String..., code: Int32 = 65,
+    prepare: @escaping @Sendable (Workplace) throws -> Void
+  ) -> [BadInput] {
+    [["evaluate", "w", "--data", "digits"], ["predict", "w", "digits/t10k-images-idx3-ubyte"]].map {
+      BadInput(
+        name: "\($0[0]): \(name)", arguments: $0 + ["--json"], code: code, phrases: phrases,
+        prepare: prepare)
+    }
+  }
+
+  static func other(
+    _ name: String, _ arguments: [String], code: Int32, _ phrases: String...,
+    environment: [String: String] = [:],
+    prepare: @escaping @Sendable (Workplace) throws -> Void = { _ in }
+  ) -> BadInput {
+    BadInput(
+      name: name, arguments: arguments, code: code, phrases: phrases, environment: environment,
+      prepare: prepare)
+  }
+
+  private static func folder(_ path: String) throws {
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+  }
+
+  // MARK: Data
+
+  static let dataCases: [BadInput] = [
+    data("gzip cut off", 0, gz: true, "it ends too early") { $0.dropLast($0.count / 2) },
+    data("gzip cut off by a byte", 1, gz: true, "it ends too early") { $0.dropLast() },
+    data("gzip with a wrong byte", 0, gz: true, "the gzip file is damaged") {
+      var bytes = $0
+      bytes[bytes.count / 2] ^= 0x10
+      return bytes
+    },
+    data("wrong magic number", 0, "not an IDX file of images", "0x00000d03") {
+      [0, 0, 13, 3] + $0.dropFirst(4)
+    },
+    data("a web page", 2, "not an IDX file", "0x3c21444f") { _ in Array("<!DOCTYPE html>".utf8) },
+    data("an empty file", 3, "the file is empty") { _ in [] },
+    data("a byte short", 0, "the file ends too early", "4111 bytes", "4112 bytes") {
+      $0.dropLast()
+    },
+    data("a byte long", 3, "bytes follow", "29 bytes", "28 bytes") { $0 + [0] },
+    data("sizes that overflow", 0, "more than memory can hold") { _ in
+      idx([.max, .max, .max, .max], bytes: [])
+    },
+    data("sizes that wrap round to 0", 0, "more than memory can hold") { _ in
+      idx([1 << 31, 1 << 31, 4], bytes: [])
+    },
+    data("a size like a house", 0, "the file ends too early") { _ in
+      idx([.max, 8, 8], bytes: [1, 2, 3])
+    },
+    data("no images", 0, "holds no images") { _ in idx([0, 8, 8]) },
+    data("images without pixels", 2, "no pixels") { _ in idx([20, 0, 8]) },
+    data("a label too few", 1, "differ in number", "64 images, 63 labels") { _ in
+      idx([63], bytes: .init(repeating: 1, count: 63))
+    },
+    data("images where labels belong", 1, "not an IDX file of labels", "swapped") { _ in
+      idx([64, 8, 8])
+    },
+    data("a file missing", 2, code: 66, "lacks one of its four files", Dataset.files[2]) { _ in
+      nil
+    },
+    train(
+      "label outside the classes", [], code: 65, "label 9", "0 to 8", "10 outputs",
+      layers: "flatten softmax(9)"),
+    train("images of two sizes", [], code: 65, "differ in size", "8×8×1, test 4×16×1", data: "bad")
+    {
+      try $0.writeDigits("bad") { $0 == Dataset.files[2] ? idx([20, 4, 16]) : $1 }
+    },
+    train("no such folder", [], code: 66, "no such data set or folder", "nowhere", data: "nowhere"),
+    train("a file as the folder", [], code: 66, "a file isn't a data set", data: "file") {
+      try $0.write("file", [1])
+    },
+    train("a folder as a file", [], code: 66, "a folder isn't a file", data: "bad") {
+      try $0.writeDigits("bad") { $0 == Dataset.files[0] ? nil : $1 }
+      try folder("\($0.path)/bad/\(Dataset.files[0])")
+    },
+    train("an empty folder", [], code: 66, "lacks one of its four files", data: "bad") {
+      try folder("\($0.path)/bad")
+    },
+    train("a set not on this machine", [], code: 66, "stridenet fetch mnist", data: "mnist"),
+    train("an empty name", [], code: 66, "no such data set or folder", data: ""),
+  ]
+
+  // MARK: Options
+
+  static let optionCases: [BadInput] = [
+    train("epochs 0", ["--epochs", "0"], code: 64, "epochs out of range", "at least 1"),
+    train("epochs 1.5", ["--epochs", "1.5"], code: 64, "'1.5' is invalid for '--epochs"),
+    train(
+      "batch size 0", ["--batch-size", "0"], code: 64, "batch size out of range", "at least 1"),
+    train("batch size -1", ["--batch-size", "-1"], code: 64, "batch size out of range", "-1"),
+    train("batch size 65", ["--batch-size", "65"], code: 64, "at most 64, the number of training"),
+    train("batch size 2⁶⁴", ["--batch-size", "18446744073709551616"], code: 64, "is invalid for"),
+    train("learning rate nan", ["--learning-rate", "nan"], code: 64, "learning rate out of range"),
+    train("learning rate inf", ["--learning-rate", "inf"], code: 64, "a finite number above 0"),
+    train("learning rate 0", ["--learning-rate", "0"], code: 64, "learning rate out of range"),
+    train("learning rate -1", ["--learning-rate", "-1"], code: 64, "found:    -1.0"),
+    train("learning rate abc", ["--learning-rate", "abc"], code: 64, "'abc' is invalid for"),
+    train("momentum 1", ["--momentum", "1"], code: 64, "momentum out of range", "0 up to"),
+    train("momentum -0.1", ["--momentum", "-0.1"], code: 64, "momentum out of range", "-0.1"),
+    train("momentum nan", ["--momentum", "nan"], code: 64, "momentum out of range"),
+    train("threads 0", ["--threads", "0"], code: 64, "--threads out of range: found 0"),
+    train("threads -2", ["--threads", "-2"], code: 64, "--threads out of range: found -2"),
+    train("threads 1025", ["--threads", "1025"], code: 64, "expected 1 … 1024"),
+    train("limit 0", ["--limit", "0"], code: 64, "can't be limited", "1 to 64"),
+    train("limit -3", ["--limit", "-3"], code: 64, "can't be limited", "-3"),
+    train("limit 65", ["--limit", "65"], code: 64, "can't be limited", "65", "1 to 64"),
+    train("split 0", ["--split", "0"], code: 64, "the split leaves nothing", "0.0 of 84"),
+    train("split 1", ["--split", "1"], code: 64, "the split leaves nothing"),
+    train("split 1.5", ["--split", "1.5"], code: 64, "the split leaves nothing", "1.5"),
+    train("split nan", ["--split", "nan"], code: 64, "the split leaves nothing", "nan"),
+    train("split -1", ["--split", "-1"], code: 64, "the split leaves nothing", "-1.0"),
+    train("seed -1", ["--seed", "-1"], code: 64, "'-1' is invalid for '--seed"),
+    train("no value", ["--seed"], code: 64, "Missing value for '--seed"),
+    train("kernels", ["--kernels", "fast"], code: 64, "no kernel variant", "'fast'", ", auto"),
+    train("two networks", ["cnn"], code: 64, "two networks", "'cnn' and --layers"),
+    other(
+      "two variants", ["cnn", "naive", "--kernels", "im2col", "--data", "digits"], code: 64,
+      "two kernel variants", "'naive' and --kernels im2col"),
+    other(
+      "variant unknown", ["train", "cnn", "fast"], code: 64, "no kernel variant of that name",
+      "'fast'"),
+    other("model unknown", ["train", "resnet"], code: 64, "no model", "'resnet'", "cnn, flat"),
+    other("variant alone", ["naive"], code: 64, "'naive'", "stridenet cnn naive"),
+    other("command unknown", ["evalute", "w"], code: 64, "no model or command", "'evalute'"),
+    other("option unknown", ["--epoch", "3"], code: 64, "Unknown option '--epoch'", "'--epochs'"),
+    other("option of another", ["kernels", "--epochs", "3"], code: 64, "Unknown option"),
+    other("one word too many", ["cnn", "naive", "more"], code: 64, "Unexpected argument 'more'"),
+    other(
+      "processor unknown", ["kernels"], code: 64, "no such instruction set", "'mmx'",
+      environment: ["STRIDENET_ISA": "mmx"]),
+    train(
+      "diverges at once", ["--learning-rate", "1e30", "--save", "w"], code: 65,
+      "training diverged", "epoch 1, batch", "1e+30",
+      "no epoch was finished, so 'w' was not written",
+      layers: "flatten relu(16) softmax(10)", hasBegun: true),
+  ]
+
+  // MARK: Networks
+
+  static let layerCases: [BadInput] = [
+    layers("conv(4,9) flatten softmax(10)", "a window is larger than its input", "9×9", "8×8×1"),
+    layers("maxpool(4) conv(4,3) flatten softmax(10)", "layer 2, conv(4,3)", "2×2×1"),
+    layers("maxpool(8x9) flatten softmax(10)", "a window is larger", "maxpool(8x9)"),
+    layers("conv(4,3,padding=3) flatten softmax(10)", "padding out of range", "0 … 2"),
+    layers("softmax(10)", "a dense layer takes flat vectors", "flatten layer before it"),
+    layers("flatten relu(10)", "isn't a classifier", "ends in relu", "softmax(10)"),
+    layers("flatten softmax(10) flatten", "isn't a classifier", "layer 3, flatten"),
+    layers("conv(16777216,3) flatten softmax(10)", "layer too large"),
+    layers("conv(16777216,16777216,1,16777215) flatten softmax(10)", "layer too large", "conv("),
+    layers("flatten relu(16777216) softmax(16777216)", "layer too large", "layer 3"),
+    layers("", column: 1, "no layers"),
+    layers("  ", column: 1, "no layers"),
+    layers("flatten softmx(10)", column: 9, "unknown layer", "'softmx'"),
+    layers("conv(4,3,stride=0)", column: 17, "stride out of range", "'0'"),
+    layers("conv(-4,3)", column: 6, "filters out of range", "'-4'"),
+    layers("conv(4,3x-3)", column: 8, "size out of range"),
+    layers("conv(4,3x3x3)", column: 8, "one number or two"),
+    layers("conv(4)", column: 1, "conv without size", "conv(filters,size"),
+    layers("conv(99999999999999999999,3)", column: 6, "filters out of range"),
+    layers("flatten relu", column: 9, "relu without outputs"),
+    layers(
+      "conv(4,3,colour=1)", column: 10, "unknown argument of conv", "'colour'", "filters, size"),
+    layers("conv(4,3,size=3)", column: 10, "size given twice"),
+    layers("conv(filters=4,3)", column: 16, "by position after one by name", "size=3"),
+    layers("conv(4,3,activation=tanh)", column: 21, "unknown activation", "'tanh'", "sigmoid"),
+    layers("flatten softmax(10,1,2)", column: 20, "too many arguments for softmax", "at most 1"),
+    layers("flatten(3)", column: 9, "too many arguments for flatten"),
+    layers("flatten softmax(10", column: 16, "a bracket that isn't closed"),
+    layers("flatten softmax(10 11)", column: 20, "unexpected character", "'1'"),
+    layers("flatten softmax(10))", column: 20, "unknown layer", "')'"),
+    layers("flatten softmax(,10)", column: 17, "no value for outputs"),
+  ]
+
+  // MARK: Saving
+
+  /// A device that is always full. For the superuser one of our own, as the program might take it
+  /// for a file and replace it: then the machine's is too good for a test.
+  private static let makesFullDevice: @Sendable (Workplace) throws -> Void = {
+    let path = "\($0.path)/full"
+    #if os(Linux)
+      if geteuid() == 0, mknod(path, S_IFCHR | 0o666, 1 << 8 | 7) == 0 { return }
+    #endif
+    symlink("/dev/full", path)
+  }
+
+  private static let keepsOldFile: @Sendable (Workplace) throws -> Void = {
+    try $0.writeWeights("w", seed: 2)
+  }
+
+  static let saveCases: [BadInput] = [
+    train(
+      "save: no folder", ["--save", "no/w"], code: 73, "can't be created", "create the folder"),
+    train("save: a folder", ["--save", "digits"], code: 73, "Is a directory", "digits"),
+    train("save: a folder to be", ["--save", "w/"], code: 73, "can't be created", "w/"),
+    train("save: no name", ["--save", ""], code: 73, "can't be created"),
+    train(
+      "save: name too long", ["--save", .init(repeating: "w", count: 300)], code: 73, "too long"),
+    train("save: /proc", ["--save", "/proc/x"], code: 73, "can't be created", "/proc/x"),
+    train(
+      "save: a full device", ["--save", "full"], code: 74, "writing failed", "No space left",
+      hasBegun: true, prepare: makesFullDevice),
+    train(
+      "save: file-size limit, sh", ["--save", "w", "--quiet"], code: 74, "File too large",
+      "as it was",
+      hasBegun: true, shell: ["/bin/sh", "-c", #"ulimit -f 1; exec "$0" "$@""#],
+      prepare: keepsOldFile),
+    train(
+      "save: file-size limit, bash", ["--save", "w", "--quiet"], code: 74, "File too large",
+      "as it was", hasBegun: true,
+      shell: ["/usr/bin/env", "bash", "-c", #"ulimit -f 1; exec "$0" "$@""#],
+      prepare: keepsOldFile),
+    train(
+      "save: file-size limit, no old file", ["--save", "w", "--quiet"], code: 74, "File too large",
+      hasBegun: true, shell: ["/bin/sh", "-c", #"ulimit -f 1; exec "$0" "$@""#]),
+    train(
+      "output to a full disk", [], code: 74, "cannot write", "standard output", "No space left",
+      shell: ["/bin/sh", "-c", #"exec "$0" "$@" >full"#], prepare: makesFullDevice),
+    train(
+      "JSON to a full disk", ["--json"], code: 74, "cannot write", "standard output",
+      shell: ["/bin/sh", "-c", #"exec "$0" "$@" >full"#], prepare: makesFullDevice),
+    train(
+      "closed output", [], code: 74, "cannot write", "standard output",
+      shell: ["/bin/sh", "-c", #"exec "$0" "$@" >&-"#]),
+  ]
+
+  // MARK: Weight files
+
+  static let weightCases: [BadInput] = [
+    weights("no such file", "no such file", code: 66) { _ in },
+    weights("a folder", "a folder isn't a file", code: 66) { try folder("\($0.path)/w") },
+    weights("empty", "the file is too short", "0 bytes") { try $0.write("w", "") },
+    weights("a text", "the header's length is wrong") { try $0.write("w", "These are weights.") },
+    weights("header length huge", "the header's length is wrong") {
+      try $0.write("w", [UInt8](repeating: 0xff, count: 8) + Array(repeating: 32, count: 99))
+    },
+    weights("header length 0", "the header's length is wrong", "found:    0 bytes") {
+      try $0.write("w", [UInt8](repeating: 0, count: 64))
+    },
+    weights("header beyond the file", "length is wrong", "found:    57 bytes", "2 to 56 bytes") {
+      try $0.write("w", [57, 0, 0, 0, 0, 0, 0, 0] + [UInt8](repeating: 32, count: 56))
+    },
+    weights("header no JSON", "the header isn't what it should be", "byte 8") {
+      try $0.writeWeights("w", header: "weights: none")
+    },
+    weights("header ends early", "the header isn't what it should be") {
+      try $0.writeWeights("w", header: #"{"a":{"dtype":"F32","shape":["#)
+    },
+    weights("header a list", "the header isn't what it should be") {
+      try $0.writeWeights("w", header: "[1,2,3]")
+    },
+    weights("data beyond the file", "the data lies outside of the file") {
+      try $0.writeWeights("w", header: #"{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}"#)
+    },
+    weights("a shape that overflows", "is too large") {
+      let huge = "4611686018427387904"
+      try $0.writeWeights(
+        "w",
+        header: #"{"a":{"dtype":"F32","shape":[\#(huge),\#(huge)],"data_offsets":[0,0]}}"#)
+    },
+    weights("offsets that overlap", "tensors overlap") {
+      try $0.writeWeights(
+        "w",
+        header: #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"#
+          + #""b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#, data: [1, 2, 3])
+    },
+    weights("whole numbers", "have a type that isn't read", "I64") {
+      try $0.writeWeights(
+        "w", header: #"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#, data: [1, 2])
+    },
+    weights("no metadata", "not a weight file of StrideNet", "no 'stridenet.input'") {
+      try $0.writeWeights(
+        "w", header: #"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#, data: [1])
+    },
+    weights("a wrong shape", "another shape", "layers.1.weight", "[5, 64]", "[10, 64]") {
+      try $0.writeWeights(
+        "w", architecture: Workplace.tiny,
+        [("layers.1.weight", [5, 64], 0), ("layers.1.bias", [10], 0)])
+    },
+    weights("a tensor missing", "a weight is missing", "layers.1.bias") {
+      try $0.writeWeights("w", architecture: Workplace.tiny, [("layers.1.weight", [10, 64], 0)])
+    },
+    weights("a tensor more", "doesn't have", "found:    more") {
+      try $0.writeWeights(
+        "w", architecture: Workplace.tiny,
+        [("layers.1.weight", [10, 64], 0), ("layers.1.bias", [10], 0), ("more", [1], 0)])
+    },
+    weights("not a number", "a weight isn't a finite number", "layers.1.bias[9]") {
+      try $0.writeWeights("w")
+      try $0.write("w", try $0.read("w").dropLast(4) + [0, 0, 0xc0, 0x7f])
+    },
+    weights("weights too large", "numbers that aren't finite", "too large") {
+      try $0.writeWeights(
+        "w", architecture: "flatten dense(8) softmax(10)",
+        [
+          ("layers.1.weight", [8, 64], 3e38), ("layers.1.bias", [8], 0),
+          ("layers.2.weight", [10, 8], -3e38), ("layers.2.bias", [10], 0),
+        ])
+    },
+    weights("architecture no text", "unknown layer", "stridenet.architecture", "'what'") {
+      try $0.writeWeights("w", architecture: "what is this")
+    },
+    weights("architecture empty", "no layers") { try $0.writeWeights("w", architecture: "") },
+    weights("architecture enormous", "layer too large") {
+      try $0.writeWeights("w", architecture: "conv(16000000,3) flatten softmax(10)")
+    },
+    weights("architecture large", "a weight is missing", "layers.0.weight") {
+      try $0.writeWeights("w", architecture: "conv(16000000,3) flatten softmax(1)")
+    },
+    weights("architecture beyond 64 bits", "layer too large", "conv(16777216,1048576)") {
+      try $0.writeWeights(
+        "w", architecture: "conv(16777216,1048576) flatten softmax(10)",
+        input: "1048576x1048576x1048576")
+    },
+    weights("input enormous", "layer too large", "flatten") {
+      try $0.writeWeights("w", architecture: Workplace.tiny, input: "1048576x1048576x1048576")
+    },
+    weights("input no size", "an input size that isn't one", "'8x8'") {
+      try $0.writeWeights("w", architecture: Workplace.tiny, input: "8x8")
+    },
+    weights("input negative", "an input size that isn't one") {
+      try $0.writeWeights("w", architecture: Workplace.tiny, input: "8x-8x1")
+    },
+    weights("input doesn't fit", "a window is larger than its input", "2×2×1") {
+      try $0.writeWeights("w", architecture: "conv(4,3) flatten softmax(10)", input: "2x2x1")
+    },
+    weights("images of another size", "images of another size", "8×8×1", "4×16×1") {
+      try $0.writeWeights(
+        "w", architecture: Workplace.tiny, input: "4x16x1",
+        [("layers.1.weight", [10, 64], 0), ("layers.1.bias", [10], 0)])
+    },
+  ].flatMap { $0 }
+
+  // MARK: Other commands
+
+  static let otherCases: [BadInput] = [
+    other("predict: no images", ["predict", "w"], code: 64, "Missing expected argument '<images>"),
+    other("evaluate: no file", ["evaluate"], code: 64, "Missing expected argument '<file>"),
+    other(
+      "predict: labels as images", ["predict", "w", "digits/t10k-labels-idx1-ubyte"], code: 65,
+      "not an IDX file of images", "labels"
+    ) { try $0.writeWeights("w") },
+    other("predict: images missing", ["predict", "w", "no"], code: 66, "no such file", "no") {
+      try $0.writeWeights("w")
+    },
+    other(
+      "evaluate: too few classes", ["evaluate", "w", "--data", "digits"], code: 65,
+      "a label is outside the classes", "0 to 4"
+    ) { try $0.writeWeights("w", "flatten softmax(5)") },
+    other(
+      "evaluate: no classifier", ["evaluate", "w", "--data", "digits"], code: 65,
+      "isn't a classifier", "dense(10)"
+    ) { try $0.writeWeights("w", "flatten dense(10)") },
+    other("fetch: unknown", ["fetch", "cifar"], code: 64, "no such data set", "mnist or fashion-"),
+    other("fetch: nothing", ["fetch"], code: 64, "Missing expected argument '<set>'"),
+    other(
+      "fetch: no address", ["fetch", "mnist", "--mirror", "example"], code: 64,
+      "isn't a web address"),
+    other(
+      "fetch: no place", ["fetch", "mnist", "--mirror", "http://127.0.0.1:9"], code: 73,
+      "folder can't be created", "/proc/x/mnist", environment: ["STRIDENET_DATA": "/proc/x"]),
+  ]
+}
+
+@Suite struct CommandLineRefusals {
+  @Test(
+    arguments: BadInput.dataCases + BadInput.optionCases + BadInput.layerCases + BadInput.saveCases
+      + BadInput.weightCases + BadInput.otherCases)
+  func refuses(_ bad: BadInput) throws {
+    let place = try Workplace()
+    try bad.prepare(place)
+    let before = try place.names
+    let old = before.contains("w") ? try? place.read("w") : nil
+    let end = try place.run(bad.arguments, shell: bad.shell, environment: bad.environment)
+    expectRefusal(bad, end)
+    // Nothing half-written, nothing forgotten.
+    #expect(try place.names == before)
+    if let old { #expect(try place.read("w") == old) }
+  }
+
+  private func expectRefusal(_ bad: BadInput, _ end: Workplace.Outcome) {
+    #expect(!end.wasKilled, "ended by signal \(end.code): \(end.err)")
+    #expect(end.code == bad.code, "\(end.err)")
+    for phrase in bad.phrases {
+      #expect(end.err.contains(phrase), "\(end.err) doesn't say '\(phrase)'")
+    }
+    #expect(end.err.hasPrefix("stridenet: ") || end.err.hasPrefix("Error: "), "\(end.err)")
+    if end.err.hasPrefix("Error: ") { #expect(end.err.contains("Usage: "), "\(end.err)") }
+    #expect(!end.err.contains("Fatal error"), "\(end.err)")
+    if bad.hasBegun {
+      #expect(end.json.isEmpty || end.json.count == end.lines.count, "\(end.out)")
+    } else {
+      #expect(end.out.isEmpty, "\(end.out)")
+    }
+    if let column = bad.column { expectCaret(column, in: end.err) }
+  }
+
+  /// The text that is wrong, under the line that tells the column, and the caret under that.
+  private func expectCaret(_ column: Int, in message: String) {
+    let lines = message.components(separatedBy: "\n")
+    guard let at = lines.firstIndex(where: { $0.hasSuffix(", column \(column)") }),
+      lines.count > at + 2, let margin = lines[at].firstRange(of: "--layers")
+    else {
+      Issue.record("no column \(column): \(message)")
+      return
+    }
+    let before = lines[at].distance(from: lines[at].startIndex, to: margin.lowerBound)
+    #expect(
+      lines[at + 2] == String(repeating: " ", count: before + column - 1) + "^", "\(message)")
+  }
+
+  /// Wherever a file of weights was cut off, loading it says so.
+  @Test func refusesWeightsThatWereCutOff() throws {
+    let place = try Workplace()
+    try place.writeWeights("whole")
+    let bytes = try place.read("whole")
+    for part in 0..<8 {
+      try place.write("w", Array(bytes.prefix(bytes.count * part / 8 + part % 3)))
+      let end = try place.run("evaluate", "w", "--data", "digits")
+      #expect(end.code == 65 && !end.wasKilled && end.out.isEmpty, "part \(part): \(end.err)")
+      #expect(end.err.hasPrefix("stridenet: "), "part \(part): \(end.err)")
+    }
+  }
+
+  @Test func refusesAServerThatIsNotThere() throws {
+    let place = try Workplace()
+    let port = LoopbackServer.refusedPort()
+    let end = try place.run("fetch", "mnist", "--mirror", "http://127.0.0.1:\(port)")
+    #expect(end.code == 69 && !end.wasKilled && end.out.isEmpty, "\(end.err)")
+    #expect(end.err.contains("can't be fetched") && end.err.contains(":\(port)/"), "\(end.err)")
+    #expect(try !place.names.contains { $0.contains("ubyte") && $0.hasPrefix("cache") })
+  }
+
+  /// The superuser may read and write everything: so nothing to see then.
+  @Test(.enabled(if: geteuid() != 0, "the superuser may do everything"))
+  func refusesWhatMayNotBeReadOrWritten() throws {
+    let place = try Workplace()
+    try place.writeWeights("w")
+    chmod("\(place.path)/w", 0o200)
+    let read = try place.run("evaluate", "w", "--data", "digits")
+    #expect(read.code == 66 && read.err.contains("Permission denied"), "\(read.err)")
+    chmod("\(place.path)/w", 0o400)
+    let write = try place.run(Workplace.endless + ["--save", "w"])
+    #expect(write.code == 73 && write.err.contains("Permission denied"), "\(write.err)")
+    try FileManager.default.createDirectory(
+      atPath: "\(place.path)/locked", withIntermediateDirectories: true)
+    chmod("\(place.path)/locked", 0o500)
+    let folder = try place.run(Workplace.endless + ["--save", "locked/w"])
+    #expect(folder.code == 73 && folder.err.contains("Permission denied"), "\(folder.err)")
+  }
+
+  /// A file system that is full in earnest: in a name space of its own, gone with the process.
+  @Test func aFullDiskLeavesTheOldFile() throws {
+    let place = try Workplace()
+    let layers = "flatten relu(100) softmax(10)"
+    try place.writeWeights("old", layers, seed: 2)
+    try FileManager.default.createDirectory(
+      atPath: "\(place.path)/full", withIntermediateDirectories: true)
+    // Room for the old file and a part of the new one.
+    let script = #"""
+      mount -t tmpfs -o size=40k tmpfs full 2>/dev/null || exit 200
+      cp old full/w
+      "$0" "$@"
+      code=$?
+      cmp old full/w || exit 201
+      test "$(ls -A full)" = w || exit 202
+      exit $code
+      """#
+    let end = try place.run(
+      ["--layers", layers, "--data", "digits", "--save", "full/w"],
+      shell: ["/usr/bin/env", "unshare", "--mount", "/bin/sh", "-c", script])
+    // 1, 126, 127: no unshare, or no right to; 200: no right to mount. The limits of file size
+    // above are met everywhere.
+    if [1, 126, 127, 200].contains(end.code) { return }
+    #expect(end.code == 74, "\(end.out)\(end.err)")
+    #expect(end.err.contains("No space left on device") && end.err.contains("as it was"))
+  }
+
+  /// The last good weights stay, and the message says which.
+  @Test func divergenceLeavesTheLastGoodEpoch() throws {
+    let place = try Workplace()
+    // Found by trying: far too large a step, and yet it takes more than one epoch.
+    let end = try place.run(
+      "--layers", "flatten dense(10) softmax(10)", "--data", "digits", "--batch-size", "32",
+      "--epochs", "50", "--learning-rate", "1e3", "--save", "w", "--json")
+    #expect(end.code == 65 && !end.wasKilled, "\(end.err)")
+    #expect(end.err.contains("training diverged"), "\(end.err)")
+    let epochs = end.json.filter { $0["event"] as? String == "epoch" }
+    #expect(!epochs.isEmpty && !end.json.contains { $0["event"] as? String == "done" })
+    #expect(end.err.contains("'w' has the weights of epoch \(epochs.count)\n"), "\(end.err)")
+    let check = try place.run("evaluate", "w", "--data", "digits", "--json")
+    #expect(check.code == 0, "\(check.err)")
+    let (cce, same) = (
+      check.json.first?["test_cce"] as? Double, epochs.last?["test_cce"] as? Double
+    )
+    #expect(cce != nil && same != nil && abs(cce! - same!) <= 1e-5 * abs(same!))
+  }
+}
+
+// MARK: - Good behaviour
+
+@Suite struct CommandLineUse {
+  private static let brief = ["--data", "digits", "--batch-size", "16", "--epochs", "2"]
+  private static let tiny = ["--layers", Workplace.tiny] + brief
+
+  @Test func trainingIsReportedAsJSON() throws {
+    let place = try Workplace()
+    let end = try place.run(
+      Self.tiny + ["--json", "--seed", "7", "--threads", "2", "--kernels", "im2col"])
+    try #require(end.code == 0 && end.err.isEmpty, "\(end.err)")
+    let events = end.json
+    try #require(events.count == 4 && end.lines.count == 4, "\(end.out)")
+    #expect(events.map { $0["event"] as? String } == ["start", "epoch", "epoch", "done"])
+    let start = events[0]
+    #expect(start["model"] as? String == "layers" && start["layers"] as? String == Workplace.tiny)
+    #expect(start["kernels"] as? String == "im2col" && start["isa"] is String)
+    #expect(start["threads"] as? Int == 2 && start["parameters"] as? Int == 650)
+    #expect(start["train_images"] as? Int == 64 && start["test_images"] as? Int == 20)
+    #expect(start["seed"] as? Int == 7 && start["data"] as? String == "digits")
+    var seconds = 0.0
+    for (index, epoch) in events[1...2].enumerated() {
+      #expect(epoch["epoch"] as? Int == index + 1)
+      for name in ["seconds", "images_per_second", "train_cce", "test_cce"] {
+        #expect(try #require(epoch[name] as? Double) > 0)
+      }
+      for name in ["train_ce", "test_ce"] {
+        #expect((0...1).contains(try #require(epoch[name] as? Double)))
+      }
+      seconds += epoch["seconds"] as! Double
+    }
+    let done = events[3]
+    #expect(abs(try #require(done["seconds"] as? Double) - seconds) < 1e-9)
+    let (accuracy, error) = (done["test_accuracy"] as? Double, events[2]["test_ce"] as? Double)
+    #expect(abs(try #require(accuracy) + #require(error) - 1) < 1e-6)
+    let digest = try #require(done["weights_sha256"] as? String)
+    #expect(digest.count == 64 && digest.allSatisfy(\.isHexDigit))
+  }
+
+  @Test(arguments: [
+    ("cnn", "cnn", "auto"), ("flat", "flat", "auto"), ("cnn naive", "cnn", "naive"),
+    ("train cnn im2col", "cnn", "im2col"), ("train flat --kernels stride_groups", "flat", nil),
+    ("train", "cnn", "auto"), ("", "cnn", "auto"), ("--seed 3", "cnn", "auto"),
+    ("train --limit 16 cnn auto", "cnn", "auto"),
+  ])
+  func startsTheRightThing(words: String, model: String, kernels: String?) throws {
+    let place = try Workplace()
+    // What is found without being named: MNIST in the cache folder.
+    try place.writeDigits("cache/stridenet/mnist", gz: true)
+    let end = try place.run(
+      words.split(separator: " ").map(String.init)
+        + ["--epochs", "1", "--batch-size", "16", "--json"])
+    #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
+    let start = try #require(end.json.first)
+    #expect(start["model"] as? String == model)
+    #expect(start["layers"] as? String == Architecture.presets.first { $0.name == model }?.text)
+    // Unless bound otherwise, it is "auto" that isn't named.
+    let expected = kernels == "auto" ? KernelChoice.bound.name : kernels ?? "stride_groups"
+    #expect(start["kernels"] as? String == (words.hasSuffix("auto") ? "auto" : expected))
+    #expect(start["train_images"] as? Int == (words.contains("--limit") ? 16 : 64))
+    #expect((start["data"] as? String)?.contains("/stridenet/mnist") == true)
+    #expect(end.json.last?["event"] as? String == "done")
+  }
+
+  @Test func theBuiltInSampleNeedsNothing() throws {
+    let place = try Workplace()
+    let end = try place.run("flat", "--limit", "640", "--epochs", "1")
+    #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
+    #expect(end.out.contains("sample of MNIST") && end.out.contains("640 training and 10,000 test"))
+  }
+
+  @Test(arguments: [
+    Workplace.tiny, "conv(4,3) maxpool(2) flatten relu(8) softmax(10)",
+    "conv(4,3x5,stride=2x1,padding=1,activation=sigmoid) avgpool(2) flatten softmax(10)",
+    "flatten dense(12) activation(softmax)", "conv(10,8,activation=softmax)",
+  ])
+  func whatIsSavedEvaluatesTheSame(layers: String) throws {
+    let place = try Workplace()
+    let trained = try place.run(["--layers", layers] + Self.brief + ["--save", "w", "--json"])
+    try #require(trained.code == 0, "\(trained.err)")
+    #expect(try place.names.filter { !$0.hasPrefix("digits") } == ["w"])
+    let epoch = try #require(trained.json.dropLast().last)
+    let done = try #require(trained.json.last)
+    let checked = try place.run("evaluate", "w", "--data", "digits", "--json")
+    try #require(checked.code == 0 && checked.json.count == 1, "\(checked.err)")
+    let result = checked.json[0]
+    #expect(result["event"] as? String == "evaluate" && result["test_images"] as? Int == 20)
+    #expect(result["test_ce"] as? Double == epoch["test_ce"] as? Double)
+    #expect(result["test_cce"] as? Double == epoch["test_cce"] as? Double)
+    #expect(result["weights_sha256"] as? String == done["weights_sha256"] as? String)
+    #expect(result["test_accuracy"] as? Double == done["test_accuracy"] as? Double)
+    // Saved again over the old file: the same bytes.
+    let first = try place.read("w")
+    let again = try place.run(["--layers", layers] + Self.brief + ["--save", "w", "--quiet"])
+    #expect(again.code == 0)
+    #expect(try place.read("w") == first)
+  }
+
+  @Test func predictsRowByRow() throws {
+    let place = try Workplace()
+    try place.writeWeights("w")
+    try place.writeDigits("packed", gz: true)
+    let files = ["digits/t10k-images-idx3-ubyte", "packed/train-images-idx3-ubyte.gz"]
+    let end = try place.run(["predict", "w"] + files + ["--json"])
+    try #require(end.code == 0 && end.err.isEmpty, "\(end.err)")
+    let rows = end.json
+    try #require(rows.count == 84 && end.lines.count == 84)
+    for (at, row) in rows.enumerated() {
+      #expect(row["event"] as? String == "prediction")
+      #expect(row["file"] as? String == files[at < 20 ? 0 : 1])
+      #expect(row["index"] as? Int == (at < 20 ? at : at - 20))
+      let probabilities = try #require(row["probabilities"] as? [Double])
+      #expect(probabilities.count == 10 && abs(probabilities.reduce(0, +) - 1) < 1e-5)
+      #expect(row["class"] as? Int == probabilities.firstIndex(of: probabilities.max()!))
+    }
+    let text = try place.run(["predict", "w"] + files)
+    #expect(text.code == 0 && text.lines.count == 84)
+    #expect(text.lines[0].hasPrefix("\(files[0]) 0  \(rows[0]["class"] as! Int)  "))
+  }
+
+  private func digest(_ place: Workplace, _ options: [String]) throws -> String {
+    let layers = ["--layers", "conv(4,3) maxpool(2) flatten softmax(10)"]
+    let end = try place.run(layers + Self.brief + ["--json", "--batch-size", "40"] + options)
+    #expect(end.code == 0, "\(end.err)")
+    return try #require(end.json.last?["weights_sha256"] as? String)
+  }
+
+  @Test func theSeedDecidesEverything() throws {
+    let place = try Workplace()
+    let first = try digest(place, ["--seed", "5"])
+    #expect(try digest(place, ["--seed", "5"]) == first)
+    #expect(try digest(place, ["--seed", "6"]) != first)
+    let split = try digest(place, ["--seed", "5", "--split", "0.7"])
+    #expect(try split == digest(place, ["--seed", "5", "--split", "0.7"]))
+    #expect(split != first)
+  }
+
+  @Test(arguments: ["naive", "stride_groups", "im2col", "auto"])
+  func theNumberOfThreadsDoesNotMatter(kernels: String) throws {
+    let place = try Workplace()
+    let digests = try ["1", "2", "3", "8"].map {
+      try digest(place, ["--kernels", kernels, "--threads", $0])
+    }
+    #expect(Set(digests).count == 1, "\(digests)")
+  }
+
+  @Test func aPipeGetsALineAnEpoch() throws {
+    let place = try Workplace()
+    let end = try place.run(
+      Self.tiny + ["--save", "w"], shell: ["/bin/sh", "-c", #""$0" "$@" 2>&1 | cat"#])
+    #expect(end.code == 0 && !end.out.contains("\r"), "\(end.out)")
+    let lines = end.lines.filter { !$0.contains("debug build") && !$0.contains("-->") }
+    let starts = ["network", "data", "kernels", "epoch 1", "epoch 2", "test accuracy", "saved"]
+    #expect(lines.count == starts.count, "\(end.out)")
+    for (line, start) in zip(lines, starts) { #expect(line.hasPrefix(start), "\(line)") }
+  }
+
+  @Test func quietPrintsTheLastLineAlone() throws {
+    let place = try Workplace()
+    let text = try place.run(Self.tiny + ["--quiet", "--save", "w"])
+    #expect(text.code == 0 && text.err.isEmpty && text.lines.count == 1, "\(text.out)\(text.err)")
+    #expect(text.out.hasPrefix("test accuracy ") && text.out.contains("SHA-256"))
+    let json = try place.run(Self.tiny + ["--quiet", "--json"])
+    #expect(json.code == 0 && json.err.isEmpty && json.lines.count == 1, "\(json.out)\(json.err)")
+    #expect(json.json.first?["event"] as? String == "done")
+  }
+
+  // MARK: Signals
+
+  @Test(arguments: [SIGINT, SIGTERM]) func aSignalEndsTrainingInGoodOrder(signal: Int32) throws {
+    let place = try Workplace()
+    let running = try place.start(Workplace.endless + ["--save", "w", "--json"])
+    try running.wait(for: #""epoch":3"#)
+    let (end, time) = stop(running, signal)
+    #expect(end.code == 0 && !end.wasKilled && time < .seconds(2), "\(end.code) after \(time)")
+    let last = try #require(end.json.dropLast().last?["epoch"] as? Int)
+    #expect(end.err == "stopped; 'w' has the weights of epoch \(last)\n")
+    let done = try #require(end.json.last)
+    #expect(done["event"] as? String == "done" && end.json.count == end.lines.count)
+    let check = try place.run("evaluate", "w", "--data", "digits", "--json")
+    #expect(check.code == 0, "\(check.err)")
+    #expect(check.json.first?["weights_sha256"] as? String == done["weights_sha256"] as? String)
+    #expect(try place.names.filter { !$0.hasPrefix("digits") } == ["w"])
+  }
+
+  @Test func aSignalInTheFirstEpochLeavesTheOldFile() throws {
+    let place = try Workplace()
+    try place.writeWeights("w", seed: 2)
+    let old = try place.read("w")
+    let running = try place.start(["cnn", "--data", "sample", "--save", "w"])
+    try running.wait(for: "kernels")
+    let (end, time) = stop(running, SIGINT)
+    #expect(end.code == 0 && !end.wasKilled && time < .seconds(2), "\(end.code) after \(time)")
+    #expect(end.err == "stopped; no epoch was finished, so 'w' was not written\n")
+    #expect(!end.out.contains("epoch") && !end.out.contains("saved"), "\(end.out)")
+    #expect(try place.read("w") == old)
+    #expect(try place.names.filter { !$0.hasPrefix("digits") } == ["w"])
+  }
+
+  private func stop(_ running: Workplace.Running, _ signal: Int32) -> (
+    Workplace.Outcome, Duration
+  ) {
+    let start = ContinuousClock.now
+    running.send(signal)
+    return (running.end(), ContinuousClock.now - start)
+  }
+
+  @Test func whateverMomentItIsKilledAtTheFileIsWhole() throws {
+    let place = try Workplace()
+    for _ in 0..<10 {
+      let running = try place.start(Workplace.endless + ["--save", "w", "--quiet"])
+      Thread.sleep(forTimeInterval: .random(in: 0...0.15))
+      running.send(SIGKILL)
+      let end = running.end()
+      #expect(end.wasKilled && end.code == SIGKILL, "\(end.err)")
+      let check = try place.run("evaluate", "w", "--data", "digits")
+      let isThere = try place.names.contains("w")
+      #expect(!check.wasKilled && check.code == (isThere ? 0 : 66), "\(check.err)")
+    }
+  }
+
+  // MARK: Help
+
+  @Test(arguments: [
+    (
+      "train",
+      "model variant --layers --data --threads --kernels --split --epochs --batch-size "
+        + "--learning-rate --momentum --seed --limit --save --quiet --json"
+    ),
+    ("evaluate", "file --data --threads --kernels --json"),
+    ("predict", "file images --threads --kernels --json"),
+    ("fetch", "set --mirror"), ("kernels", ""), ("bench", "--json"),
+  ])
+  func helps(command: String, options: String) throws {
+    let place = try Workplace()
+    for arguments in [[command, "--help"], [command, "-h"], ["help", command]] {
+      let end = try place.run(arguments)
+      #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
+      #expect(end.out.contains("USAGE: stridenet \(command)"), "\(end.out)")
+      for option in options.split(separator: " ") {
+        let name = option.hasPrefix("--") ? "  \(option) " : "  <\(option)> "
+        #expect(end.out.contains(name), "\(command): \(option)")
+      }
+      for line in end.lines where !line.hasPrefix("USAGE") { #expect(line.count <= 80, "\(line)") }
+    }
+  }
+
+  @Test func helpNamesEverything() throws {
+    let place = try Workplace()
+    let end = try place.run("--help")
+    #expect(end.code == 0 && end.err.isEmpty)
+    for word in ["train", "evaluate", "predict", "fetch", "kernels", "bench", "Exit codes"] {
+      #expect(end.out.contains(word))
+    }
+    let train = try place.run("train", "--help").out
+    for name in KernelChoice.names + Architecture.presets.flatMap({ [$0.name, $0.text] }) {
+      #expect(train.contains(name), "\(name)")
+    }
+    let list = try place.run("kernels")
+    #expect(list.code == 0)
+    for variant in KernelChoice.convolutions + KernelChoice.poolings {
+      #expect(list.out.contains("\(variant.name) ") && list.out.contains(variant.summary))
+    }
+    #expect(list.out.contains("bound            \(KernelChoice.bound)\n"))
+  }
+
+  // MARK: Terminal
+
+  private static let script = "/usr/bin/script"
+
+  #if os(Linux)  // elsewhere script takes other arguments
+    /// The program under a terminal, whose lines end in CR and LF.
+    private func runInTerminal(_ place: Workplace, _ arguments: [String]) throws -> String {
+      let end = try place.run(
+        arguments,
+        shell: [
+          "/bin/sh", "-c",
+          #"command="'$0'"; for a; do command="$command '$a'"; done; "#
+            + #"exec "# + Self.script + #" -qec "$command" /dev/null"#,
+        ])
+      #expect(end.code == 0, "\(end.out)\(end.err)")
+      return end.out.replacingOccurrences(of: "\r\n", with: "\n")
+    }
+
+    @Test(
+      .enabled(
+        if: FileManager.default.isExecutableFile(atPath: script), "there is no \(script) here"))
+    func aTerminalShowsTheProgress() throws {
+      let place = try Workplace()
+      let out = try runInTerminal(place, Self.tiny)
+      // Carriage returns, each followed by what stands in the line from then on.
+      let states = out.components(separatedBy: "\r")
+      let progress = states.filter { $0.contains("  batch ") }
+      #expect(progress.first?.contains("epoch 1/2  batch 1/4 of 16") == true, "\(out)")
+      for line in progress { #expect(line.count < 80 && !line.contains("\n"), "\(line)") }
+      // It goes away: spaces over it, then the epoch's line from the start.
+      let after = try #require(states.firstIndex { $0.hasPrefix("epoch 1  ") })
+      #expect(states[after - 1].allSatisfy { $0 == " " })
+      #expect(out.contains("\ntest accuracy "))
+      // Neither of these has a progress line.
+      for option in ["--quiet", "--json"] {
+        #expect(try !runInTerminal(place, Self.tiny + [option]).contains("\r"))
+      }
+    }
+  #endif
+}
