@@ -17,9 +17,6 @@
 #include <string.h>
 #pragma clang fp contract(fast)
 
-#define vec CK_NAME(vec)
-#define INLINE static inline __attribute__((always_inline))
-
 // One convolution over one image: sums over windows of `lines` lines of `run`
 // numbers each, written to outputs y_line and y_step apart.
 typedef struct CK_NAME(walk) {
@@ -29,7 +26,8 @@ typedef struct CK_NAME(walk) {
   ptrdiff_t below;           // lines from an output's window to that of the output below
   ptrdiff_t x_step;          // from an output's window to that of the output to the right
   ptrdiff_t y_line, y_step;  // from an output to the one below, to the right
-  ptrdiff_t first, last;     // rows of the input that aren't all zeros: first..<last
+  int relu;
+  ptrdiff_t first, last;  // rows of the input that aren't all zeros: first..<last
 } CK_NAME(walk);
 #define walk CK_NAME(walk)
 
@@ -52,6 +50,11 @@ INLINE void CK_NAME(direct_tile)(const int rows, const int vectors, const walk *
 #pragma clang loop unroll(full)
         for (int v = 0; v < vectors; v++) sum[r][v] += x[r * step + k] * right[v];
     }
+  if (g->relu)
+#pragma clang loop unroll(full)
+    for (int r = 0; r < rows; r++)
+#pragma clang loop unroll(full)
+      for (int v = 0; v < vectors; v++) sum[r][v] = (vec)(~(sum[r][v] < 0) & (ints)sum[r][v]);
 #pragma clang loop unroll(full)
   for (int r = 0; r < rows; r++) {
     float *out = y + r * g->y_step;
@@ -157,7 +160,8 @@ static size_t CK_NAME(ck_conv_workspace_direct)(const ck_conv_shape *s, ck_pass 
 }
 
 static void CK_NAME(ck_conv_forward_direct)(const ck_conv_shape *s, const float *x, const float *w,
-                                            const float *bias, float *y, float *workspace) {
+                                            const float *bias, int relu, float *y,
+                                            float *workspace) {
   ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c, filters = CK_NAME(padded)(s->f);
   float *packed = workspace, *start = packed + filters * window, *zeros = start + filters;
   CK_NAME(pack_panels)(window, s->f, w, packed);
@@ -177,6 +181,7 @@ static void CK_NAME(ck_conv_forward_direct)(const ck_conv_shape *s, const float 
             .x_step = (ptrdiff_t)s->sw * s->c,
             .y_line = (ptrdiff_t)s->ow * s->f,
             .y_step = s->f,
+            .relu = relu,
             .first = 0,
             .last = height};
   if (CK_NAME(needs_zeros)(s)) g.first = s->ph, g.last = s->ph + s->h;
@@ -314,6 +319,7 @@ static void CK_NAME(gradient_any_tile)(ptrdiff_t lines, ptrdiff_t run, int vecto
       CK_NAME(gradient_tile)(lines, run, 2, g, rows, x, dy, dw); \
     return;                                                      \
   }
+  (void)lines;  // where there are no such tiles
   // Small filters over one channel: several lines at once, so that the tile isn't too small.
 #if CK_MR >= 6
   if (lines == 2 && run == 3) CK_TILE(2, 3)

@@ -23,13 +23,13 @@ static void gather_image(const ck_conv_shape *s, const float *x, float *matrix) 
 }
 
 void ck_conv_forward_im2col(const ck_conv_shape *s, const float *x, const float *w,
-                            const float *bias, float *y, float *workspace) {
+                            const float *bias, int relu, float *y, float *workspace) {
   ptrdiff_t m = positions(s), k = window_size(s);
   float *matrix = workspace, *rest = workspace + m * k;
   for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c, y += m * s->f) {
     gather_image(s, x, matrix);
     ck_gemm(0, m, s->f, k, matrix, k, w, s->f, y, s->f, rest);
-    if (bias) ck_bias_add(m, s->f, bias, y);
+    ck_bias_add(m, s->f, bias, relu, y);
   }
 }
 

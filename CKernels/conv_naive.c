@@ -16,7 +16,7 @@ size_t ck_conv_workspace_naive(const ck_conv_shape *s, ck_pass pass) {
 #define FOR(i, count) for (ptrdiff_t i = 0; i < (count); i++)
 
 void ck_conv_forward_naive(const ck_conv_shape *s, const float *x, const float *w,
-                           const float *bias, float *y, float *workspace) {
+                           const float *bias, int relu, float *y, float *workspace) {
   (void)workspace;
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(f, s->f) {
     float sum = bias ? bias[f] : 0;
@@ -27,7 +27,7 @@ void ck_conv_forward_naive(const ck_conv_shape *s, const float *x, const float *
       const float *weight = w + (i * s->fw + j) * s->c * s->f + f;
       FOR(c, s->c) sum += pixel[c] * weight[c * s->f];
     }
-    y[((n * s->oh + p) * s->ow + q) * s->f + f] = sum;
+    y[((n * s->oh + p) * s->ow + q) * s->f + f] = relu && sum < 0 ? 0 : sum;
   }
 }
 

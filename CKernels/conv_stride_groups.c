@@ -65,7 +65,7 @@ static void scatter_outputs(const ck_conv_shape *s, plan g, ptrdiff_t gr, ptrdif
 }
 
 void ck_conv_forward_stride_groups(const ck_conv_shape *s, const float *x, const float *w,
-                                   const float *bias, float *y, float *workspace) {
+                                   const float *bias, int relu, float *y, float *workspace) {
   plan g = plan_groups(s);
   float *matrix = workspace, *product = matrix + g.most * g.k, *rest = product + g.most * s->f;
   for (ptrdiff_t gr = 0; gr < g.rows.groups; gr++)
@@ -73,7 +73,7 @@ void ck_conv_forward_stride_groups(const ck_conv_shape *s, const float *x, const
       ptrdiff_t m = gather(s, g, gr, gc, x, matrix);
       float *target = is_one_group(g) ? y : product;
       ck_gemm(0, m, s->f, g.k, matrix, g.k, w, s->f, target, s->f, rest);
-      if (bias) ck_bias_add(m, s->f, bias, target);
+      ck_bias_add(m, s->f, bias, relu, target);
       if (target != y) scatter_outputs(s, g, gr, gc, product, y);
     }
 }

@@ -52,12 +52,29 @@ void ck_gemm(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, p
   isa()->gemm(flags, m, n, k, a, lda, b, ldb, c, ldc, workspace);
 }
 size_t ck_gemm_workspace(void) { return isa()->gemm_workspace(); }
+void ck_dense_forward(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x, const float *w,
+                      const float *bias, int relu, float *y, ptrdiff_t ldy) {
+  isa()->dense_forward(m, n, k, x, w, bias, relu, y, ldy);
+}
+void ck_pool_max_forward_direct(const ck_pool_shape *s, const float *x, float *y, uint16_t *place) {
+  isa()->pool_max_forward(s, x, y, place);
+}
+void ck_pool_max_backward_direct(const ck_pool_shape *s, const float *dy, const uint16_t *place,
+                                 float *dx) {
+  isa()->pool_max_backward(s, dy, place, dx);
+}
+void ck_pool_avg_forward_direct(const ck_pool_shape *s, const float *x, float *y) {
+  isa()->pool_avg_forward(s, x, y);
+}
+void ck_pool_avg_backward_direct(const ck_pool_shape *s, const float *dy, float *dx) {
+  isa()->pool_avg_backward(s, dy, dx);
+}
 size_t ck_conv_workspace_direct(const ck_conv_shape *s, ck_pass pass) {
   return isa()->conv_workspace(s, pass);
 }
 void ck_conv_forward_direct(const ck_conv_shape *s, const float *x, const float *w,
-                            const float *bias, float *y, float *workspace) {
-  isa()->conv_forward(s, x, w, bias, y, workspace);
+                            const float *bias, int relu, float *y, float *workspace) {
+  isa()->conv_forward(s, x, w, bias, relu, y, workspace);
 }
 void ck_conv_input_gradient_direct(const ck_conv_shape *s, const float *dy, const float *w,
                                    float *dx, float *workspace) {
@@ -67,8 +84,8 @@ void ck_conv_weight_gradient_direct(const ck_conv_shape *s, const float *x, cons
                                     float *dw, float *workspace) {
   isa()->conv_weight_gradient(s, x, dy, dw, workspace);
 }
-void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, float *y) {
-  isa()->bias_add(rows, f, bias, y);
+void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, int relu, float *y) {
+  isa()->bias_add(rows, f, bias, relu, y);
 }
 void ck_column_sum(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum) {
   isa()->column_sum(rows, f, y, sum);
@@ -76,6 +93,9 @@ void ck_column_sum(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum) {
 void ck_relu_forward(ptrdiff_t n, const float *x, float *y) { isa()->relu_forward(n, x, y); }
 void ck_relu_backward(ptrdiff_t n, const float *y, const float *dy, float *dx) {
   isa()->relu_backward(n, y, dy, dx);
+}
+void ck_relu_places(ptrdiff_t n, const float *y, uint16_t *place) {
+  isa()->relu_places(n, y, place);
 }
 void ck_add(ptrdiff_t n, const float *x, float *y) { isa()->add(n, x, y); }
 void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradient,

@@ -3,9 +3,12 @@
 // vectors of this instruction set's width. What they cost is memory traffic, not arithmetic.
 #pragma clang fp contract(fast)
 
-static void CK_NAME(ck_bias_add)(ptrdiff_t rows, ptrdiff_t f, const float *bias, float *y) {
-  for (ptrdiff_t r = 0; r < rows; r++, y += f)
-    for (ptrdiff_t i = 0; i < f; i++) y[i] += bias[i];
+static void CK_NAME(ck_bias_add)(ptrdiff_t rows, ptrdiff_t f, const float *bias, int relu,
+                                 float *y) {
+  for (ptrdiff_t r = 0; bias && r < rows; r++)
+    for (ptrdiff_t i = 0; i < f; i++) y[r * f + i] += bias[i];
+  if (relu)
+    for (ptrdiff_t i = 0; i < rows * f; i++) y[i] = y[i] < 0 ? 0 : y[i];  // a NaN stays one
 }
 
 static void CK_NAME(ck_column_sum)(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum) {
@@ -15,11 +18,15 @@ static void CK_NAME(ck_column_sum)(ptrdiff_t rows, ptrdiff_t f, const float *y, 
 }
 
 static void CK_NAME(ck_relu_forward)(ptrdiff_t n, const float *x, float *y) {
-  for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];  // a NaN stays one
+  for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];
 }
 
 static void CK_NAME(ck_relu_backward)(ptrdiff_t n, const float *y, const float *dy, float *dx) {
   for (ptrdiff_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+static void CK_NAME(ck_relu_places)(ptrdiff_t n, const float *y, uint16_t *place) {
+  for (ptrdiff_t i = 0; i < n; i++) place[i] = y[i] > 0 ? place[i] : UINT16_MAX;
 }
 
 static void CK_NAME(ck_add)(ptrdiff_t n, const float *x, float *y) {

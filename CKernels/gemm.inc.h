@@ -13,16 +13,20 @@
 enum { CK_NR = 2 * CK_LANES, CK_KC = 256, CK_MC = CK_MR * (192 / CK_MR), CK_NC = 512 };
 
 typedef float CK_NAME(vec) __attribute__((vector_size(4 * CK_LANES), aligned(4)));
+typedef int32_t CK_NAME(ints) __attribute__((vector_size(4 * CK_LANES), aligned(4)));
 #define vec CK_NAME(vec)
+#define ints CK_NAME(ints)
+#define INLINE static inline __attribute__((always_inline))
+
+// Lane by lane a where the mask's bits are set, else b.
+INLINE ints CK_NAME(choose)(ints mask, ints a, ints b) { return (mask & a) | (~mask & b); }
 
 static size_t CK_NAME(ck_gemm_workspace)(void) { return CK_KC * (CK_MC + CK_NC); }
 
 // Copies `lines` × kc elements, element (i, p) at x[i·line_stride + p·step], so that for each p the
 // lines lie side by side, `width` of them: missing ones are 0.
-static inline __attribute__((always_inline)) void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines,
-                                                                ptrdiff_t kc, const float *x,
-                                                                ptrdiff_t line_stride,
-                                                                ptrdiff_t step, float *out) {
+INLINE void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines, ptrdiff_t kc, const float *x,
+                          ptrdiff_t line_stride, ptrdiff_t step, float *out) {
   if (lines < width) memset(out, 0, sizeof(float) * width * kc);
   if (line_stride == 1)
     for (ptrdiff_t p = 0; p < kc; p++)
@@ -35,11 +39,9 @@ static inline __attribute__((always_inline)) void CK_NAME(pack)(ptrdiff_t width,
 // The tile: C (rows, vectors·CK_LANES) = or += packed A (kc, rows) · packed B (kc, CK_NR). `rows`
 // and `vectors` are constants where this is inlined, so the sums live in registers. Of the columns
 // `columns` are C's; where that isn't a whole number of vectors, the tile goes through a buffer.
-static inline __attribute__((always_inline)) void CK_NAME(tile)(const int rows, const int vectors,
-                                                                ptrdiff_t kc, const float *a,
-                                                                const float *b, float *c,
-                                                                ptrdiff_t ldc, ptrdiff_t columns,
-                                                                int accumulate) {
+INLINE void CK_NAME(tile)(const int rows, const int vectors, ptrdiff_t kc, const float *a,
+                          const float *b, float *c, ptrdiff_t ldc, ptrdiff_t columns,
+                          int accumulate) {
   vec sum[CK_MR][2] = {0};
   for (ptrdiff_t p = 0; p < kc; p++, a += rows, b += CK_NR) {
     vec right[2];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The instruction sets. gemm.inc.h and elements.inc.h are written once, in portable vector code,
+// The instruction sets. The files *.inc.h are written once, in portable vector code,
 // and compiled once for each set by isa_baseline.c, isa_avx2.c and isa_avx512.c, which say how wide
 // a vector is (CK_LANES floats), how many rows of accumulators the registers hold (CK_MR) and what
 // the functions' names end in. One table a set; cpu.c picks one at the first call.
@@ -16,10 +16,17 @@ typedef struct ck_isa {
   ck_conv_input_gradient_fn *conv_input_gradient;
   ck_conv_weight_gradient_fn *conv_weight_gradient;
   ck_conv_workspace_fn *conv_workspace;
-  void (*bias_add)(ptrdiff_t, ptrdiff_t, const float *, float *);
+  void (*dense_forward)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *,
+                        const float *, int, float *, ptrdiff_t);
+  ck_pool_max_forward_fn *pool_max_forward;
+  ck_pool_max_backward_fn *pool_max_backward;
+  ck_pool_avg_forward_fn *pool_avg_forward;
+  ck_pool_avg_backward_fn *pool_avg_backward;
+  void (*bias_add)(ptrdiff_t, ptrdiff_t, const float *, int, float *);
   void (*column_sum)(ptrdiff_t, ptrdiff_t, const float *, float *);
   void (*relu_forward)(ptrdiff_t, const float *, float *);
   void (*relu_backward)(ptrdiff_t, const float *, const float *, float *);
+  void (*relu_places)(ptrdiff_t, const float *, uint16_t *);
   void (*add)(ptrdiff_t, const float *, float *);
   void (*sgd_momentum)(ptrdiff_t, float, float, const float *, float *, float *);
   void (*scale_bytes)(ptrdiff_t, const uint8_t *, float, float *);

@@ -7,9 +7,11 @@
 #define CK_LANES 8
 #define CK_MR 6
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#include "elements.inc.h"
 #include "gemm.inc.h"
+#include "elements.inc.h"
 #include "conv_direct.inc.h"
+#include "dense.inc.h"
+#include "pool_direct.inc.h"
 #pragma clang attribute pop
 #include "table.inc.h"
 #endif

@@ -8,9 +8,11 @@
 #define CK_MR 14
 #pragma clang attribute push( \
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
-#include "elements.inc.h"
 #include "gemm.inc.h"
+#include "elements.inc.h"
 #include "conv_direct.inc.h"
+#include "dense.inc.h"
+#include "pool_direct.inc.h"
 #pragma clang attribute pop
 #include "table.inc.h"
 #endif

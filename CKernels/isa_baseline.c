@@ -11,7 +11,9 @@
 #define CK_ISA_NAME "baseline"
 #define CK_MR 4
 #endif
-#include "elements.inc.h"
 #include "gemm.inc.h"
+#include "elements.inc.h"
 #include "conv_direct.inc.h"
+#include "dense.inc.h"
+#include "pool_direct.inc.h"
 #include "table.inc.h"

@@ -39,6 +39,7 @@ void ck_pool_max_backward_naive(const ck_pool_shape *s, const float *dy, const u
   memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
     ptrdiff_t out = output_at(s, n, p, q, c), i = place[out] / s->fw, j = place[out] % s->fw;
+    if (place[out] == UINT16_MAX) continue;
     dx[input_at(s, n, p * s->sh + i, q * s->sw + j, c)] += dy[out];
   }
 }

@@ -30,10 +30,11 @@ typedef struct ck_conv_shape {
 /// The three passes of a layer.
 typedef enum ck_pass { CK_FORWARD = 0, CK_INPUT_GRADIENT = 1, CK_WEIGHT_GRADIENT = 2 } ck_pass;
 
-/// y[n,p,q,f] = bias[f] + sum over i,j,c of x[n, p·SH+i-PH, q·SW+j-PW, c] · w[i,j,c,f]
+/// y[n,p,q,f] = bias[f] + sum over i,j,c of x[n, p·SH+i-PH, q·SW+j-PW, c] · w[i,j,c,f],
+/// and of that max(., 0) with relu.
 /// x (N,H,W,C), w (FH,FW,C,F), bias (F) or NULL, y (N,OH,OW,F), overwritten.
 typedef void ck_conv_forward_fn(const ck_conv_shape *s, const float *x, const float *w,
-                                const float *bias, float *y, float *workspace);
+                                const float *bias, int relu, float *y, float *workspace);
 
 /// dx[n,a,b,c] = sum over all (p,i), (q,j) with p·SH+i-PH = a, q·SW+j-PW = b, and f, of
 /// dy[n,p,q,f] · w[i,j,c,f].   dy (N,OH,OW,F), w (FH,FW,C,F), dx (N,H,W,C), overwritten.
@@ -59,7 +60,7 @@ typedef struct ck_conv_variant {
 
 // ---- Pooling ------------------------------------------------------------------------------------
 
-/// Shape of a pooling: window FH×FW (at most 65,536 elements), no padding,
+/// Shape of a pooling: window FH×FW (at most 65,535 elements), no padding,
 /// OH = (H - FH) / SH + 1 rounded down.
 typedef struct ck_pool_shape {
   int32_t n, h, w, c;
@@ -72,7 +73,8 @@ typedef struct ck_pool_shape {
 /// maximum in scan order.  x (N,H,W,C), y and place (N,OH,OW,C), overwritten.
 typedef void ck_pool_max_forward_fn(const ck_pool_shape *s, const float *x, float *y,
                                     uint16_t *place);
-/// dx gets dy at the remembered places, summed where windows overlap, 0 elsewhere.
+/// dx gets dy at the remembered places, summed where windows overlap, 0 elsewhere. A place of
+/// 65,535 is none: that output's gradient goes nowhere.
 typedef void ck_pool_max_backward_fn(const ck_pool_shape *s, const float *dy, const uint16_t *place,
                                      float *dx);
 /// y[n,p,q,c] = mean over i,j of x[n, p·SH+i, q·SW+j, c]
@@ -123,16 +125,23 @@ void ck_gemm(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, p
              const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace);
 size_t ck_gemm_workspace(void);
 
+/// The dense layer: y (M,N) = x (M,K) · w (N,K) transposed + bias (N), and of that max(., 0) with
+/// relu. Rows of y are ldy floats apart. An element's sum is the same in whatever call it is.
+void ck_dense_forward(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x, const float *w,
+                      const float *bias, int relu, float *y, ptrdiff_t ldy);
+
 // ---- Rows and elements --------------------------------------------------------------------------
 
-/// y[r,f] += bias[f]; y (rows,F)
-void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, float *y);
+/// y[r,f] += bias[f] (nothing where bias is NULL), then max(., 0) with relu; y (rows,F)
+void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, int relu, float *y);
 /// sum[f] = sum over r of y[r,f], in the order of r; y (rows,F)
 void ck_column_sum(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum);
 /// y = max(x, 0); y may be x
 void ck_relu_forward(ptrdiff_t n, const float *x, float *y);
 /// dx = dy where y > 0, else 0; dx may be dy
 void ck_relu_backward(ptrdiff_t n, const float *y, const float *dy, float *dx);
+/// place = 65,535 where y isn't above 0: ReLU's backward pass for a max-pooling after it
+void ck_relu_places(ptrdiff_t n, const float *y, uint16_t *place);
 /// y = 1 / (1 + exp(-x)); y may be x
 void ck_sigmoid_forward(ptrdiff_t n, const float *x, float *y);
 /// dx = dy · y · (1 - y); dx may be dy

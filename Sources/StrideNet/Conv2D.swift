@@ -18,6 +18,7 @@ public final class Conv2D: Layer {
   /// (F)
   public private(set) var bias: Parameter!
   private var partialSums = FloatStorage(count: 0)
+  private var kernelScratch = 0
 
   public convenience init(
     _ filters: Int, _ size: Int, stride: Int = 1, padding: Int = 0, activation: Activation = .relu
@@ -74,27 +75,25 @@ public final class Conv2D: Layer {
 
   public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
     activation.reserve(batch * output.count)
-    let forward = kernelShape(imagesAPiece, input, output)
-    let gradient = kernelShape(imagesAGradientPiece(batch), input, output)
-    for (shape, pass) in [
-      (forward, CK_FORWARD), (forward, CK_INPUT_GRADIENT), (gradient, CK_WEIGHT_GRADIENT),
-    ] {
-      runtime.reserveScratch(runtime.kernels.convolution(shape, pass).workspace(shape, pass))
-    }
-    let needed = gradientPieces(batch) * (weight.count + filters)
+    let shape = kernelShape(imagesACall(output), input, output)
+    kernelScratch =
+      [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
+        runtime.kernels.convolution(shape, pass).workspace(shape, pass)
+      }.max()!.roundedUp
+    runtime.reserveScratch(kernelScratch + gradientCount)
+    let needed = gradientPieces(batch) * gradientCount
     if partialSums.count < needed { partialSums = FloatStorage(count: needed) }
   }
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, x, y, pass.runtime)) {
+    pass.runtime.parallel(
+      over: x.batch, by: imagesACall(y.shape), (self, x, y, pass.runtime)
+    ) {
       context, range, worker in
       let (layer, x, y, runtime) = context
-      let shape = layer.kernelShape(range.count, x.shape, y.shape)
-      runtime.kernels.convolution(shape, CK_FORWARD).forward(
-        shape, x.example(range.lowerBound), layer.weight.value, bias: layer.bias.value,
-        y.example(range.lowerBound), runtime.scratch(worker))
+      layer.forward(x.examples(range), y.examples(range), runtime, runtime.scratch(worker))
     }
-    if !leavesSoftmaxToLoss { activation.forward(y, pass) }
+    if !isRelu && !leavesSoftmaxToLoss { activation.forward(y, pass) }
   }
 
   public override func backward(
@@ -103,45 +102,101 @@ public final class Conv2D: Layer {
     let runtime = pass.runtime
     if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
     if let dx {
-      runtime.parallel(over: x.batch, by: imagesAPiece, (self, dx, dy, runtime)) {
+      runtime.parallel(over: x.batch, by: imagesACall(y.shape), (self, dx, dy, runtime)) {
         context, range, worker in
         let (layer, dx, dy, runtime) = context
-        let shape = layer.kernelShape(range.count, dx.shape, dy.shape)
-        runtime.kernels.convolution(shape, CK_INPUT_GRADIENT).inputGradient(
-          shape, dy.example(range.lowerBound), layer.weight.value, dx.example(range.lowerBound),
+        layer.inputGradient(
+          dx.examples(range), dy.examples(range), runtime, runtime.scratch(worker))
+      }
+    }
+    runtime.parallel(over: x.batch, by: imagesAGradientPiece(x.batch), (self, x, dy, runtime)) {
+      context, range, worker in
+      let (layer, x, dy, runtime) = context
+      layer.inCalls(range, dy.shape) { part in
+        layer.weightGradient(
+          x.examples(part), dy.examples(part), piece: range, part, batch: x.batch, runtime,
           runtime.scratch(worker))
       }
     }
-    // Each piece of the batch gives a sum of its own; they are added in the pieces' order.
-    let (weights, each) = (weight.count, weight.count + filters)
-    let size = imagesAGradientPiece(x.batch)
-    let sums = partialSums.pointer
-    runtime.parallel(over: x.batch, by: size, (self, x, dy, sums, size, runtime)) {
-      context, range, worker in
-      let (layer, x, dy, sums, size, runtime) = context
-      let shape = layer.kernelShape(range.count, x.shape, dy.shape)
-      let weights = layer.weight.count
-      let sum = sums + range.lowerBound / size * (weights + layer.filters)
-      runtime.kernels.convolution(shape, CK_WEIGHT_GRADIENT).weightGradient(
-        shape, x.example(range.lowerBound), dy.example(range.lowerBound), sum,
-        runtime.scratch(worker))
-      Kernels.columnSum(
-        rows: range.count * dy.shape.height * dy.shape.width, count: layer.filters,
-        dy.example(range.lowerBound), sum + weights)
-    }
-    let pieces = (x.batch + size - 1) / size
-    for piece in 1..<max(pieces, 1) { Kernels.add(each, sums + piece * each, to: sums) }
-    weight.gradient.update(from: sums, count: weights)
-    bias.gradient.update(from: sums + weights, count: filters)
+    addPartialSums(batch: x.batch)
   }
 
-  // How a batch is cut: by the batch alone, never by the number of threads.
-  private let imagesAPiece = 8
-  private func imagesAGradientPiece(_ batch: Int) -> Int { max(1, (batch + 15) / 16) }
+  // MARK: Pieces of a batch, on one thread
+
+  // ReLU is part of the kernels' forward pass.
+  var isRelu: Bool { activation.activation.isRelu }
+
+  func forward(
+    _ x: TensorView, _ y: TensorView, _ runtime: Runtime, _ scratch: UnsafeMutablePointer<Float>
+  ) {
+    let shape = kernelShape(x.batch, x.shape, y.shape)
+    runtime.kernels.convolution(shape, CK_FORWARD).forward(
+      shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer, scratch)
+  }
+
+  func inputGradient(
+    _ dx: TensorView, _ dy: TensorView, _ runtime: Runtime,
+    _ scratch: UnsafeMutablePointer<Float>
+  ) {
+    let shape = kernelShape(dx.batch, dx.shape, dy.shape)
+    runtime.kernels.convolution(shape, CK_INPUT_GRADIENT).inputGradient(
+      shape, dy.pointer, weight.value, dx.pointer, scratch)
+  }
+
+  /// The gradient of the images in `part`, put or added to what the piece of the batch has so far:
+  /// the weights' gradient, then the bias'.
+  func weightGradient(
+    _ x: TensorView, _ dy: TensorView, piece: Range<Int>, _ part: Range<Int>, batch: Int,
+    _ runtime: Runtime, _ scratch: UnsafeMutablePointer<Float>
+  ) {
+    let sum =
+      partialSums.pointer + piece.lowerBound / imagesAGradientPiece(batch) * gradientCount
+    let target = part.lowerBound == piece.lowerBound ? sum : scratch + kernelScratch
+    let shape = kernelShape(x.batch, x.shape, dy.shape)
+    runtime.kernels.convolution(shape, CK_WEIGHT_GRADIENT).weightGradient(
+      shape, x.pointer, dy.pointer, target, scratch)
+    Kernels.columnSum(
+      rows: dy.batch * dy.shape.height * dy.shape.width, count: filters, dy.pointer,
+      target + weight.count)
+    if target != sum { Kernels.add(gradientCount, target, to: sum) }
+  }
+
+  /// The gradient is the pieces' parts, added in the pieces' order.
+  func addPartialSums(batch: Int) {
+    let sums = partialSums.pointer
+    for piece in 1..<max(gradientPieces(batch), 1) {
+      Kernels.add(gradientCount, sums + piece * gradientCount, to: sums)
+    }
+    weight.gradient.update(from: sums, count: weight.count)
+    bias.gradient.update(from: sums + weight.count, count: filters)
+  }
+
+  // MARK: How a batch is cut: by shapes and the batch alone, never by the number of threads
+
+  /// Images that a kernel sees at a time: few enough that their outputs stay in a second-level
+  /// cache.
+  func imagesACall(_ output: Shape) -> Int { min(8, max(1, 100_352 / output.count)) }
+
+  /// Images whose gradients are summed by one thread.
+  func imagesAGradientPiece(_ batch: Int) -> Int { max(1, (batch + 15) / 16) }
+
   private func gradientPieces(_ batch: Int) -> Int {
     let size = imagesAGradientPiece(batch)
     return (batch + size - 1) / size
   }
+
+  private var gradientCount: Int { weight.count + filters }
+
+  /// The parts of a piece of the batch that kernels see at a time.
+  func inCalls(_ piece: Range<Int>, _ output: Shape, _ body: (Range<Int>) -> Void) {
+    let size = imagesACall(output)
+    for start in Swift.stride(from: piece.lowerBound, to: piece.upperBound, by: size) {
+      body(start..<min(piece.upperBound, start + size))
+    }
+  }
+
+  /// Floats of scratch memory that this layer's kernels use; what lies behind is free.
+  var scratchCount: Int { (kernelScratch + gradientCount).roundedUp }
 
   private func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_conv_shape {
     ck_conv_shape(
@@ -151,6 +206,11 @@ public final class Conv2D: Layer {
       ph: Int32(padding.height), pw: Int32(padding.width),
       oh: Int32(output.height), ow: Int32(output.width))
   }
+}
+
+extension Int {
+  /// Up to a whole number of cache lines of floats.
+  var roundedUp: Int { (self + 15) & ~15 }
 }
 
 /// "3" where both are the same, else "3x5".

@@ -45,11 +45,9 @@ public final class Dense: Layer {
   }
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    Kernels.gemm(
-      pass.runtime, transposeB: true, m: x.batch, n: outputs, k: x.shape.count,
-      x.pointer, weight.value, y.pointer)
-    Kernels.biasAdd(rows: x.batch, bias.value, count: outputs, y.pointer)
-    if !leavesSoftmaxToLoss { activation.forward(y, pass) }
+    let relu = activation.activation.isRelu
+    Kernels.denseForward(pass.runtime, x, weight.value, bias.value, relu: relu, y)
+    if !relu && !leavesSoftmaxToLoss { activation.forward(y, pass) }
   }
 
   public override func backward(

@@ -35,6 +35,25 @@ enum Kernels {
     }
   }
 
+  /// y (batch, outputs) = x (batch, inputs) · w (outputs, inputs) transposed + bias, and of that
+  /// max(·, 0) with `relu`.
+  static func denseForward(
+    _ runtime: Runtime, _ x: TensorView, _ w: Floats, _ bias: Floats, relu: Bool, _ y: TensorView
+  ) {
+    // Rows of x that pass by a strip of w, which stays in a core's second-level cache.
+    let (rows, columns) = (64, 50)
+    let across = (y.shape.count + columns - 1) / columns
+    let down = (x.batch + rows - 1) / rows
+    runtime.parallel(over: across * down, (across, x, w, bias, relu, y)) { context, range, _ in
+      let (across, x, w, bias, relu, y) = context
+      let (inputs, outputs) = (x.shape.count, y.shape.count)
+      let (i, j) = (range.lowerBound / across * rows, range.lowerBound % across * columns)
+      ck_dense_forward(
+        min(rows, x.batch - i), min(columns, outputs - j), inputs, x.example(i), w + j * inputs,
+        bias + j, relu ? 1 : 0, y.example(i) + j, outputs)
+    }
+  }
+
   /// The whole product in one call on one thread, for timings.
   static func product(_ transposeA: Bool, _ transposeB: Bool) -> (
     _ m: Int, _ n: Int, _ k: Int, _ a: Floats, _ b: Floats, _ c: MutableFloats,
@@ -48,10 +67,6 @@ enum Kernels {
 
   // MARK: Rows and elements
 
-  static func biasAdd(rows: Int, _ bias: Floats, count: Int, _ y: MutableFloats) {
-    ck_bias_add(rows, count, bias, y)
-  }
-
   static func columnSum(rows: Int, count: Int, _ y: Floats, _ sum: MutableFloats) {
     ck_column_sum(rows, count, y, sum)
   }
@@ -63,6 +78,9 @@ enum Kernels {
   }
   static func reluBackward(_ count: Int, y: Floats, _ dy: Floats, _ dx: MutableFloats) {
     ck_relu_backward(count, y, dy, dx)
+  }
+  static func reluPlaces(_ count: Int, y: Floats, _ places: UnsafeMutablePointer<UInt16>) {
+    ck_relu_places(count, y, places)
   }
   static func sigmoidForward(_ count: Int, _ x: Floats, _ y: MutableFloats) {
     ck_sigmoid_forward(count, x, y)
@@ -206,9 +224,9 @@ struct ConvVariant: @unchecked Sendable {
   }
   func forward(
     _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats?,
-    _ y: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
+    relu: Bool = false, _ y: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
   ) {
-    withUnsafePointer(to: s) { functions.forward($0, x, w, bias, y, workspace) }
+    withUnsafePointer(to: s) { functions.forward($0, x, w, bias, relu ? 1 : 0, y, workspace) }
   }
   func inputGradient(
     _ s: ck_conv_shape, _ dy: Kernels.Floats, _ w: Kernels.Floats, _ dx: Kernels.MutableFloats,

@@ -58,7 +58,14 @@ public final class Network {
   private var velocity = FloatStorage(count: 0)
   private var parameterList: [(name: String, shape: [Int])] = []
 
-  // Activations and their gradients, one block a layer (nil where a layer only reshapes), for
+  /// The plan: what runs, a layer or two of them together, and the layers it stands for.
+  private struct Step {
+    let layer: Layer
+    let first, last: Int
+  }
+  private var steps: [Step] = []
+
+  // Activations and their gradients, one block a step, at the step's last layer (nil elsewhere), for
   // batches of up to `capacity` and `trainingCapacity` examples.
   private var outputs: [FloatStorage?] = []
   private var outputGradients: [FloatStorage?] = []
@@ -120,8 +127,24 @@ public final class Network {
     try accept(parameterList)
     self.shapes = shapes
     self.input = input
+    plan()
     layers.last!.leavesSoftmaxToLoss = layers.last!.finalActivation.isSoftmax
     bindParameters()
+  }
+
+  /// Neighbours that can run together become one step; layers that only reshape are none.
+  private func plan() {
+    var index = 0
+    while index < layers.count {
+      if runtime.fusing, index + 1 < layers.count,
+        let both = ConvPool(layers[index], layers[index + 1], between: shapes[index])
+      {
+        steps.append(Step(layer: both, first: index, last: index + 1))
+      } else if !layers[index].onlyReshapes {
+        steps.append(Step(layer: layers[index], first: index, last: index))
+      }
+      index = max(index + 1, (steps.last?.last ?? -1) + 1)
+    }
   }
 
   private var parameters: [Parameter] { layers.flatMap(\.parameters) }
@@ -160,24 +183,25 @@ public final class Network {
 
   /// Makes room for batches of this size.
   private func reserve(_ batch: Int, training: Bool) {
+    func buffers() -> [FloatStorage?] {
+      var all = [FloatStorage?](repeating: nil, count: layers.count)
+      for step in steps { all[step.last] = FloatStorage(count: batch * shapes[step.last].count) }
+      return all
+    }
     if batch > capacity {
       capacity = batch
-      outputs = zip(layers, shapes).map { layer, shape in
-        layer.onlyReshapes ? nil : FloatStorage(count: batch * shape.count)
-      }
+      outputs = buffers()
       losses = FloatStorage(count: batch)
       wrong = [Int32](repeating: 0, count: batch)
-      var shape = input!
-      for (layer, output) in zip(layers, shapes) {
-        layer.reserve(batch: batch, input: shape, output: output, runtime: runtime)
-        shape = output
+      for step in steps {
+        step.layer.reserve(
+          batch: batch, input: step.first == 0 ? input! : shapes[step.first - 1],
+          output: shapes[step.last], runtime: runtime)
       }
     }
     if training && batch > trainingCapacity {
       trainingCapacity = batch
-      outputGradients = zip(layers, shapes).map { layer, shape in
-        layer.onlyReshapes ? nil : FloatStorage(count: batch * shape.count)
-      }
+      outputGradients = buffers()
       if velocity.count != weights.count { velocity = FloatStorage(count: weights.count) }
     }
   }
@@ -201,19 +225,19 @@ public final class Network {
   /// Runs all layers; the result stays valid until the next pass.
   private func forward(_ x: TensorView, training: Bool) -> TensorView {
     let pass = Pass(runtime: runtime, training: training)
-    for (index, layer) in layers.enumerated() where !layer.onlyReshapes {
-      layer.forward(output(index - 1, x), output(index, x), pass)
+    for step in steps {
+      step.layer.forward(output(step.first - 1, x), output(step.last, x), pass)
     }
     return output(layers.count - 1, x)
   }
 
   private func backward(_ x: TensorView) {
     let pass = Pass(runtime: runtime, training: true)
-    for index in layers.indices.reversed() where !layers[index].onlyReshapes {
-      let dx = index == 0 ? nil : view(outputGradients, index - 1, x.batch, below: nil)
-      layers[index].backward(
-        output(index - 1, x), output(index, x),
-        view(outputGradients, index, x.batch, below: nil)!, dx, pass)
+    for step in steps.reversed() {
+      let dx = step.first == 0 ? nil : view(outputGradients, step.first - 1, x.batch, below: nil)
+      step.layer.backward(
+        output(step.first - 1, x), output(step.last, x),
+        view(outputGradients, step.last, x.batch, below: nil)!, dx, pass)
     }
   }
 

@@ -25,15 +25,16 @@ public class Pool2D: Layer {
   public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
     let (rows, columns) = try windows(
       over: input, size: size, stride: stride, padding: (0, 0), in: text)
-    guard size.height * size.width <= 65_536 else {
+    guard size.height * size.width <= 65_535 else {
       throw StrideNetError(
         .badData, "window too large", at: text, found: "\(size.height)×\(size.width)",
-        expected: "at most 65,536 elements")
+        expected: "at most 65,535 elements")
     }
     return Shape(rows, columns, input.channels)
   }
 
-  fileprivate let imagesAPiece = 8
+  private static let imagesAPiece = 8
+  fileprivate var imagesAPiece: Int { Self.imagesAPiece }
 
   fileprivate func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_pool_shape {
     ck_pool_shape(
@@ -61,28 +62,40 @@ public final class MaxPool2D: Pool2D {
   }
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    let places = self.places.baseAddress!
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, x, y, places, pass.runtime)) {
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, x, y, pass.runtime)) {
       context, range, _ in
-      let (layer, x, y, places, runtime) = context
-      runtime.kernels.pool.maxForward(
-        layer.kernelShape(range.count, x.shape, y.shape), x.example(range.lowerBound),
-        y.example(range.lowerBound), places + range.lowerBound * y.shape.count)
+      let (layer, x, y, runtime) = context
+      layer.forward(x.examples(range), y.examples(range), from: range.lowerBound, runtime)
     }
+  }
+
+  /// A piece of the batch, whose first example is the batch's `first`.
+  func forward(_ x: TensorView, _ y: TensorView, from first: Int, _ runtime: Runtime) {
+    runtime.kernels.pool.maxForward(
+      kernelShape(x.batch, x.shape, y.shape), x.pointer, y.pointer,
+      places.baseAddress! + first * y.shape.count)
   }
 
   public override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
     guard let dx else { return }
-    let places = self.places.baseAddress!
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, dx, dy, places, pass.runtime)) {
+    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, dx, dy, pass.runtime)) {
       context, range, _ in
-      let (layer, dx, dy, places, runtime) = context
-      runtime.kernels.pool.maxBackward(
-        layer.kernelShape(range.count, dx.shape, dy.shape), dy.example(range.lowerBound),
-        places + range.lowerBound * dy.shape.count, dx.example(range.lowerBound))
+      let (layer, dx, dy, runtime) = context
+      layer.backward(dy.examples(range), dx.examples(range), from: range.lowerBound, runtime)
     }
+  }
+
+  /// Forgets the places of outputs that aren't above 0: those that ReLU before the pooling made.
+  func dropPlacesOfZeros(_ y: TensorView, from first: Int) {
+    Kernels.reluPlaces(y.count, y: y.pointer, places.baseAddress! + first * y.shape.count)
+  }
+
+  func backward(_ dy: TensorView, _ dx: TensorView, from first: Int, _ runtime: Runtime) {
+    runtime.kernels.pool.maxBackward(
+      kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer,
+      places.baseAddress! + first * dy.shape.count, dx.pointer)
   }
 }
 

@@ -14,16 +14,21 @@ public final class Runtime: @unchecked Sendable {
   /// Which kernels: a variant's name, or automatic.
   public let kernels: KernelChoice
 
+  /// Whether layers that can run together do. The results are the same.
+  public let fusing: Bool
+
   private let pool: WorkerPool?
   private var scratch: [FloatStorage]
 
   /// - Parameters:
   ///   - threads: nil takes one for each processor
   ///   - kernels: nil takes what was bound at build time
-  public init(threads: Int? = nil, kernels: KernelChoice? = nil) {
+  ///   - fusing: false runs every layer on its own, for comparisons
+  public init(threads: Int? = nil, kernels: KernelChoice? = nil, fusing: Bool = true) {
     let threads = threads ?? ProcessInfo.processInfo.activeProcessorCount
     precondition(threads > 0, "\(threads) threads")
     self.threads = threads
+    self.fusing = fusing
     self.kernels = kernels ?? .bound
     pool = threads > 1 ? WorkerPool(workers: threads - 1) : nil
     scratch = (0..<threads).map { _ in FloatStorage(count: 0) }

@@ -56,6 +56,11 @@ public struct TensorView: @unchecked Sendable {
   /// The first value of example `n`.
   func example(_ n: Int) -> UnsafeMutablePointer<Float> { pointer + n * shape.count }
 
+  /// Some of the examples.
+  func examples(_ range: Range<Int>) -> TensorView {
+    TensorView(example(range.lowerBound), batch: range.count, shape: shape)
+  }
+
   func reshaped(_ shape: Shape) -> TensorView {
     precondition(shape.count == self.shape.count, "\(self.shape) can't be read as \(shape)")
     return TensorView(pointer, batch: batch, shape: shape)

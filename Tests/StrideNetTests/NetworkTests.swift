@@ -103,6 +103,28 @@ import Testing
     #expect(Set(digests).count == 1, "\(digests)")
   }
 
+  /// Layers run together give the same weights as each on its own, bit for bit.
+  @Test(
+    arguments: [
+      "conv(6,3) maxpool(2) flatten relu(20) softmax(10)",
+      "conv(6,3,activation=none) maxpool(3,2) conv(17,3,padding=1) maxpool(2) flatten softmax(10)",
+      "maxpool(2) conv(4,5) maxpool(2,1) conv(8,3) flatten softmax(10)",
+    ], KernelChoice.names)
+  func fusedAndUnfused(text: String, kernels: String) throws {
+    let batches = try Self.batches(3, of: 150)
+    let digests = try [true, false].map { fusing in
+      let network = Network(
+        try Architecture.layers(text),
+        runtime: Runtime(threads: 2, kernels: try KernelChoice(named: kernels), fusing: fusing))
+      var losses: [Float] = []
+      for batch in batches {
+        losses.append(try network.train(batch, learningRate: 0.05, momentum: 0.9).cce)
+      }
+      return "\(losses) \(network.snapshot().sha256)"
+    }
+    #expect(digests[0] == digests[1])
+  }
+
   @Test func theSeedDecides() throws {
     let batch = try Self.batches(1, of: 8)[0]
     func digest(_ seed: UInt64) throws -> String {

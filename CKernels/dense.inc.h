@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// The dense layer's forward pass, y = x·wᵀ + bias. Both operands have their long side, the inputs,
+// side by side in memory: each output is the dot product of a row of x with a row of w. So nothing
+// is packed: a tile of 4 rows of x by 5 rows of w keeps 20 vectors of partial sums in registers
+// while both are read straight through, and adds each vector's lanes up at the end of a block of
+// the inputs, short enough that the block of w stays in the second-level cache. The gradients run
+// through the matrix product, where nothing has to be transposed either.
+#pragma clang fp contract(fast)
+
+enum {
+  CK_DENSE_ROWS = CK_LANES == 16  ? 4
+                  : CK_LANES == 8 ? 3
+                                  : 2,
+  CK_DENSE_COLUMNS = CK_LANES == 16  ? 5
+                     : CK_LANES == 8 ? 3
+                                     : 2,
+  CK_DENSE_BLOCK = 1024
+};
+
+// Adds the lanes of a vector, in whatever order is quickest: the same one in every call.
+INLINE float CK_NAME(lanes)(vec v) {
+#pragma clang fp reassociate(on)
+  float sum = 0;
+#pragma clang loop unroll(full)
+  for (int i = 0; i < CK_LANES; i++) sum += v[i];
+  return sum;
+}
+
+// sum (rows, columns) of one block of the inputs.
+INLINE void CK_NAME(dense_tile)(const int rows, const int columns, ptrdiff_t k, const float *x,
+                                ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float *y,
+                                ptrdiff_t ldy, const float *bias) {
+  vec sum[CK_DENSE_ROWS][CK_DENSE_COLUMNS] = {0};
+  ptrdiff_t p = 0;
+  for (; p + CK_LANES <= k; p += CK_LANES) {
+    vec left[CK_DENSE_ROWS];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < rows; i++) left[i] = *(const vec *)(x + i * ldx + p);
+#pragma clang loop unroll(full)
+    for (int j = 0; j < columns; j++) {
+      vec right = *(const vec *)(w + j * ldw + p);
+#pragma clang loop unroll(full)
+      for (int i = 0; i < rows; i++) sum[i][j] += left[i] * right;
+    }
+  }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+    for (int j = 0; j < columns; j++) {
+      float total = CK_NAME(lanes)(sum[i][j]);
+      for (ptrdiff_t r = p; r < k; r++) total += x[i * ldx + r] * w[j * ldw + r];
+      y[i * ldy + j] = (bias ? bias[j] : y[i * ldy + j]) + total;
+    }
+}
+
+static void CK_NAME(ck_dense_forward)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x,
+                                      const float *w, const float *bias, int relu, float *y,
+                                      ptrdiff_t ldy) {
+  enum { ROWS = CK_DENSE_ROWS, COLUMNS = CK_DENSE_COLUMNS };
+  for (ptrdiff_t p = 0; p < k; p += CK_DENSE_BLOCK) {
+    ptrdiff_t depth = k - p < CK_DENSE_BLOCK ? k - p : CK_DENSE_BLOCK;
+    // The rows of w stay in the first-level cache while all rows of x pass by. At the edges the
+    // same sums are made in narrower tiles.
+    for (ptrdiff_t j = 0, columns; j < n; j += columns) {
+      columns = n - j >= COLUMNS ? COLUMNS : 1;
+      const float *right = w + j * k + p, *start = p ? NULL : bias + j;
+      for (ptrdiff_t i = 0, rows; i < m; i += rows) {
+        rows = m - i >= ROWS ? ROWS : 1;
+        const float *left = x + i * k + p;
+        float *out = y + i * ldy + j;
+        if (rows == ROWS && columns == COLUMNS)
+          CK_NAME(dense_tile)(ROWS, COLUMNS, depth, left, k, right, k, out, ldy, start);
+        else if (columns == COLUMNS)
+          CK_NAME(dense_tile)(1, COLUMNS, depth, left, k, right, k, out, ldy, start);
+        else if (rows == ROWS)
+          CK_NAME(dense_tile)(ROWS, 1, depth, left, k, right, k, out, ldy, start);
+        else
+          CK_NAME(dense_tile)(1, 1, depth, left, k, right, k, out, ldy, start);
+      }
+    }
+  }
+  if (relu)
+    for (ptrdiff_t i = 0; i < m; i++) CK_NAME(ck_relu_forward)(n, y + i * ldy, y + i * ldy);
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+// Pooling, window by window: for a vector of channels the largest value (or the sum) and its place
+// stay in registers while the window is read, and are written once, where stride groups go back to
+// them for each element. Backwards, where windows don't overlap, each input belongs to one window
+// at most and is written exactly once; where they do, the shares are added to zeros.
+#include <string.h>
+
+typedef uint16_t CK_NAME(places) __attribute__((vector_size(2 * CK_LANES), aligned(2)));
+#define places CK_NAME(places)
+
+// The windows of one image: `in` and `out` are the offsets of a window's first element and of its
+// output.
+#define FOR_WINDOWS(s)                                                                      \
+  for (ptrdiff_t n = 0; n < (s)->n; n++)                                                    \
+    for (ptrdiff_t p = 0; p < (s)->oh; p++)                                                 \
+      for (ptrdiff_t q = 0, in = ((n * (s)->h + p * (s)->sh) * (s)->w) * (ptrdiff_t)(s)->c, \
+                     out = ((n * (s)->oh + p) * (s)->ow) * (ptrdiff_t)(s)->c;               \
+           q < (s)->ow; q++, in += (ptrdiff_t)(s)->sw * (s)->c, out += (s)->c)
+
+static void CK_NAME(ck_pool_max_forward_direct)(const ck_pool_shape *s, const float *x, float *y,
+                                                uint16_t *place) {
+  ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c, whole = c / CK_LANES * CK_LANES;
+  FOR_WINDOWS(s) {
+    for (ptrdiff_t k = 0; k < whole; k += CK_LANES) {
+      const float *first = x + in + k;
+      vec best = *(const vec *)first;
+      ints where = {0};
+      for (ptrdiff_t i = 0; i < s->fh; i++)
+        for (ptrdiff_t j = 0; j < s->fw; j++) {
+          vec value = *(const vec *)(first + i * row + j * c);
+          ints better = value > best, here = (ints){0} + (int32_t)(i * s->fw + j);
+          best = (vec)CK_NAME(choose)(better, (ints)value, (ints)best);
+          where = CK_NAME(choose)(better, here, where);
+        }
+      *(vec *)(y + out + k) = best;
+      *(places *)(place + out + k) = __builtin_convertvector(where, places);
+    }
+    for (ptrdiff_t k = whole; k < c; k++) {
+      float best = x[in + k];
+      uint16_t where = 0;
+      for (ptrdiff_t i = 0; i < s->fh; i++)
+        for (ptrdiff_t j = 0; j < s->fw; j++) {
+          float value = x[in + i * row + j * c + k];
+          if (value > best) best = value, where = (uint16_t)(i * s->fw + j);
+        }
+      y[out + k] = best;
+      place[out + k] = where;
+    }
+  }
+}
+
+static void CK_NAME(ck_pool_avg_forward_direct)(const ck_pool_shape *s, const float *x, float *y) {
+  ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c;
+  float share = 1.0f / (float)(s->fh * s->fw);
+  FOR_WINDOWS(s) {
+    for (ptrdiff_t k = 0; k < c; k++) y[out + k] = 0;
+    for (ptrdiff_t i = 0; i < s->fh; i++)
+      for (ptrdiff_t j = 0; j < s->fw; j++)
+        for (ptrdiff_t k = 0; k < c; k++) y[out + k] += x[in + i * row + j * c + k] * share;
+  }
+}
+
+// With windows side by side or apart, zeros only where no window reaches; else everywhere.
+static void CK_NAME(clear_outside)(const ck_pool_shape *s, int overlap, float *dx) {
+  ptrdiff_t row = (ptrdiff_t)s->w * s->c;
+  if (overlap || s->sh != s->fh || s->sw != s->fw) {
+    memset(dx, 0, sizeof(float) * s->n * s->h * row);
+    return;
+  }
+  ptrdiff_t reached = (ptrdiff_t)s->ow * s->fw * s->c;
+  for (ptrdiff_t n = 0; n < s->n; n++)
+    for (ptrdiff_t i = 0; i < s->h; i++) {
+      ptrdiff_t from = i < (ptrdiff_t)s->oh * s->fh ? reached : 0;
+      memset(dx + (n * s->h + i) * row + from, 0, sizeof(float) * (row - from));
+    }
+}
+
+static void CK_NAME(ck_pool_max_backward_direct)(const ck_pool_shape *s, const float *dy,
+                                                 const uint16_t *place, float *dx) {
+  ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c, whole = c / CK_LANES * CK_LANES;
+  int overlap = s->sh < s->fh || s->sw < s->fw;
+  CK_NAME(clear_outside)(s, overlap, dx);
+  FOR_WINDOWS(s) {
+    for (ptrdiff_t k = 0; k < whole; k += CK_LANES) {
+      vec upstream = *(const vec *)(dy + out + k);
+      ints where = __builtin_convertvector(*(const places *)(place + out + k), ints);
+      for (ptrdiff_t i = 0; i < s->fh; i++)
+        for (ptrdiff_t j = 0; j < s->fw; j++) {
+          vec *target = (vec *)(dx + in + i * row + j * c + k);
+          ints here = where == (ints){0} + (int32_t)(i * s->fw + j);
+          vec share = (vec)(here & (ints)upstream);
+          *target = overlap ? *target + share : share;
+        }
+    }
+    for (ptrdiff_t k = whole; k < c; k++)
+      for (ptrdiff_t i = 0; i < s->fh; i++)
+        for (ptrdiff_t j = 0; j < s->fw; j++) {
+          float *target = dx + in + i * row + j * c + k;
+          float share = place[out + k] == i * s->fw + j ? dy[out + k] : 0;
+          *target = overlap ? *target + share : share;
+        }
+  }
+}
+
+static void CK_NAME(ck_pool_avg_backward_direct)(const ck_pool_shape *s, const float *dy,
+                                                 float *dx) {
+  ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c;
+  float share = 1.0f / (float)(s->fh * s->fw);
+  memset(dx, 0, sizeof(float) * s->n * s->h * row);
+  FOR_WINDOWS(s)
+  for (ptrdiff_t i = 0; i < s->fh; i++)
+    for (ptrdiff_t j = 0; j < s->fw; j++)
+      for (ptrdiff_t k = 0; k < c; k++) dx[in + i * row + j * c + k] += dy[out + k] * share;
+}
+#undef FOR_WINDOWS
