@@ -45,11 +45,16 @@ struct Train: ParsableCommand {
   @Option(parsing: .unconditional, help: "Passes over the training images.")
   var epochs = TrainingSettings().epochs
 
-  @Option(parsing: .unconditional, help: "Images a step.")
-  var batchSize = TrainingSettings().batchSize
+  @Option(
+    parsing: .unconditional,
+    help: "Images a step (default: \(TrainingSettings().batchSize), or all there are).")
+  var batchSize: Int?
 
-  @Option(parsing: .unconditional, help: "Step size of gradient descent.")
+  @Option(parsing: .unconditional, help: "Step size of gradient descent at the start.")
   var learningRate = TrainingSettings().learningRate
+
+  @Option(help: "How the learning rate goes on: falling to 0 by the end, or constant.")
+  var schedule = TrainingSettings().schedule
 
   @Option(parsing: .unconditional, help: "Share of the last step that the next one keeps.")
   var momentum = TrainingSettings().momentum
@@ -76,7 +81,8 @@ struct Train: ParsableCommand {
   func run() throws {
     var settings = TrainingSettings()
     settings.epochs = epochs
-    settings.batchSize = batchSize
+    settings.schedule = schedule
+    if let batchSize { settings.batchSize = batchSize }
     settings.learningRate = learningRate
     settings.momentum = momentum
     settings.seed = seed
@@ -85,6 +91,7 @@ struct Train: ParsableCommand {
     try settings.check(images: .max)
     if let save { try AtomicFile.checkWritable(save) }
     let data = try loadData()
+    if batchSize == nil { settings.batchSize = min(settings.batchSize, data.train.count) }
     let trainer = try Trainer(network, data, settings)
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
@@ -284,3 +291,5 @@ final class Interrupt: @unchecked Sendable {
     }
   }
 }
+
+extension TrainingSettings.Schedule: ExpressibleByArgument {}

@@ -5,13 +5,27 @@ public struct TrainingSettings: Sendable {
   /// Passes over the training images.
   public var epochs = 3
   /// Images a step; the last step of an epoch takes what is left.
-  public var batchSize = 32
-  /// Step size of gradient descent.
-  public var learningRate: Float = 0.03
+  public var batchSize = 64
+  /// Step size of gradient descent at the start.
+  public var learningRate: Float = 0.05
+  /// How the step size goes on from there.
+  public var schedule = Schedule.linear
   /// Share of the last step that the next one keeps.
   public var momentum: Float = 0.9
   /// Everything random: the order of the images here, the first weights in the network.
   public var seed: UInt64 = 1
+
+  /// How the learning rate changes over a run.
+  public enum Schedule: String, Sendable, CaseIterable {
+    /// Not at all.
+    case constant
+    /// Falls in equal steps, to 0 after the last mini-batch: the last steps settle what the first
+    /// ones found.
+    case linear
+
+    /// The share of the first learning rate that is left after `done` of all steps, 0…1.
+    func share(_ done: Double) -> Double { self == .constant ? 1 : 1 - done }
+  }
 
   public init() {}
 
@@ -137,8 +151,11 @@ public final class Trainer {
         let range = batch * settings.batchSize..<min(count, (batch + 1) * settings.batchSize)
         let (cce, ce) = order.withUnsafeBufferPointer { order in
           let (x, labels) = gather(data.train, order[range])
+          let done = Double((epoch - 1) * batches + batch) / Double(settings.epochs * batches)
           return network.step(
-            x, labels, learningRate: settings.learningRate, momentum: settings.momentum)
+            x, labels,
+            learningRate: settings.learningRate * Float(settings.schedule.share(done)),
+            momentum: settings.momentum)
         }
         guard cce.isFinite else {
           network.restore(lastGood)
