@@ -49,7 +49,7 @@ bench: build
 profile: build
 	@command -v perf >/dev/null || sh Sources/setup.sh linux-perf
 	perf record -q -F 2000 -o perf.data $(BINARY) train $(MODEL) --data sample --epochs 3 --quiet
-	perf report -i perf.data --stdio --percent-limit 0.5 --sort symbol 2>/dev/null | grep -v '^#' | grep -v '^$$' | (swift demangle --compact 2>/dev/null || cat)
+	perf report -i perf.data --stdio --percent-limit 0.5 --sort symbol 2>/dev/null | grep -v '^#' | grep -v '^$$' | cut -c1-100 | (swift demangle --compact 2>/dev/null || cat)
 
 ## format: bring all sources into shape
 format:
@@ -64,7 +64,7 @@ lint:
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 
 ## isa: the tests once more with each instruction set that the processor has
-isa: setup
+isa: build
 	@for set in avx512 avx2 neon baseline; do \
 	  if STRIDENET_ISA=$$set $(BINARY) kernels >/dev/null 2>&1; then \
 	    echo "== $$set"; STRIDENET_ISA=$$set $(TEST) -c release || exit 1; \

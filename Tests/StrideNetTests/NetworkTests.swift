@@ -155,8 +155,13 @@ import Testing
   }
 
   /// A step after the first allocates nothing; a snapshot that is dropped costs nothing either.
-  @Test func stepsAllocateNothing() throws {
-    guard allocation_count() >= 0 else { return }
+  /// Without optimisation Swift allocates for closures and tuples that it otherwise keeps on the
+  /// stack.
+  @Test(
+    .enabled(
+      if: allocation_count() >= 0 && !KernelChoice.isDebugBuild,
+      "allocations are counted in release builds on glibc"))
+  func stepsAllocateNothing() throws {
     let batch = try Self.batches(1, of: 32)[0]
     for (name, threads) in [("cnn", 1), ("cnn", 2), ("flat", 2), ("small", 2)] {
       let runtime = Runtime(threads: threads)

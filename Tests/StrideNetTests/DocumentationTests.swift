@@ -1,0 +1,237 @@
+import Foundation
+import StrideNet  // not @testable: the README's examples may use what is public alone
+import Testing
+
+/// The README's activation of one's own.
+extension Activation {
+  static let square = Activation("square", { $0 * $0 }, derivative: { x, _ in 2 * x })
+}
+
+/// What the README says is what there is: its examples are compiled and run here, its commands are
+/// accepted, its links lead somewhere.
+@Suite struct DocumentationTests {
+  static let root = URL(filePath: #filePath)
+    .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+
+  static func text(_ path: String) throws -> String {
+    try String(contentsOf: root.appending(path: path), encoding: .utf8)
+  }
+
+  /// The README's code blocks in one language.
+  static func blocks(_ language: String) throws -> [String] {
+    try text("README.md").components(separatedBy: "\n```\(language)\n").dropFirst().map {
+      $0.components(separatedBy: "\n```")[0]
+    }
+  }
+
+  // MARK: Examples
+
+  @Test func firstNetwork() throws {
+    let path = FileManager.default.temporaryDirectory.appending(path: "\(UUID()).safetensors").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+
+    let network = Network {
+      Conv2D(32, 3)  // 32 filters of 3×3, stride 1, no padding, then ReLU
+      MaxPool2D(2)  // the largest of each 2×2 window
+      Flatten()
+      Dense(100)  // 100 outputs, ReLU
+      Dense(10, activation: .softmax)  // a probability for each digit
+    }
+
+    let data = try Dataset.load("sample")
+    let batch = data.train.batch(0..<32)
+
+    let (layers, cce, ce) = try network.train(batch, learningRate: 0.1)
+    let (output, testCCE, testCE) = try network.evaluate(batch.images, batch.labels)
+    let probabilities = try network.predict(batch.images)
+
+    #expect(cce.isFinite && testCCE.isFinite && testCE < ce)
+    #expect(output.values == probabilities.values && output.batch == 32 && output.shape.count == 10)
+
+    network.restore(layers)
+    try network.save(to: path)
+    let same = try Network.load(from: path)
+
+    #expect(same.snapshot().sha256 == layers.sha256)
+    #expect(network.layers.count == 5)
+  }
+
+  @Test func trainer() throws {
+    let network = Network {
+      Flatten(); Dense(10, activation: .softmax)
+    }
+    let sample = try Dataset.load("sample")
+    let data = try Dataset(
+      name: "few", source: "few", train: sample.train.prefix(100), test: sample.test.prefix(100))
+
+    var settings = TrainingSettings()
+    settings.epochs = 5
+    let trainer = try Trainer(network, data, settings)
+    trainer.onEpoch = { print($0.epoch, $0.testCCE, $0.testCE) }
+    try trainer.run()
+
+    #expect(trainer.results.count == 5)
+  }
+
+  @Test func ownActivation() throws {
+    let network = Network {
+      Flatten(); Dense(4, activation: .square); Dense(2, activation: .softmax)
+    }
+    let batch = Batch(images: Tensor(batch: 1, shape: Shape(2, 2, 1), [1, 2, 3, 4]), labels: [1])
+    let before = try network.train(batch, learningRate: 0.01).cce
+    #expect(try network.train(batch, learningRate: 0.01).cce < before)
+  }
+
+  @Test func strideGroups() throws {
+    let groups = StrideGroups(output: (3, 3), size: (2, 2), stride: (1, 1)).groups
+    for (element, inputs) in zip("ABCD", groups[0].inputs) {
+      print(element, inputs.map { $0.row * 4 + $0.column + 1 })  // A [1, 3, 9, 11] …
+    }
+
+    let readme = try Self.text("README.md")
+    for (index, element) in "ABCD".enumerated() {
+      let cells = groups.map { group in
+        group.inputs[index].map { "\($0.row * 4 + $0.column + 1)" }.joined(separator: " ")
+      }
+      #expect(readme.contains("| \(element) meets | \(cells.joined(separator: " | ")) |"))
+    }
+  }
+
+  /// Each Swift block of the README stands in a file of the tests, spaces and imports aside.
+  @Test func examplesAreCompiled() throws {
+    func normal(_ code: String) -> String {
+      code.split(separator: "\n").filter { !$0.hasPrefix("import ") }.joined(separator: " ")
+        .split(whereSeparator: \.isWhitespace).joined(separator: " ")
+    }
+    let folder = "Tests/StrideNetTests"
+    let compiled = try FileManager.default
+      .contentsOfDirectory(atPath: Self.root.appending(path: folder).path)
+      .filter { $0.hasSuffix(".swift") }.map { normal(try Self.text("\(folder)/\($0)")) }
+    let blocks = try Self.blocks("swift").filter { !$0.hasPrefix("// swift-tools-version") }
+    #expect(blocks.count >= 7)
+    for block in blocks {
+      #expect(compiled.contains { $0.contains(normal(block)) }, "in no test:\n\(block)")
+    }
+  }
+
+  /// The manifest of a package that depends on this one is one that the package manager reads.
+  @Test func manifestIsRead() throws {
+    let manifests = try Self.blocks("swift").filter { $0.hasPrefix("// swift-tools-version") }
+    #expect(manifests.count == 1)
+    let folder = FileManager.default.temporaryDirectory.appending(path: "\(UUID())")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    for manifest in manifests {
+      try manifest.write(
+        to: folder.appending(path: "Package.swift"), atomically: true, encoding: .utf8)
+      let (code, output) = try Self.run(["swift", "package", "dump-package"], in: folder)
+      #expect(code == 0 && output.contains("stridenet"), "\(output)")
+    }
+  }
+
+  // MARK: Commands
+
+  /// The README's commands that begin with this word, without their comments, split into words.
+  static func commands(_ program: String) throws -> [[String]] {
+    try blocks("sh").flatMap { $0.split(separator: "\n") }.map { line in
+      // Odd pieces stand between quotes.
+      line.components(separatedBy: " #")[0].components(separatedBy: "'").enumerated()
+        .flatMap { $0 % 2 == 1 ? [$1] : $1.split(separator: " ").map(String.init) }
+    }.filter { $0.first == program }
+  }
+
+  /// Everything in the shell blocks is one of the two programs', so that nothing goes untested.
+  @Test func onlyKnownPrograms() throws {
+    let lines = try Self.blocks("sh").flatMap { $0.split(separator: "\n") }
+    let known = try Self.commands("stridenet").count + Self.commands("make").count
+    #expect(known == lines.count && known >= 15)
+  }
+
+  /// The program is run with the command and something that ends it once the command is understood.
+  /// (`--help` wouldn't do: before it, wrong options are accepted.)
+  @Test(arguments: try commands("stridenet").map { Array($0.dropFirst()) })
+  func commandIsAccepted(_ command: [String]) throws {
+    let place = try Workplace()
+    func ends(_ arguments: [String], _ code: Int32, _ message: String) throws {
+      let end = try place.run(arguments)
+      #expect(
+        end.code == code && (end.err == message || (!message.isEmpty && end.err.contains(message))),
+        "\(arguments): \(end.err)")
+    }
+    switch command[0] {
+    case "kernels": try ends(command, 0, "")
+    case "bench": try ends(command + ["--no-such"], 64, "Unknown option '--no-such'")
+    case "fetch": try ends(command + ["--mirror", "none"], 64, "the mirror isn't a web address")
+    case "evaluate", "predict": try ends(command, 66, command[1])
+    default: try ends(command + ["--epochs", "0"], 64, "epochs out of range")
+    }
+  }
+
+  @Test(arguments: try commands("make").map { Array($0.dropFirst()) })
+  func targetExists(_ arguments: [String]) throws {
+    let (code, output) = try Self.run(["make", "-n"] + arguments, in: Self.root)
+    #expect(code == 0 && !output.isEmpty, "make \(arguments): \(output)")
+  }
+
+  /// Targets that the text names rather than a shell block.
+  @Test func targetsInTheTextExist() throws {
+    let text = try Self.text("README.md")
+    let targets = Set(
+      text.matches(of: /`make ([a-z]+)/).map { String($0.1) })
+    #expect(targets.isSuperset(of: ["run", "test", "setup", "help", "bench"]))
+    let (code, output) = try Self.run(
+      ["make", "-n"] + targets.filter { $0 != "clean" }, in: Self.root)
+    #expect(code == 0, "\(output)")
+  }
+
+  private static func run(_ command: [String], in folder: URL) throws -> (Int32, String) {
+    let process = Process()
+    process.executableURL = URL(filePath: "/usr/bin/env")
+    process.arguments = command
+    process.currentDirectoryURL = folder
+    // The make that runs the tests must not hand its own options down.
+    process.environment = ProcessInfo.processInfo.environment.filter {
+      !["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "KERNELS", "MODEL"].contains($0.key)
+    }
+    let pipe = Pipe()
+    process.standardInput = FileHandle.nullDevice
+    process.standardOutput = pipe
+    process.standardError = pipe
+    try process.run()
+    let output = pipe.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    return (process.terminationStatus, String(decoding: output, as: UTF8.self))
+  }
+
+  // MARK: Links and lists
+
+  @Test func linksLeadSomewhere() throws {
+    let links = try Self.text("README.md").matches(of: /\]\(([^)]+)\)/).map { String($0.1) }
+      .filter { !$0.hasPrefix("http") }
+    #expect(links.count >= 10)
+    for link in links {
+      #expect(
+        FileManager.default.fileExists(atPath: Self.root.appending(path: link).path), "\(link)")
+    }
+  }
+
+  /// The kernel variants of the C list, the manifest and the README are the same.
+  @Test func variantsAreListedEverywhere() throws {
+    let names = KernelChoice.convolutions.map(\.name)
+    let list = names.map { "\"\($0)\"" }.joined(separator: ", ")
+    #expect(try Self.text("Package.swift").contains("let variants = [\(list)]"))
+    for name in names { #expect(try Self.text("README.md").contains("| [`\(name)`](CKernels/")) }
+  }
+
+  @Test func modelsAndCodesAreListed() throws {
+    let readme = try Self.text("README.md")
+    #expect(
+      readme.contains(
+        "| models | \(Architecture.presets.map { "`\($0.name)`" }.joined(separator: ", "));"))
+    for kind in [
+      StrideNetError.Kind.usage, .badData, .missingInput, .service, .internalError,
+    ] {
+      #expect(readme.contains("\n| \(kind.rawValue) | "))
+    }
+  }
+}
