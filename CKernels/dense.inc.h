@@ -17,13 +17,30 @@ enum {
   CK_DENSE_BLOCK = 1024
 };
 
-// Adds the lanes of a vector, in whatever order is quickest: the same one in every call.
-INLINE float CK_NAME(lanes)(vec v) {
-#pragma clang fp reassociate(on)
-  float sum = 0;
-#pragma clang loop unroll(full)
-  for (int i = 0; i < CK_LANES; i++) sum += v[i];
-  return sum;
+typedef float CK_NAME(quad) __attribute__((vector_size(16), aligned(4)));
+#define quad CK_NAME(quad)
+
+// The lanes of a vector added up to four.
+INLINE quad CK_NAME(fold)(vec v) {
+#if CK_LANES == 16
+  typedef float octet __attribute__((vector_size(32)));
+  octet half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  return __builtin_shufflevector(half, half, 0, 1, 2, 3) +
+         __builtin_shufflevector(half, half, 4, 5, 6, 7);
+#elif CK_LANES == 8
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+  return v;
+#endif
+}
+
+// The lanes of four vectors, each added up: half the work of doing so one by one.
+INLINE quad CK_NAME(lanes)(vec a, vec b, vec c, vec d) {
+  quad p = CK_NAME(fold)(a), q = CK_NAME(fold)(b), r = CK_NAME(fold)(c), s = CK_NAME(fold)(d);
+  quad pq = __builtin_shufflevector(p, q, 0, 4, 1, 5) + __builtin_shufflevector(p, q, 2, 6, 3, 7);
+  quad rs = __builtin_shufflevector(r, s, 0, 4, 1, 5) + __builtin_shufflevector(r, s, 2, 6, 3, 7);
+  return __builtin_shufflevector(pq, rs, 0, 1, 4, 5) + __builtin_shufflevector(pq, rs, 2, 3, 6, 7);
 }
 
 // sum (rows, columns) of one block of the inputs.
@@ -44,13 +61,16 @@ INLINE void CK_NAME(dense_tile)(const int rows, const int columns, ptrdiff_t k, 
     }
   }
 #pragma clang loop unroll(full)
-  for (int i = 0; i < rows; i++)
+  for (int j = 0; j < columns; j++) {
+    quad total = CK_NAME(lanes)(sum[0][j], sum[rows > 1 ? 1 : 0][j], sum[rows > 2 ? 2 : 0][j],
+                                sum[rows > 3 ? 3 : 0][j]);
 #pragma clang loop unroll(full)
-    for (int j = 0; j < columns; j++) {
-      float total = CK_NAME(lanes)(sum[i][j]);
-      for (ptrdiff_t r = p; r < k; r++) total += x[i * ldx + r] * w[j * ldw + r];
-      y[i * ldy + j] = (bias ? bias[j] : y[i * ldy + j]) + total;
+    for (int i = 0; i < rows; i++) {
+      float value = total[i];
+      for (ptrdiff_t r = p; r < k; r++) value += x[i * ldx + r] * w[j * ldw + r];
+      y[i * ldy + j] = (bias ? bias[j] : y[i * ldy + j]) + value;
     }
+  }
 }
 
 static void CK_NAME(ck_dense_forward)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x,

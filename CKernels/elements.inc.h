@@ -12,9 +12,20 @@ static void CK_NAME(ck_bias_add)(ptrdiff_t rows, ptrdiff_t f, const float *bias,
 }
 
 static void CK_NAME(ck_column_sum)(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum) {
-  for (ptrdiff_t i = 0; i < f; i++) sum[i] = 0;
-  for (ptrdiff_t r = 0; r < rows; r++, y += f)
-    for (ptrdiff_t i = 0; i < f; i++) sum[i] += y[i];
+  ptrdiff_t i = 0;
+  // Two vectors of columns at a time, whose sums stay in registers.
+  for (; i + 2 * CK_LANES <= f; i += 2 * CK_LANES) {
+    vec left = {0}, right = {0};
+    for (ptrdiff_t r = 0; r < rows; r++) {
+      left += *(const vec *)(y + r * f + i);
+      right += *(const vec *)(y + r * f + i + CK_LANES);
+    }
+    *(vec *)(sum + i) = left;
+    *(vec *)(sum + i + CK_LANES) = right;
+  }
+  for (ptrdiff_t j = i; j < f; j++) sum[j] = 0;
+  for (ptrdiff_t r = 0; r < rows; r++)
+    for (ptrdiff_t j = i; j < f; j++) sum[j] += y[r * f + j];
 }
 
 static void CK_NAME(ck_relu_forward)(ptrdiff_t n, const float *x, float *y) {

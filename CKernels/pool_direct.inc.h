@@ -17,18 +17,21 @@ typedef uint16_t CK_NAME(places) __attribute__((vector_size(2 * CK_LANES), align
                      out = ((n * (s)->oh + p) * (s)->ow) * (ptrdiff_t)(s)->c;               \
            q < (s)->ow; q++, in += (ptrdiff_t)(s)->sw * (s)->c, out += (s)->c)
 
-static void CK_NAME(ck_pool_max_forward_direct)(const ck_pool_shape *s, const float *x, float *y,
-                                                uint16_t *place) {
+// `fh` and `fw` are s->fh and s->fw, or the same as constants, for the loops to be unrolled.
+INLINE void CK_NAME(max_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const ck_pool_shape *s,
+                                 const float *x, float *y, uint16_t *place) {
   ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c, whole = c / CK_LANES * CK_LANES;
   FOR_WINDOWS(s) {
     for (ptrdiff_t k = 0; k < whole; k += CK_LANES) {
       const float *first = x + in + k;
       vec best = *(const vec *)first;
       ints where = {0};
-      for (ptrdiff_t i = 0; i < s->fh; i++)
-        for (ptrdiff_t j = 0; j < s->fw; j++) {
+#pragma clang loop unroll_count(2)
+      for (ptrdiff_t i = 0; i < fh; i++)
+#pragma clang loop unroll_count(2)
+        for (ptrdiff_t j = 0; j < fw; j++) {
           vec value = *(const vec *)(first + i * row + j * c);
-          ints better = value > best, here = (ints){0} + (int32_t)(i * s->fw + j);
+          ints better = value > best, here = (ints){0} + (int32_t)(i * fw + j);
           best = (vec)CK_NAME(choose)(better, (ints)value, (ints)best);
           where = CK_NAME(choose)(better, here, where);
         }
@@ -38,15 +41,23 @@ static void CK_NAME(ck_pool_max_forward_direct)(const ck_pool_shape *s, const fl
     for (ptrdiff_t k = whole; k < c; k++) {
       float best = x[in + k];
       uint16_t where = 0;
-      for (ptrdiff_t i = 0; i < s->fh; i++)
-        for (ptrdiff_t j = 0; j < s->fw; j++) {
+      for (ptrdiff_t i = 0; i < fh; i++)
+        for (ptrdiff_t j = 0; j < fw; j++) {
           float value = x[in + i * row + j * c + k];
-          if (value > best) best = value, where = (uint16_t)(i * s->fw + j);
+          if (value > best) best = value, where = (uint16_t)(i * fw + j);
         }
       y[out + k] = best;
       place[out + k] = where;
     }
   }
+}
+
+static void CK_NAME(ck_pool_max_forward_direct)(const ck_pool_shape *s, const float *x, float *y,
+                                                uint16_t *place) {
+  if (s->fh == 2 && s->fw == 2)
+    CK_NAME(max_forward)(2, 2, s, x, y, place);
+  else
+    CK_NAME(max_forward)(s->fh, s->fw, s, x, y, place);
 }
 
 static void CK_NAME(ck_pool_avg_forward_direct)(const ck_pool_shape *s, const float *x, float *y) {
@@ -75,31 +86,40 @@ static void CK_NAME(clear_outside)(const ck_pool_shape *s, int overlap, float *d
     }
 }
 
-static void CK_NAME(ck_pool_max_backward_direct)(const ck_pool_shape *s, const float *dy,
-                                                 const uint16_t *place, float *dx) {
+INLINE void CK_NAME(max_backward)(const ptrdiff_t fh, const ptrdiff_t fw, const int overlap,
+                                  const ck_pool_shape *s, const float *dy, const uint16_t *place,
+                                  float *dx) {
   ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c, whole = c / CK_LANES * CK_LANES;
-  int overlap = s->sh < s->fh || s->sw < s->fw;
-  CK_NAME(clear_outside)(s, overlap, dx);
   FOR_WINDOWS(s) {
     for (ptrdiff_t k = 0; k < whole; k += CK_LANES) {
       vec upstream = *(const vec *)(dy + out + k);
       ints where = __builtin_convertvector(*(const places *)(place + out + k), ints);
-      for (ptrdiff_t i = 0; i < s->fh; i++)
-        for (ptrdiff_t j = 0; j < s->fw; j++) {
+      for (ptrdiff_t i = 0; i < fh; i++)
+        for (ptrdiff_t j = 0; j < fw; j++) {
           vec *target = (vec *)(dx + in + i * row + j * c + k);
-          ints here = where == (ints){0} + (int32_t)(i * s->fw + j);
+          ints here = where == (ints){0} + (int32_t)(i * fw + j);
           vec share = (vec)(here & (ints)upstream);
           *target = overlap ? *target + share : share;
         }
     }
     for (ptrdiff_t k = whole; k < c; k++)
-      for (ptrdiff_t i = 0; i < s->fh; i++)
-        for (ptrdiff_t j = 0; j < s->fw; j++) {
+      for (ptrdiff_t i = 0; i < fh; i++)
+        for (ptrdiff_t j = 0; j < fw; j++) {
           float *target = dx + in + i * row + j * c + k;
-          float share = place[out + k] == i * s->fw + j ? dy[out + k] : 0;
+          float share = place[out + k] == i * fw + j ? dy[out + k] : 0;
           *target = overlap ? *target + share : share;
         }
   }
+}
+
+static void CK_NAME(ck_pool_max_backward_direct)(const ck_pool_shape *s, const float *dy,
+                                                 const uint16_t *place, float *dx) {
+  int overlap = s->sh < s->fh || s->sw < s->fw;
+  CK_NAME(clear_outside)(s, overlap, dx);
+  if (s->fh == 2 && s->fw == 2 && !overlap)
+    CK_NAME(max_backward)(2, 2, 0, s, dy, place, dx);
+  else
+    CK_NAME(max_backward)(s->fh, s->fw, overlap, s, dy, place, dx);
 }
 
 static void CK_NAME(ck_pool_avg_backward_direct)(const ck_pool_shape *s, const float *dy,

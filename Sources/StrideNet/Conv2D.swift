@@ -118,7 +118,7 @@ public final class Conv2D: Layer {
           runtime.scratch(worker))
       }
     }
-    addPartialSums(batch: x.batch)
+    addPartialSums(batch: x.batch, runtime)
   }
 
   // MARK: Pieces of a batch, on one thread
@@ -162,13 +162,17 @@ public final class Conv2D: Layer {
   }
 
   /// The gradient is the pieces' parts, added in the pieces' order.
-  func addPartialSums(batch: Int) {
-    let sums = partialSums.pointer
-    for piece in 1..<max(gradientPieces(batch), 1) {
-      Kernels.add(gradientCount, sums + piece * gradientCount, to: sums)
+  func addPartialSums(batch: Int, _ runtime: Runtime) {
+    runtime.parallel(over: gradientCount, by: 4096, (self, gradientPieces(batch))) {
+      context, range, _ in
+      let (layer, pieces) = context
+      let sum = layer.partialSums.pointer + range.lowerBound
+      for piece in 1..<max(pieces, 1) {
+        Kernels.add(range.count, sum + piece * layer.gradientCount, to: sum)
+      }
     }
-    weight.gradient.update(from: sums, count: weight.count)
-    bias.gradient.update(from: sums + weight.count, count: filters)
+    weight.gradient.update(from: partialSums.pointer, count: weight.count)
+    bias.gradient.update(from: partialSums.pointer + weight.count, count: filters)
   }
 
   // MARK: How a batch is cut: by shapes and the batch alone, never by the number of threads

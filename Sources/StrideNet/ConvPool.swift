@@ -67,6 +67,6 @@ final class ConvPool: Layer {
         if let dx { convolution.inputGradient(dx.examples(part), dz, runtime, scratch) }
       }
     }
-    convolution.addPartialSums(batch: x.batch)
+    convolution.addPartialSums(batch: x.batch, pass.runtime)
   }
 }

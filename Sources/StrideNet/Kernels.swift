@@ -10,7 +10,7 @@ enum Kernels {
   static var gemmWorkspace: Int { Int(ck_gemm_workspace()) }
 
   /// Columns and rows of C that one piece of work computes. The result doesn't depend on them.
-  private static let tile = (rows: 64, columns: 512)
+  private static let tile = (rows: 128, columns: 256)
 
   /// C (m,n) = A (m,k) · B (k,n), or its transposed forms; the pieces of C are shared out.
   static func gemm(

@@ -210,12 +210,16 @@ public final class Trainer {
     TensorView, UnsafePointer<Int32>
   ) {
     for (slot, index) in indices.enumerated() { labels[slot] = Int32(set.labels[index]) }
-    let size = set.imageSize
     let x = images.withMutableView { $0.prefix(indices.count) }
     set.pixels.withUnsafeBufferPointer { pixels in
-      for (slot, index) in indices.enumerated() {
-        Kernels.scaleBytes(
-          size, pixels.baseAddress! + index * size, scale: 1 / 255, x.pointer + slot * size)
+      network.runtime.parallel(
+        over: indices.count, by: 16, (x, indices, pixels.baseAddress!, set.imageSize)
+      ) { context, range, _ in
+        let (x, indices, pixels, size) = context
+        for slot in range {
+          let index = indices[indices.startIndex + slot]
+          Kernels.scaleBytes(size, pixels + index * size, scale: 1 / 255, x.example(slot))
+        }
       }
     }
     return (x, labels.withUnsafeBufferPointer { $0.baseAddress! })
