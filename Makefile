@@ -17,7 +17,7 @@ BINARY := .build/release/stridenet
 TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench profile format lint sanitize isa dependant clean
+.PHONY: help setup build run test bench bench-peers profile format lint sanitize isa dependant clean
 
 ## help: this list
 help:
@@ -41,9 +41,14 @@ test: setup
 	$(TEST)
 	$(TEST) -c release
 
-## bench: time every kernel variant, as shares of this machine's measured peak
+## bench: time all kernels, networks and sizes against this machine's measured peak
 bench: build
-	$(BINARY) bench
+	$(BINARY) bench all --svg .build/bench.svg
+
+## bench-peers: alternate with PyTorch and NumPy (PYTHON=, which has torch; IMAGES=, ROUNDS=, DATA=)
+bench-peers: build
+	python3 Benchmarks/bench_peers.py --program $(BINARY) $(if $(PYTHON),--python $(PYTHON)) \
+	  $(if $(IMAGES),--images $(IMAGES)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data $(DATA))
 
 ## profile: where the time goes: perf record of a training run (MODEL=cnn), kernels by name
 profile: build

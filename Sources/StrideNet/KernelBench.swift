@@ -1,10 +1,100 @@
 import CKernels
 import Foundation
 
+/// What this processor and its memory can do at best, measured: the roofs of a roofline plot
+/// (Williams et al. 2009, doi:10.1145/1498765.1498785).
+public struct MachinePeak: Sendable {
+  /// The best of a few rounds, since what disturbs a measurement only ever lowers it.
+  public struct Roof: Sendable {
+    public let threads: Int
+    /// Independent fused multiply-adds in registers.
+    public let gigaflopsPerSecond: Double
+    /// GB/s out of memory: all of 256 MB read and summed.
+    public let memoryRead: Double
+    /// GB/s in memory: 128 MB copied by memcpy, counted once as read and once as written.
+    public let memoryCopy: Double
+    /// GB/s of memcpy within 512 KB a thread, which a second-level cache holds, counted likewise.
+    /// The kernels' data on the benchmarked shapes are about that large.
+    public let cacheCopy: Double
+
+    /// The higher of the two, the roof that counts.
+    public var memory: Double { max(memoryRead, memoryCopy) }
+  }
+
+  public let oneThread: Roof
+  /// The same work on all threads at once.
+  public let allThreads: Roof
+
+  public init(threads: Int? = nil) {
+    let all = Runtime(threads: threads)
+    // Larger than any last-level cache; written once here, so that the pages exist.
+    let memory = FloatStorage(count: 64 << 20)
+    oneThread = Roof(Runtime(threads: 1), memory)
+    allThreads = all.threads == 1 ? oneThread : Roof(all, memory)
+  }
+}
+
+extension MachinePeak.Roof {
+  init(_ runtime: Runtime, _ memory: FloatStorage, rounds: Int = 7) {
+    threads = runtime.threads
+    let operations = Kernels.fmaPeak(steps: 1)
+    let steps = 2_000_000
+    gigaflopsPerSecond =
+      Self.best(rounds, operations * Double(steps * threads)) {
+        runtime.parallel(over: runtime.threads, steps) { steps, _, _ in
+          _ = Kernels.fmaPeak(steps: steps)
+        }
+      }
+    let (half, piece) = (memory.count / 2, 1 << 20)
+    let pointer = memory.pointer
+    memoryRead = Self.best(rounds, Double(memory.count * 4)) {
+      runtime.parallel(over: memory.count, by: piece, pointer) { pointer, range, _ in
+        // Stored where it was read, so that it has to be computed.
+        pointer[range.lowerBound] = Self.sum(pointer + range.lowerBound, range.count)
+      }
+    }
+    memoryCopy = Self.best(rounds, Double(memory.count * 4)) {
+      runtime.parallel(over: half, by: piece, (pointer, half)) { context, range, _ in
+        let (pointer, half) = context
+        memcpy(pointer + half + range.lowerBound, pointer + range.lowerBound, range.count * 4)
+      }
+    }
+    let (block, repeats) = (64 << 10, 500)
+    cacheCopy = Self.best(rounds, Double(threads * repeats * 2 * block * 4)) {
+      runtime.parallel(over: runtime.threads, (pointer, block, repeats)) { context, range, _ in
+        let (pointer, block, repeats) = context
+        let mine = pointer + range.lowerBound * 4 * block
+        for _ in 0..<repeats { memcpy(mine + block, mine, block * 4) }
+      }
+    }
+  }
+
+  /// `amount` / seconds of the fastest round, in billions.
+  private static func best(_ rounds: Int, _ amount: Double, _ body: () -> Void) -> Double {
+    let clock = ContinuousClock()
+    body()  // wakes the threads
+    return (0..<rounds).map { _ in amount / clock.measure(body).inSeconds / 1e9 }.max()!
+  }
+
+  /// Several sums side by side, so that none waits for the one before.
+  @inline(never) private static func sum(_ x: UnsafePointer<Float>, _ count: Int) -> Float {
+    x.withMemoryRebound(to: SIMD16<Float>.self, capacity: count / 16) { x in
+      var (a, b) = (SIMD16<Float>.zero, SIMD16<Float>.zero)
+      for i in stride(from: 0, to: count / 16, by: 2) {
+        a += x[i]
+        b += x[i + 1]
+      }
+      return (a + b).sum()
+    }
+  }
+}
+
 /// One timing of one kernel.
 public struct KernelTiming: Sendable, Codable {
   /// The C symbol without its prefix, as in tests and in `perf report`: "conv_forward_im2col".
   public let kernel: String
+  /// What it computes, without the variant: "conv_forward".
+  public let operation: String
   /// The sizes: "8×28×28×1, 32 of 3×3".
   public let shape: String
   public let variant: String
@@ -14,8 +104,14 @@ public struct KernelTiming: Sendable, Codable {
   public let gigaflopsPerSecond: Double
   /// Share of the FMA peak measured in the same run.
   public let shareOfPeak: Double
-  /// How many times faster than the definition on the same shape.
+  /// Floating-point operations a byte, were every input and output moved once.
+  public let intensity: Double
+  /// How many times faster than the definition on the same shape; nil where that wasn't timed.
   public let ratioToNaive: Double?
+  /// Its time as a multiple of the fastest variant's on the same shape.
+  public let ratioToFastest: Double
+  /// Whether it is what automatic choice takes for this shape.
+  public let isAutomatic: Bool
 }
 
 /// Times every kernel variant on the shapes of real networks. The same cases are compared with the
@@ -23,15 +119,21 @@ public struct KernelTiming: Sendable, Codable {
 public struct KernelBench {
   /// This processor's fused multiply-add peak, one thread, in GFLOP/s.
   public let peak: Double
+  private let isTimed: (_ variant: String, _ isAutomatic: Bool) -> Bool
 
-  public init() {
-    let clock = ContinuousClock()
-    peak =
-      (0..<5).map { _ in
-        let start = clock.now
-        let operations = Kernels.fmaPeak(steps: 2_000_000)
-        return operations / (clock.now - start).inSeconds / 1e9
-      }.sorted()[2]
+  /// Products come in one kind each, which the kernels' names leave out.
+  private static let single = ["packed", "unpacked"]
+
+  /// - Parameters:
+  ///   - peak: of one thread
+  ///   - kernels: time these alone ("auto": what automatic choice takes); nil times all
+  public init(peak: Double, kernels: KernelChoice? = nil) {
+    self.peak = peak
+    let only = kernels?.name
+    isTimed = { variant, isAutomatic in
+      only == nil || variant == only || Self.single.contains(variant)
+        || (only == "auto" && isAutomatic)
+    }
   }
 
   struct ConvCase {
@@ -52,6 +154,7 @@ public struct KernelBench {
 
   static let convolutions: [ConvCase] = [
     ConvCase(name: "cnn", shape: .init(8, 28, 28, 1, 3, 3, 32)),
+    ConvCase(name: "8 filters", shape: .init(8, 28, 28, 1, 3, 3, 8)),
     ConvCase(name: "lenet 2", shape: .init(8, 13, 13, 32, 3, 3, 64)),
     ConvCase(name: "vgg 2", shape: .init(8, 28, 28, 32, 3, 3, 32, padding: 1)),
     ConvCase(name: "vgg 3", shape: .init(8, 14, 14, 32, 3, 3, 64, padding: 1)),
@@ -81,6 +184,7 @@ public struct KernelBench {
     for c in Self.products {
       try report(time(product: c, rounds: rounds))
     }
+    try report(timeDense(rounds: rounds))
     for c in Self.convolutions {
       for pass in ConvVariant.passes { try report(time(c, pass, rounds: rounds)) }
     }
@@ -96,11 +200,36 @@ public struct KernelBench {
     )
     let single = Kernels.product(c.transposeA, c.transposeB)
     return timings(
-      shape: "\(c.name): \(c.m)×\(c.n)×\(c.k)", operations: 2 * Double(c.m * c.n * c.k), rounds,
+      shape: "\(c.name): \(c.m)×\(c.n)×\(c.k)", operation: "gemm",
+      operations: 2 * Double(c.m * c.n * c.k), floats: c.m * c.k + c.k * c.n + c.m * c.n, rounds,
+      automatic: "packed",
       [
         (
-          "gemm", "packed",
+          "packed",
           { single(c.m, c.n, c.k, a.pointer, b.pointer, out.pointer, scratch.pointer) }
+        )
+      ])
+  }
+
+  /// The dense layer's forward pass: the product "dense" with bias and ReLU, by its own kernel.
+  private func timeDense(rounds: Int) -> [KernelTiming] {
+    let (m, n, k) = (128, 100, 5408)
+    let (x, w, bias, y) = (
+      filled(m * k, 1), filled(n * k, 2), filled(n, 3), filled(m * n, 4)
+    )
+    let runtime = Runtime(threads: 1)
+    return timings(
+      shape: "dense: \(m)×\(n)×\(k)", operation: "dense_forward",
+      operations: 2 * Double(m * n * k), floats: m * k + k * n + m * n, rounds,
+      automatic: "unpacked",
+      [
+        (
+          "unpacked",
+          {
+            Kernels.denseForward(
+              runtime, TensorView(x.pointer, batch: m, shape: Shape(k)), w.pointer, bias.pointer,
+              relu: true, TensorView(y.pointer, batch: m, shape: Shape(n)))
+          }
         )
       ])
   }
@@ -110,11 +239,13 @@ public struct KernelBench {
     let (x, w, y) = (filled(s.inputs, 1), filled(s.weights, 2), filled(s.outputs, 3))
     let target = FloatStorage(count: max(s.inputs, s.weights, s.outputs))
     return timings(
-      shape: "\(c.name): \(s.text)", operations: s.operations, rounds,
+      shape: "\(c.name): \(s.text)", operation: "conv_\(pass.name)", operations: s.operations,
+      floats: s.inputs + s.weights + s.outputs, rounds,
+      automatic: ConvVariant.pick(s, pass).variant.name,
       ConvVariant.all.map { variant in
         let scratch = FloatStorage(count: variant.workspace(s, pass))
         return (
-          "conv_\(pass.name)", variant.variant.name,
+          variant.variant.name,
           {
             variant.run(
               pass, s, x: x.pointer, w: w.pointer, y: y.pointer, into: target.pointer,
@@ -134,19 +265,22 @@ public struct KernelBench {
     defer { places.deallocate() }
     places.initialize(repeating: 0, count: s.outputs)
     return timings(
-      shape: "\(c.name): \(s.text)", operations: 0, rounds,
+      shape: "\(c.name): \(s.text)", operation: "pool_\(operation)", operations: 0,
+      floats: s.inputs + s.outputs, rounds, automatic: KernelChoice.auto.pool.variant.name,
       PoolVariant.all.map { variant in
         (
-          "pool_\(operation)", variant.variant.name,
+          variant.variant.name,
           { variant.run(operation, s, x.pointer, y.pointer, into: target.pointer, places) }
         )
       })
   }
 
   private func timings(
-    shape: String, operations: Double, _ rounds: Int,
-    _ work: [(kernel: String, variant: String, run: () -> Void)]
+    shape: String, operation: String, operations: Double, floats: Int, _ rounds: Int,
+    automatic: String, _ all: [(variant: String, run: () -> Void)]
   ) -> [KernelTiming] {
+    let work = all.filter { isTimed($0.variant, $0.variant == automatic) }
+    guard !work.isEmpty else { return [] }
     let clock = ContinuousClock()
     func seconds(_ repeats: Int, _ run: () -> Void) -> Double {
       let start = clock.now
@@ -165,9 +299,11 @@ public struct KernelBench {
     return zip(work, medians).map { entry, median in
       let rate = operations / median / 1e9
       return KernelTiming(
-        kernel: entry.variant == "packed" ? entry.kernel : "\(entry.kernel)_\(entry.variant)",
-        shape: shape, variant: entry.variant, milliseconds: median * 1e3,
-        gigaflopsPerSecond: rate, shareOfPeak: rate / peak, ratioToNaive: naive.map { $0 / median })
+        kernel: Self.single.contains(entry.variant) ? operation : "\(operation)_\(entry.variant)",
+        operation: operation, shape: shape, variant: entry.variant, milliseconds: median * 1e3,
+        gigaflopsPerSecond: rate, shareOfPeak: rate / peak,
+        intensity: operations / Double(floats * 4), ratioToNaive: naive.map { $0 / median },
+        ratioToFastest: median / medians.min()!, isAutomatic: entry.variant == automatic)
     }
   }
 

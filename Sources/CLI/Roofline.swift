@@ -1,0 +1,405 @@
+import Foundation
+import StrideNet
+
+/// A plot with two axes, written as SVG.
+struct Plot {
+  struct Axis {
+    let title: String
+    let low, high: Double
+    let isLogarithmic: Bool
+    let ticks: [(value: Double, label: String)]
+
+    /// From a power of ten to another one, ticked 1, 2, 5.
+    static func logarithmic(_ title: String, _ values: [Double]) -> Axis {
+      let low = values.min()! / 1.3, high = values.max()! * 1.3
+      let first = Int(log10(low).rounded(.down)), last = Int(log10(high).rounded(.up))
+      let steps: [Double] = high / low < 1000 ? [1, 2, 5] : [1]
+      let ticks = (first...last).flatMap { power in steps.map { $0 * pow(10, Double(power)) } }
+        .filter { $0 >= low && $0 <= high }
+      return Axis(
+        title: title, low: low, high: high, isLogarithmic: true,
+        ticks: ticks.map { ($0, number($0)) })
+    }
+
+    /// Ticks where the values are.
+    static func logarithmic(_ title: String, at values: [(value: Double, label: String)]) -> Axis {
+      Axis(
+        title: title, low: values.first!.value / 1.25, high: values.last!.value * 1.25,
+        isLogarithmic: true, ticks: values)
+    }
+
+    /// From 0.
+    static func linear(_ title: String, _ values: [Double]) -> Axis {
+      let high = values.max()! * 1.15
+      let power = pow(10, log10(high / 4).rounded(.down))
+      let step = [1, 2, 5, 10].map { $0 * power }.first { high / $0 <= 6 }!
+      let ticks = stride(from: 0, through: high, by: step)
+      return Axis(
+        title: title, low: 0, high: high, isLogarithmic: false,
+        ticks: ticks.map { ($0, number($0)) })
+    }
+
+    /// 0…1 along the axis.
+    func place(_ value: Double) -> Double {
+      isLogarithmic ? log(value / low) / log(high / low) : (value - low) / (high - low)
+    }
+
+    private static func number(_ value: Double) -> String {
+      String(format: "%.4g", value)
+    }
+  }
+
+  struct Line {
+    let points: [(x: Double, y: Double)]
+    let colour: String
+    var dashes = ""
+    /// Along the line, from its first point.
+    var label = ""
+    var isLabelBelow = false
+    var hasDots = false
+  }
+
+  enum Marker: String, CaseIterable { case circle, square, triangle, diamond }
+
+  struct Dot {
+    let x, y: Double
+    let colour: String
+    let marker: Marker
+    /// What the pointer over it shows.
+    let title: String
+  }
+
+  /// A word at the foot of the plot, with a line up to where it belongs.
+  struct Foot {
+    let x, lowestY: Double
+    let text: String
+  }
+
+  struct Key {
+    let text, colour: String
+    let marker: Marker?
+    var dashes = ""
+  }
+
+  let title, subtitle: String
+  let x, y: Axis
+  var lines: [Line] = []
+  var dots: [Dot] = []
+  var feet: [Foot] = []
+  var keys: [Key] = []
+  var isWide = false
+
+  // Distinct for colour-blind eyes too (Okabe & Ito 2008).
+  static let palette = [
+    "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#666666",
+  ]
+  private static let (ink, faint) = ("#222222", "#dddddd")
+
+  // MARK: Layout
+
+  private static let (wide, narrow, height) = (1000.0, 500.0, (wide: 760.0, narrow: 340.0))
+
+  /// The plots in reading order; a narrow one is half as wide as the sheet.
+  static func svg(_ plots: [Plot]) -> String {
+    var body = ""
+    var (left, top) = (0.0, 0.0)
+    for plot in plots {
+      let isSecond = left > 0
+      if plot.isWide && isSecond { (left, top) = (0, top + height.narrow) }
+      body += plot.draw(left, top)
+      if plot.isWide {
+        top += height.wide
+      } else if isSecond {
+        (left, top) = (0, top + height.narrow)
+      } else {
+        left = narrow
+      }
+    }
+    let bottom = top + (left > 0 ? height.narrow : 0)
+    let width = plots.count == 1 && !plots[0].isWide ? narrow : wide
+    return """
+      <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Int(width)) \(Int(bottom))" \
+      width="\(Int(width))" height="\(Int(bottom))" \
+      font-family="DejaVu Sans, Verdana, sans-serif" font-size="12" fill="\(ink)">
+      <rect width="100%" height="100%" fill="#ffffff"/>
+      \(body)</svg>
+
+      """
+  }
+
+  private func draw(_ left: Double, _ top: Double) -> String {
+    let size = (
+      width: isWide ? Self.wide : Self.narrow,
+      height: isWide ? Self.height.wide : Self.height.narrow
+    )
+    let frame = (
+      left: left + 70, right: left + size.width - (isWide ? 190 : 20), top: top + 58,
+      bottom: top + size.height - 52
+    )
+    func px(_ value: Double) -> Double {
+      frame.left + x.place(value) * (frame.right - frame.left)
+    }
+    func py(_ value: Double) -> Double {
+      frame.bottom - y.place(value) * (frame.bottom - frame.top)
+    }
+    var out = Self.text(frame.left, top + 24, title, size: 16, weight: "bold")
+    out += Self.text(frame.left, top + 43, subtitle, colour: "#555555")
+    for tick in x.ticks {
+      out += Self.line([(px(tick.value), frame.top), (px(tick.value), frame.bottom)], Self.faint)
+      out += Self.text(px(tick.value), frame.bottom + 17, tick.label, anchor: "middle")
+    }
+    for tick in y.ticks {
+      out += Self.line([(frame.left, py(tick.value)), (frame.right, py(tick.value))], Self.faint)
+      out += Self.text(frame.left - 7, py(tick.value) + 4, tick.label, anchor: "end")
+    }
+    out += Self.line([(frame.left, frame.top), (frame.left, frame.bottom)], Self.ink)
+    out += Self.line([(frame.left, frame.bottom), (frame.right, frame.bottom)], Self.ink)
+    let middle = (x: (frame.left + frame.right) / 2, y: (frame.top + frame.bottom) / 2)
+    out += Self.text(middle.x, frame.bottom + 38, x.title, anchor: "middle")
+    out += Self.text(left + 20, middle.y, y.title, anchor: "middle", turned: -90)
+    out += draw(feet.map { (px($0.x), py($0.lowestY), $0.text) }, frame.left, frame.bottom)
+    for line in lines {
+      let points = line.points.map { (px($0.x), py($0.y)) }
+      out += Self.line(points, line.colour, width: 2, dashes: line.dashes)
+      if line.hasDots {
+        for (x, y) in points { out += Self.shape(.circle, x, y, line.colour) }
+      }
+      if !line.label.isEmpty, let (a, b) = points.first.map({ ($0, points[1]) }) {
+        // Beside the line, turned as it is.
+        let angle = atan2(b.1 - a.1, b.0 - a.0)
+        let (along, aside) = (angle == 0 ? 16.0 : 10.0, line.isLabelBelow ? -16.0 : 6.0)
+        out += Self.text(
+          a.0 + along * cos(angle) + aside * sin(angle),
+          a.1 + along * sin(angle) - aside * cos(angle),
+          line.label, size: 11, colour: line.colour, turned: angle * 180 / .pi)
+      }
+    }
+    for dot in dots {
+      out += Self.shape(dot.marker, px(dot.x), py(dot.y), dot.colour, title: dot.title)
+    }
+    for (index, key) in keys.enumerated() {
+      let (x, y) = (frame.right + 24, frame.top + 8 + 22 * Double(index))
+      if let marker = key.marker {
+        out += Self.shape(marker, x + 8, y, key.colour)
+      } else if !key.colour.isEmpty {
+        out += Self.line([(x - 4, y), (x + 20, y)], key.colour, width: 2, dashes: key.dashes)
+      }
+      out += Self.text(key.colour.isEmpty ? x - 4 : x + 28, y + 4, key.text)
+    }
+    return out
+  }
+
+  /// Words upright at the foot, pushed apart where they would touch.
+  private func draw(_ feet: [(x: Double, y: Double, text: String)], _ left: Double, _ foot: Double)
+    -> String
+  {
+    let feet = feet.sorted { $0.x < $1.x }
+    var places = feet.map(\.x)
+    let gap = 14.0
+    // Neighbours that touch share the middle of where they want to be.
+    for _ in 0..<200 {
+      for i in places.indices.dropFirst() where places[i] - places[i - 1] < gap {
+        let push = (gap - (places[i] - places[i - 1])) / 2
+        places[i] += push
+        places[i - 1] -= push
+      }
+    }
+    return zip(feet, places).map { foot_, place in
+      let end = foot - 84
+      return Self.line(
+        [(foot_.x, foot_.y + 6), (foot_.x, end - 14), (place, end)], "#bbbbbb", dashes: "2 2")
+        + Self.text(place + 4, foot - 6, foot_.text, size: 11, colour: "#555555", turned: -90)
+    }.joined()
+  }
+
+  // MARK: Elements
+
+  private static func f(_ value: Double) -> String { value.fixed(1) }
+
+  private static func text(
+    _ x: Double, _ y: Double, _ text: String, size: Int = 12, weight: String = "",
+    colour: String = ink, anchor: String = "start", turned: Double = 0
+  ) -> String {
+    let safe = text.replacingOccurrences(of: "&", with: "&amp;")
+      .replacingOccurrences(of: "<", with: "&lt;")
+    return "<text x=\"\(f(x))\" y=\"\(f(y))\" font-size=\"\(size)\" fill=\"\(colour)\""
+      + " text-anchor=\"\(anchor)\"" + (weight.isEmpty ? "" : " font-weight=\"\(weight)\"")
+      + (turned == 0 ? "" : " transform=\"rotate(\(f(turned)) \(f(x)) \(f(y)))\"")
+      + ">\(safe)</text>\n"
+  }
+
+  private static func line(
+    _ points: [(Double, Double)], _ colour: String, width: Double = 1, dashes: String = ""
+  ) -> String {
+    "<polyline points=\"\(points.map { "\(f($0.0)),\(f($0.1))" }.joined(separator: " "))\""
+      + " fill=\"none\" stroke=\"\(colour)\" stroke-width=\"\(width)\""
+      + (dashes.isEmpty ? "" : " stroke-dasharray=\"\(dashes)\"") + "/>\n"
+  }
+
+  private static func shape(
+    _ marker: Marker, _ x: Double, _ y: Double, _ colour: String, title: String = ""
+  ) -> String {
+    let style = "fill=\"\(colour)\" fill-opacity=\"0.8\" stroke=\"#ffffff\" stroke-width=\"0.7\""
+    let corners: [(Double, Double)]
+    switch marker {
+    case .circle:
+      return
+        "<circle cx=\"\(f(x))\" cy=\"\(f(y))\" r=\"4.5\" \(style)><title>\(title)</title></circle>\n"
+    case .square: corners = [(-4, -4), (4, -4), (4, 4), (-4, 4)]
+    case .triangle: corners = [(0, -5.5), (5, 4), (-5, 4)]
+    case .diamond: corners = [(0, -6), (6, 0), (0, 6), (-6, 0)]
+    }
+    let points = corners.map { "\(f(x + $0.0)),\(f(y + $0.1))" }.joined(separator: " ")
+    return "<polygon points=\"\(points)\" \(style)><title>\(title)</title></polygon>\n"
+  }
+}
+
+extension Plot {
+  // MARK: The plots of `stridenet bench`
+
+  /// Kernels under the roofs that the processor and its memory make (Williams et al. 2009).
+  static func roofline(_ peak: MachinePeak, _ timings: [KernelTiming]) -> Plot {
+    let timings = timings.filter { $0.gigaflopsPerSecond > 0 }
+    let variants = timings.reduce(into: [String]()) { list, timing in
+      if !list.contains(timing.variant) { list.append(timing.variant) }
+    }
+    let order = KernelChoice.convolutions.map(\.name) + ["packed", "unpacked"]
+    func colour(_ variant: String) -> String {
+      palette[(order.firstIndex(of: variant) ?? order.count) % palette.count]
+    }
+    let operations = ["conv_forward", "conv_input_gradient", "conv_weight_gradient", "gemm"]
+    // What isn't in the list is a product too: dense_forward.
+    func marker(_ operation: String) -> Marker {
+      Marker.allCases[operations.firstIndex(of: operation) ?? 3]
+    }
+    let (one, all) = (peak.oneThread, peak.allThreads)
+    let rates = timings.map(\.gigaflopsPerSecond)
+    let x = Axis.logarithmic(
+      "arithmetic intensity: FLOP a byte, were inputs and outputs moved once",
+      [1] + timings.map(\.intensity))
+    // Room below for the shapes' names.
+    let lowest = (rates.min() ?? 1) / 6
+    let y = Axis.logarithmic("GFLOP/s", [lowest, all.gigaflopsPerSecond * 1.2])
+
+    var plot = Plot(
+      title: "Roofline: kernels on one thread, \(KernelChoice.instructionSet)",
+      subtitle: "roofs as measured in the same run; each dot a kernel on the shape named below it",
+      x: x, y: y, isWide: true)
+    func label(_ roof: MachinePeak.Roof, _ what: String, _ value: Double, _ unit: String) -> String
+    {
+      "\(what), \(roof.threads) thread\(roof.threads == 1 ? "" : "s"): \(value.fixed(0)) \(unit)"
+    }
+    for roof in all.threads == 1 ? [one] : [one, all] {
+      let isOne = roof.threads == 1
+      let (colour, dashes) = isOne ? ("#222222", "") : ("#999999", "7 4")
+      let rate = roof.gigaflopsPerSecond
+      let start = max(x.low, y.low / roof.memory)
+      plot.lines += [
+        Line(
+          points: [(start, start * roof.memory), (rate / roof.memory, rate)], colour: colour,
+          dashes: dashes, label: label(roof, "memory", roof.memory, "GB/s"), isLabelBelow: isOne),
+        Line(
+          points: [(rate / roof.memory, rate), (x.high, rate)], colour: colour, dashes: dashes,
+          label: label(roof, "multiply-adds", rate, "GFLOP/s")),
+      ]
+    }
+    // Data that a cache holds may go higher than memory, up to here.
+    let ridge = one.gigaflopsPerSecond / one.cacheCopy
+    if ridge > x.low {
+      plot.lines.append(
+        Line(
+          points: [
+            (x.low, x.low * one.cacheCopy), (ridge, one.gigaflopsPerSecond),
+            (one.gigaflopsPerSecond / one.memory, one.gigaflopsPerSecond),
+          ], colour: "#777777", dashes: "2 3",
+          label: label(one, "cache", one.cacheCopy, "GB/s")))
+    }
+    // Fast ones last, on top.
+    for t in timings.sorted(by: { $0.shareOfPeak < $1.shareOfPeak }) {
+      plot.dots.append(
+        Dot(
+          x: t.intensity, y: t.gigaflopsPerSecond, colour: colour(t.variant),
+          marker: marker(t.operation),
+          title: "\(t.kernel), \(t.shape): \(t.gigaflopsPerSecond.fixed(1)) GFLOP/s"))
+    }
+    var seen: Set<String> = []
+    for t in timings where seen.insert(t.shape).inserted {
+      let name = String(t.shape.prefix { $0 != ":" })
+      let bottom = timings.filter { $0.shape == t.shape }.map(\.gigaflopsPerSecond).min()!
+      plot.feet.append(Foot(x: t.intensity, lowestY: bottom, text: name))
+    }
+    plot.keys = variants.filter { !$0.hasSuffix("packed") }.map {
+      Key(text: $0, colour: colour($0), marker: .circle)
+    }
+    plot.keys.append(Key(text: "", colour: "", marker: nil))
+    for (operation, text) in zip(operations, ["forward", "input gradient", "weight gradient"]) {
+      plot.keys.append(Key(text: text, colour: "#666666", marker: marker(operation)))
+    }
+    for (variant, text) in [("packed", "matrix product"), ("unpacked", "dense forward")] {
+      plot.keys.append(Key(text: text, colour: colour(variant), marker: marker("gemm")))
+    }
+    return plot
+  }
+
+  /// Time an image over a size; for the mini-batch also memory.
+  static func scaling(_ series: ScalingBench, _ timings: [ScalingBench.Timing]) -> [Plot] {
+    let x = Axis.logarithmic(
+      series.heading, at: timings.map { (Double($0.value), series.label($0.value)) })
+    let times = timings.map { (x: Double($0.value), y: $0.microsecondsPerImage) }
+    let title = "Training: time an image over \(series.title)"
+    if series.over != .batch {
+      // What would be proportional to the largest.
+      let last = times.last!
+      let straight = times.map { (x: $0.x, y: last.y * $0.x / last.x) }
+      return [
+        Plot(
+          title: title, subtitle: "dashed: in proportion", x: x,
+          y: .logarithmic("µs an image", (times + straight).map(\.y)),
+          lines: [
+            Line(points: straight, colour: "#999999", dashes: "6 4"),
+            Line(points: times, colour: palette[2], hasDots: true),
+          ])
+      ]
+    }
+    let memory = timings.compactMap { t in
+      t.memory.map { (x: Double(t.value), y: Double($0) / 1e6) }
+    }
+    let time = Plot(
+      title: title, subtitle: "CNN", x: x, y: .linear("µs an image", times.map(\.y)),
+      lines: [Line(points: times, colour: palette[2], hasDots: true)])
+    guard memory.count > 1 else { return [time] }
+    return [
+      time,
+      Plot(
+        title: "Training: memory over \(series.title)",
+        subtitle: "CNN: weights, activations, gradients and the mini-batch", x: x,
+        y: .logarithmic("MB", memory.map(\.y)),
+        lines: [Line(points: memory, colour: palette[3], hasDots: true)]),
+    ]
+  }
+}
+
+extension ScalingBench {
+  var title: String {
+    switch over {
+    case .batch: "mini-batch"
+    case .filters: "filters"
+    case .pixels: "image size"
+    }
+  }
+
+  var heading: String {
+    switch over {
+    case .batch: "images a step"
+    case .filters: "filters"
+    case .pixels: "pixels"
+    }
+  }
+
+  /// An image by its sides.
+  func label(_ value: Int) -> String {
+    guard over == .pixels else { return "\(value)" }
+    let side = Int(Double(value).squareRoot())
+    return "\(side)×\(side)"
+  }
+}
