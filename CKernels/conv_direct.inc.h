@@ -113,34 +113,49 @@ static void CK_NAME(pack_panels)(ptrdiff_t k, ptrdiff_t f, const float *w, float
     CK_NAME(pack)(CK_NR, f - j < CK_NR ? f - j : CK_NR, k, w + j, 1, f, out);
 }
 
-// Image (h, w, c) in the middle of zeros (height, width, c), its first pixel at (top, left).
-static void CK_NAME(surround)(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, const float *x, ptrdiff_t top,
-                              ptrdiff_t left, ptrdiff_t height, ptrdiff_t width, float *out) {
-  ptrdiff_t rows = h < height - top ? h : height - top;
-  ptrdiff_t columns = w < width - left ? w : width - left;
+// rows × columns pixels of an image, x_row floats from line to line, in the middle of zeros
+// (height, width, c), the first at (top, left). What doesn't fit is left out.
+static void CK_NAME(surround)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t c, const float *x,
+                              ptrdiff_t x_row, ptrdiff_t top, ptrdiff_t left, ptrdiff_t height,
+                              ptrdiff_t width, float *out) {
+  if (rows > height - top) rows = height - top;
+  if (columns > width - left) columns = width - left;
+  if (rows <= 0 || columns <= 0) rows = columns = 0;
   memset(out, 0, sizeof(float) * top * width * c);
   for (ptrdiff_t i = 0; i < rows; i++) {
     float *row = out + (top + i) * width * c;
     memset(row, 0, sizeof(float) * left * c);
-    memcpy(row + left * c, x + i * w * c, sizeof(float) * columns * c);
+    memcpy(row + left * c, x + i * x_row, sizeof(float) * columns * c);
     memset(row + (left + columns) * c, 0, sizeof(float) * (width - left - columns) * c);
   }
   memset(out + (top + rows) * width * c, 0, sizeof(float) * (height - top - rows) * width * c);
 }
 
-// What the windows of a layer reach, padding included.
+// What the windows of a layer reach on an axis, padding included.
 INLINE ptrdiff_t CK_NAME(reach)(ptrdiff_t outputs, ptrdiff_t stride, ptrdiff_t filter) {
   return (outputs - 1) * stride + filter;
 }
 
-INLINE int CK_NAME(needs_zeros)(const ck_conv_shape *s) {
-  return s->ph || s->pw || CK_NAME(reach)(s->oh, s->sh, s->fh) > s->h ||
-         CK_NAME(reach)(s->ow, s->sw, s->fw) > s->w;
+// The image as the windows walk over it: as it is, or with the zeros that they reach.
+typedef struct CK_NAME(frame) {
+  int zeros;
+  ptrdiff_t height, width;
+} CK_NAME(frame);
+
+INLINE CK_NAME(frame) CK_NAME(frame_of)(const ck_conv_shape *s) {
+  ptrdiff_t height = CK_NAME(reach)(s->oh, s->sh, s->fh);
+  ptrdiff_t width = CK_NAME(reach)(s->ow, s->sw, s->fw);
+  if (s->ph || s->pw || height > s->h || width > s->w) return (CK_NAME(frame)){1, height, width};
+  return (CK_NAME(frame)){0, s->h, s->w};
 }
 
-// Floats of an image with the zeros that its windows reach.
-INLINE ptrdiff_t CK_NAME(surrounded)(const ck_conv_shape *s) {
-  return CK_NAME(reach)(s->oh, s->sh, s->fh) * CK_NAME(reach)(s->ow, s->sw, s->fw) * s->c;
+// Image x itself, or its copy in `zeros`.
+INLINE const float *CK_NAME(framed)(const ck_conv_shape *s, CK_NAME(frame) f, const float *x,
+                                    float *zeros) {
+  if (!f.zeros) return x;
+  CK_NAME(surround)
+  (s->h, s->w, s->c, x, (ptrdiff_t)s->w * s->c, s->ph, s->pw, f.height, f.width, zeros);
+  return zeros;
 }
 
 // Weights of the largest phase of the input gradient along an axis, and the zeros before dy.
@@ -149,7 +164,9 @@ INLINE ptrdiff_t CK_NAME(phase_size)(ptrdiff_t filter, ptrdiff_t stride) {
 }
 
 static size_t CK_NAME(ck_conv_workspace_direct)(const ck_conv_shape *s, ck_pass pass) {
-  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c, zeros = CK_NAME(surrounded)(s);
+  CK_NAME(frame) frame = CK_NAME(frame_of)(s);
+  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c;
+  ptrdiff_t zeros = frame.zeros ? frame.height * frame.width * s->c : 0;
   if (pass == CK_FORWARD) return CK_NAME(padded)(s->f) * (window + 1) + zeros;
   if (pass == CK_WEIGHT_GRADIENT)
     return CK_NAME(padded)(s->f) * (window + (ptrdiff_t)s->oh * s->ow) + zeros;
@@ -167,30 +184,21 @@ static void CK_NAME(ck_conv_forward_direct)(const ck_conv_shape *s, const float 
   CK_NAME(pack_panels)(window, s->f, w, packed);
   memset(start, 0, sizeof(float) * filters);
   if (bias) memcpy(start, bias, sizeof(float) * s->f);
-  ptrdiff_t height = s->h, width = s->w;
-  if (CK_NAME(needs_zeros)(s)) {
-    height = CK_NAME(reach)(s->oh, s->sh, s->fh);
-    width = CK_NAME(reach)(s->ow, s->sw, s->fw);
-  }
+  CK_NAME(frame) frame = CK_NAME(frame_of)(s);
   walk g = {.oh = s->oh,
             .ow = s->ow,
             .lines = s->fh,
             .run = (ptrdiff_t)s->fw * s->c,
-            .x_row = width * s->c,
+            .x_row = frame.width * s->c,
             .below = s->sh,
             .x_step = (ptrdiff_t)s->sw * s->c,
             .y_line = (ptrdiff_t)s->ow * s->f,
             .y_step = s->f,
             .relu = relu,
-            .first = 0,
-            .last = height};
-  if (CK_NAME(needs_zeros)(s)) g.first = s->ph, g.last = s->ph + s->h;
+            .first = frame.zeros ? s->ph : 0,
+            .last = frame.zeros ? s->ph + s->h : s->h};
   for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c) {
-    const float *image = x;
-    if (CK_NAME(needs_zeros)(s)) {
-      CK_NAME(surround)(s->h, s->w, s->c, x, s->ph, s->pw, height, width, zeros);
-      image = zeros;
-    }
+    const float *image = CK_NAME(framed)(s, frame, x, zeros);
     CK_NAME(direct_image)(&g, s->f, image, packed, start, y + n * s->oh * s->ow * s->f);
   }
 }
@@ -258,14 +266,10 @@ static void CK_NAME(ck_conv_input_gradient_direct)(const ck_conv_shape *s, const
         const float *image = dy + n * s->oh * s->ow * s->f;
         if (!exact && window) {
           // Rows of dy that are left over are those that no input of this phase meets.
-          ptrdiff_t rows = s->oh - skip_rows, columns = s->ow - skip_columns;
-          if (rows > height - top) rows = height - top;
-          if (columns > width - left) columns = width - left;
-          memset(zeros, 0, sizeof(float) * height * width * s->f);
-          for (ptrdiff_t i = 0; i < rows && columns > 0; i++)
-            memcpy(zeros + ((top + i) * width + left) * s->f,
-                   image + ((skip_rows + i) * s->ow + skip_columns) * s->f,
-                   sizeof(float) * columns * s->f);
+          CK_NAME(surround)
+          (s->oh - skip_rows, s->ow - skip_columns, s->f,
+           image + (skip_rows * s->ow + skip_columns) * s->f, (ptrdiff_t)s->ow * s->f, top, left,
+           height, width, zeros);
           image = zeros;
         }
         CK_NAME(direct_image)
@@ -354,16 +358,12 @@ static void CK_NAME(ck_conv_weight_gradient_direct)(const ck_conv_shape *s, cons
   int whole = s->f % CK_LANES == 0;
   float *zeros = packed + (whole ? 0 : outputs * filters);
   memset(panels, 0, sizeof(float) * window * filters);
-  ptrdiff_t height = s->h, width = s->w;
-  if (CK_NAME(needs_zeros)(s)) {
-    height = CK_NAME(reach)(s->oh, s->sh, s->fh);
-    width = CK_NAME(reach)(s->ow, s->sw, s->fw);
-  }
+  CK_NAME(frame) frame = CK_NAME(frame_of)(s);
   walk g = {.oh = s->oh,
             .ow = s->ow,
             .lines = s->fh,
             .run = run,
-            .x_row = width * s->c,
+            .x_row = frame.width * s->c,
             .below = s->sh,
             .x_step = (ptrdiff_t)s->sw * s->c,
             .y_line = s->ow * (whole ? s->f : CK_NR),
@@ -376,10 +376,7 @@ static void CK_NAME(ck_conv_weight_gradient_direct)(const ck_conv_shape *s, cons
   ptrdiff_t together = CK_NAME(lines_together)(s->fh, run);
   for (ptrdiff_t n = 0; n < s->n; n++) {
     const float *image = x + n * s->h * s->w * s->c, *upstream = dy + n * outputs * s->f;
-    if (CK_NAME(needs_zeros)(s)) {
-      CK_NAME(surround)(s->h, s->w, s->c, image, s->ph, s->pw, height, width, zeros);
-      image = zeros;
-    }
+    image = CK_NAME(framed)(s, frame, image, zeros);
     if (!whole) CK_NAME(pack_panels)(outputs, s->f, upstream, packed);
     for (ptrdiff_t p = 0; p < s->oh; p += block)
       for (ptrdiff_t j = 0; j < s->f; j += CK_NR) {

@@ -12,26 +12,23 @@ enum Kernels {
   /// Columns and rows of C that one piece of work computes. The result doesn't depend on them.
   private static let tile = (rows: 128, columns: 256)
 
-  /// C (m,n) = A (m,k) · B (k,n), or its transposed forms; the pieces of C are shared out.
+  /// C (m,n) = A (m,k) · B (k,n), with A as it is or stored (k,m); the pieces of C are shared out.
   static func gemm(
-    _ runtime: Runtime, transposeA: Bool = false, transposeB: Bool = false,
-    m: Int, n: Int, k: Int, _ a: Floats, _ b: Floats, _ c: MutableFloats
+    _ runtime: Runtime, transposeA: Bool = false, m: Int, n: Int, k: Int, _ a: Floats, _ b: Floats,
+    _ c: MutableFloats
   ) {
-    let flags = Int32((transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0))
-    let (lda, ldb) = (transposeA ? m : k, transposeB ? k : n)
     let across = (n + tile.columns - 1) / tile.columns
     let down = (m + tile.rows - 1) / tile.rows
     runtime.parallel(
-      over: across * down, (runtime, flags, across, m, n, k, a, lda, b, ldb, c)
+      over: across * down, (runtime, transposeA, across, m, n, k, a, b, c)
     ) { context, range, worker in
-      let (runtime, flags, across, m, n, k, a, lda, b, ldb, c) = context
+      let (runtime, transposeA, across, m, n, k, a, b, c) = context
       let piece = range.lowerBound
       let (i, j) = (piece / across * tile.rows, piece % across * tile.columns)
       ck_gemm(
-        flags, min(tile.rows, m - i), min(tile.columns, n - j), k,
-        a + (flags & Int32(CK_TRANSPOSE_A) != 0 ? i : i * lda), lda,
-        b + (flags & Int32(CK_TRANSPOSE_B) != 0 ? j * ldb : j), ldb,
-        c + i * n + j, n, runtime.scratch(worker))
+        transposeA ? Int32(CK_TRANSPOSE_A) : 0, min(tile.rows, m - i), min(tile.columns, n - j), k,
+        transposeA ? a + i : a + i * k, transposeA ? m : k, b + j, n, c + i * n + j, n,
+        runtime.scratch(worker))
     }
   }
 
@@ -141,7 +138,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   /// A variant's name, or "auto".
   public let name: String
   private let convolution: ConvVariant?
-  private let pooling: PoolVariant
+  let pool: PoolVariant
 
   /// Picks by shape.
   public static let auto = KernelChoice(checked: "auto")
@@ -183,7 +180,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
     convolution = ConvVariant.all.first { $0.variant.name == name }
     precondition(convolution != nil || name == "auto", "variants.def has no \(name)")
     // im2col is no way of pooling: then, and with auto, pooling takes the fastest, the list's last.
-    pooling = PoolVariant.all.first { $0.variant.name == name } ?? PoolVariant.all.last!
+    pool = PoolVariant.all.first { $0.variant.name == name } ?? PoolVariant.all.last!
   }
 
   public var description: String { name }
@@ -191,8 +188,6 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant {
     convolution ?? ConvVariant.pick(shape, pass)
   }
-
-  var pool: PoolVariant { pooling }
 }
 
 /// A convolution variant's functions.

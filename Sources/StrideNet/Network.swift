@@ -321,10 +321,7 @@ public final class Network {
       result.withMutableView { result in
         labels.withUnsafeBufferPointer { labels in
           evaluate(x.batch, keep: result.pointer) { range in
-            (
-              TensorView(x.example(range.lowerBound), batch: range.count, shape: x.shape),
-              labels.baseAddress! + range.lowerBound
-            )
+            (x.examples(range), labels.baseAddress! + range.lowerBound)
           }
         }
       }
@@ -366,8 +363,7 @@ public final class Network {
     x.withView { x in
       result.withMutableView { result in
         for start in stride(from: 0, to: x.batch, by: Self.chunk) {
-          let part = TensorView(
-            x.example(start), batch: min(Self.chunk, x.batch - start), shape: x.shape)
+          let part = x.examples(start..<min(x.batch, start + Self.chunk))
           reserve(part.batch, training: false)
           let output = forward(part, training: false)
           let target = result.example(start)

@@ -25,17 +25,15 @@ public final class NetworkBench {
   private let images: ImageSet
   private let first: [String: [Float]]
   private let start: Snapshot
-  private var buffer: Tensor
-  private var labels: [Int32] = []
+  private var buffer: BatchBuffer
 
   /// - Throws: ``StrideNetError`` if the layers are no classifier for these images
   public init(_ layers: [Layer], _ images: ImageSet, runtime: Runtime) throws {
-    let shape = Shape(images.height, images.width, images.channels)
     network = Network(layers, runtime: runtime)
-    try network.requireClassifier(for: shape)
+    try network.requireClassifier(for: images.shape)
     try images.checkLabels(classes: network.classes)
     self.images = images
-    buffer = Tensor(batch: 0, shape: shape)
+    buffer = BatchBuffer(capacity: 0, shape: images.shape)
     var position = 0
     let parameters = network.snapshot().parameters
     first = Dictionary(
@@ -72,10 +70,7 @@ public final class NetworkBench {
   public func run(_ mode: Mode, batch: Int, images count: Int, warmUp: Bool = true) -> Timing {
     precondition(batch > 0 && count > 0 && count <= images.count, "\(count) images by \(batch)")
     let parts = stride(from: 0, to: count, by: batch).map { $0..<min(count, $0 + batch) }
-    if buffer.count < batch * images.imageSize {
-      buffer = Tensor(batch: batch, shape: buffer.shape)
-      labels = [Int32](repeating: 0, count: batch)
-    }
+    if buffer.capacity < batch { buffer = BatchBuffer(capacity: batch, shape: images.shape) }
     if warmUp {
       reset()
       for part in parts.prefix(3) + parts.suffix(1) { _ = step(mode, part) }
@@ -133,31 +128,13 @@ public final class NetworkBench {
   }
 
   private func step(_ mode: Mode, _ part: Range<Int>) -> Float {
-    let (x, labels) = gather(part)
+    let (x, labels) = buffer.gather(images, part, network.runtime)
     return switch mode {
     case .train:
       network.step(x, labels, learningRate: Self.learningRate, momentum: Self.momentum).cce
     case .infer:
       network.evaluate(part.count) { (x.examples($0), labels + $0.lowerBound) }.cce
     }
-  }
-
-  /// As a trainer does it.
-  private func gather(_ part: Range<Int>) -> (TensorView, UnsafePointer<Int32>) {
-    for (slot, index) in part.enumerated() { labels[slot] = Int32(images.labels[index]) }
-    let x = buffer.withMutableView { $0.prefix(part.count) }
-    images.pixels.withUnsafeBufferPointer { pixels in
-      network.runtime.parallel(
-        over: part.count, by: 16,
-        (x, pixels.baseAddress! + part.lowerBound * images.imageSize, images.imageSize)
-      ) { context, range, _ in
-        let (x, pixels, size) = context
-        Kernels.scaleBytes(
-          range.count * size, pixels + range.lowerBound * size, scale: 1 / 255,
-          x.example(range.lowerBound))
-      }
-    }
-    return (x, labels.withUnsafeBufferPointer { $0.baseAddress! })
   }
 }
 

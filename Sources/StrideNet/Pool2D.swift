@@ -34,7 +34,34 @@ public class Pool2D: Layer {
   }
 
   private static let imagesAPiece = 8
-  fileprivate var imagesAPiece: Int { Self.imagesAPiece }
+
+  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    pass.runtime.parallel(over: x.batch, by: Self.imagesAPiece, (self, x, y, pass.runtime)) {
+      context, range, _ in
+      let (layer, x, y, runtime) = context
+      layer.forward(x.examples(range), y.examples(range), from: range.lowerBound, runtime)
+    }
+  }
+
+  public override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    guard let dx else { return }
+    pass.runtime.parallel(over: x.batch, by: Self.imagesAPiece, (self, dx, dy, pass.runtime)) {
+      context, range, _ in
+      let (layer, dx, dy, runtime) = context
+      layer.backward(dy.examples(range), dx.examples(range), from: range.lowerBound, runtime)
+    }
+  }
+
+  /// A piece of the batch, on one thread; its first example is the batch's `first`.
+  func forward(_ x: TensorView, _ y: TensorView, from first: Int, _ runtime: Runtime) {
+    fatalError("\(type(of: self)) doesn't pool")
+  }
+
+  func backward(_ dy: TensorView, _ dx: TensorView, from first: Int, _ runtime: Runtime) {
+    fatalError("\(type(of: self)) doesn't pool")
+  }
 
   fileprivate func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_pool_shape {
     ck_pool_shape(
@@ -61,30 +88,10 @@ public final class MaxPool2D: Pool2D {
     places = .allocate(capacity: batch * output.count)
   }
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, x, y, pass.runtime)) {
-      context, range, _ in
-      let (layer, x, y, runtime) = context
-      layer.forward(x.examples(range), y.examples(range), from: range.lowerBound, runtime)
-    }
-  }
-
-  /// A piece of the batch, whose first example is the batch's `first`.
-  func forward(_ x: TensorView, _ y: TensorView, from first: Int, _ runtime: Runtime) {
+  override func forward(_ x: TensorView, _ y: TensorView, from first: Int, _ runtime: Runtime) {
     runtime.kernels.pool.maxForward(
       kernelShape(x.batch, x.shape, y.shape), x.pointer, y.pointer,
       places.baseAddress! + first * y.shape.count)
-  }
-
-  public override func backward(
-    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
-  ) {
-    guard let dx else { return }
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, dx, dy, pass.runtime)) {
-      context, range, _ in
-      let (layer, dx, dy, runtime) = context
-      layer.backward(dy.examples(range), dx.examples(range), from: range.lowerBound, runtime)
-    }
   }
 
   /// Forgets the places of outputs that aren't above 0: those that ReLU before the pooling made.
@@ -92,7 +99,7 @@ public final class MaxPool2D: Pool2D {
     Kernels.reluPlaces(y.count, y: y.pointer, places.baseAddress! + first * y.shape.count)
   }
 
-  func backward(_ dy: TensorView, _ dx: TensorView, from first: Int, _ runtime: Runtime) {
+  override func backward(_ dy: TensorView, _ dx: TensorView, from first: Int, _ runtime: Runtime) {
     runtime.kernels.pool.maxBackward(
       kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer,
       places.baseAddress! + first * dy.shape.count, dx.pointer)
@@ -103,27 +110,14 @@ public final class MaxPool2D: Pool2D {
 public final class AvgPool2D: Pool2D {
   fileprivate override var keyword: String { "avgpool" }
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, x, y, pass.runtime)) {
-      context, range, _ in
-      let (layer, x, y, runtime) = context
-      runtime.kernels.pool.averageForward(
-        layer.kernelShape(range.count, x.shape, y.shape), x.example(range.lowerBound),
-        y.example(range.lowerBound))
-    }
+  override func forward(_ x: TensorView, _ y: TensorView, from first: Int, _ runtime: Runtime) {
+    runtime.kernels.pool.averageForward(
+      kernelShape(x.batch, x.shape, y.shape), x.pointer, y.pointer)
   }
 
-  public override func backward(
-    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
-  ) {
-    guard let dx else { return }
-    pass.runtime.parallel(over: x.batch, by: imagesAPiece, (self, dx, dy, pass.runtime)) {
-      context, range, _ in
-      let (layer, dx, dy, runtime) = context
-      runtime.kernels.pool.averageBackward(
-        layer.kernelShape(range.count, dx.shape, dy.shape), dy.example(range.lowerBound),
-        dx.example(range.lowerBound))
-    }
+  override func backward(_ dy: TensorView, _ dx: TensorView, from first: Int, _ runtime: Runtime) {
+    runtime.kernels.pool.averageBackward(
+      kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer, dx.pointer)
   }
 }
 

@@ -60,15 +60,6 @@ public struct TensorView: @unchecked Sendable {
   func examples(_ range: Range<Int>) -> TensorView {
     TensorView(example(range.lowerBound), batch: range.count, shape: shape)
   }
-
-  func reshaped(_ shape: Shape) -> TensorView {
-    precondition(shape.count == self.shape.count, "\(self.shape) can't be read as \(shape)")
-    return TensorView(pointer, batch: batch, shape: shape)
-  }
-
-  func prefix(_ batch: Int) -> TensorView {
-    TensorView(pointer, batch: batch, shape: shape)
-  }
 }
 
 /// 64-byte aligned memory for floats, zero at first.
@@ -96,8 +87,8 @@ final class FloatStorage: @unchecked Sendable {
 /// Values with a batch size and a shape: images going in, probabilities coming out. A value type:
 /// copies share memory until one of them is written to.
 public struct Tensor: Sendable {
-  public private(set) var batch: Int
-  public private(set) var shape: Shape
+  public let batch: Int
+  public let shape: Shape
   private var storage: FloatStorage
 
   /// Zeros.
@@ -114,11 +105,6 @@ public struct Tensor: Sendable {
       values.count == batch * shape.count, "\(values.count) values for \(batch) × \(shape)")
     self.init(batch: batch, shape: shape)
     storage.pointer.update(from: values, count: values.count)
-  }
-
-  init(copying view: TensorView) {
-    self.init(batch: view.batch, shape: view.shape)
-    storage.pointer.update(from: view.pointer, count: view.count)
   }
 
   public var count: Int { batch * shape.count }
@@ -152,15 +138,6 @@ public struct Tensor: Sendable {
   public mutating func withMutableView<R>(_ body: (TensorView) throws -> R) rethrows -> R {
     if !isKnownUniquelyReferenced(&storage) { storage = storage.copy() }
     return try withView(body)
-  }
-
-  /// Takes another batch size, keeping the memory where it is large enough. The values are then
-  /// whatever they were.
-  mutating func resize(batch: Int) {
-    if batch * shape.count > storage.count || !isKnownUniquelyReferenced(&storage) {
-      storage = FloatStorage(count: batch * shape.count)
-    }
-    self.batch = batch
   }
 }
 

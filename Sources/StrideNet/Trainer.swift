@@ -113,20 +113,18 @@ public final class Trainer {
   /// Seconds of training in all finished epochs.
   public var seconds: Double { results.reduce(0) { $0 + $1.seconds } }
 
-  private var images: Tensor
-  private var labels: [Int32]
+  private let buffer: BatchBuffer
 
   /// - Throws: ``StrideNetError`` where settings, data and network don't fit together
   public init(_ network: Network, _ data: Dataset, _ settings: TrainingSettings) throws {
     try settings.check(images: data.train.count)
-    let shape = Shape(data.train.height, data.train.width, data.train.channels)
+    let shape = data.train.shape
     try network.requireClassifier(for: shape)
     try data.checkLabels(classes: network.classes)
     self.network = network
     self.data = data
     self.settings = settings
-    images = Tensor(batch: max(settings.batchSize, Network.chunk), shape: shape)
-    labels = [Int32](repeating: 0, count: max(settings.batchSize, Network.chunk))
+    buffer = BatchBuffer(capacity: max(settings.batchSize, Network.chunk), shape: shape)
   }
 
   /// Trains for all epochs, or until ``shouldStop`` or the loss says otherwise.
@@ -149,14 +147,12 @@ public final class Trainer {
           return .stopped
         }
         let range = batch * settings.batchSize..<min(count, (batch + 1) * settings.batchSize)
-        let (cce, ce) = order.withUnsafeBufferPointer { order in
-          let (x, labels) = gather(data.train, order[range])
-          let done = Double((epoch - 1) * batches + batch) / Double(settings.epochs * batches)
-          return network.step(
-            x, labels,
-            learningRate: settings.learningRate * Float(settings.schedule.share(done)),
-            momentum: settings.momentum)
-        }
+        let (x, labels) = buffer.gather(data.train, order[range], network.runtime)
+        let done = Double((epoch - 1) * batches + batch) / Double(settings.epochs * batches)
+        let (cce, ce) = network.step(
+          x, labels,
+          learningRate: settings.learningRate * Float(settings.schedule.share(done)),
+          momentum: settings.momentum)
         guard cce.isFinite else {
           network.restore(lastGood)
           return .diverged(epoch: epoch, batch: batch + 1)
@@ -195,34 +191,45 @@ public final class Trainer {
 
   private func evaluate(_ set: ImageSet) -> (cce: Float, ce: Float)? {
     var stopped = false
-    let order = Array(0..<set.count)
-    let result = order.withUnsafeBufferPointer { order in
-      network.evaluate(set.count) { range in
-        stopped = stopped || shouldStop()
-        return gather(set, order[range])
-      }
+    let result = network.evaluate(set.count) { range in
+      stopped = stopped || shouldStop()
+      return buffer.gather(set, range, network.runtime)
     }
     return stopped ? nil : result
   }
+}
 
-  /// Scales the bytes of these images to 0…1 in the trainer's one buffer.
-  private func gather(_ set: ImageSet, _ indices: Slice<UnsafeBufferPointer<Int>>) -> (
-    TensorView, UnsafePointer<Int32>
-  ) {
-    for (slot, index) in indices.enumerated() { labels[slot] = Int32(set.labels[index]) }
-    let x = images.withMutableView { $0.prefix(indices.count) }
-    set.pixels.withUnsafeBufferPointer { pixels in
-      network.runtime.parallel(
-        over: indices.count, by: 16, (x, indices, pixels.baseAddress!, set.imageSize)
-      ) { context, range, _ in
-        let (x, indices, pixels, size) = context
-        for slot in range {
-          let index = indices[indices.startIndex + slot]
-          Kernels.scaleBytes(size, pixels + index * size, scale: 1 / 255, x.example(slot))
-        }
+/// Memory for the images and labels of a mini-batch, filled anew for each one.
+final class BatchBuffer {
+  let capacity: Int
+  private let shape: Shape
+  private let images: FloatStorage
+  private let labels: UnsafeMutablePointer<Int32>
+
+  init(capacity: Int, shape: Shape) {
+    self.capacity = capacity
+    self.shape = shape
+    images = FloatStorage(count: capacity * shape.count)
+    labels = .allocate(capacity: capacity)
+  }
+
+  deinit { labels.deallocate() }
+
+  /// The images at these places, scaled to 0…1, and their labels; good until the next call.
+  func gather(
+    _ set: ImageSet, _ indices: some RandomAccessCollection<Int>, _ runtime: Runtime
+  ) -> (TensorView, UnsafePointer<Int32>) {
+    precondition(indices.count <= capacity)
+    let x = TensorView(images.pointer, batch: indices.count, shape: shape)
+    runtime.parallel(over: indices.count, by: 16, (set, indices, x, labels)) { context, range, _ in
+      let (set, indices, x, labels) = context
+      for slot in range {
+        let index = indices[indices.index(indices.startIndex, offsetBy: slot)]
+        set.scale(index, into: x.example(slot))
+        labels[slot] = Int32(set.labels[index])
       }
     }
-    return (x, labels.withUnsafeBufferPointer { $0.baseAddress! })
+    return (x, UnsafePointer(labels))
   }
 }
 
@@ -231,18 +238,21 @@ extension Duration {
 }
 
 extension ImageSet {
+  var shape: Shape { Shape(height, width, channels) }
+
+  /// Writes one image's bytes as floats in 0…1.
+  func scale(_ index: Int, into target: UnsafeMutablePointer<Float>) {
+    precondition(index >= 0 && index < count, "no image \(index) among \(count)")
+    pixels.withUnsafeBufferPointer {
+      Kernels.scaleBytes(imageSize, $0.baseAddress! + index * imageSize, scale: 1 / 255, target)
+    }
+  }
+
   /// Images scaled to 0…1, with their labels.
   public func batch(_ indices: some Collection<Int>) -> Batch {
-    var images = Tensor(batch: indices.count, shape: Shape(height, width, channels))
+    var images = Tensor(batch: indices.count, shape: shape)
     images.withMutableView { x in
-      pixels.withUnsafeBufferPointer { pixels in
-        for (slot, index) in indices.enumerated() {
-          precondition(index >= 0 && index < count)
-          Kernels.scaleBytes(
-            imageSize, pixels.baseAddress! + index * imageSize, scale: 1 / 255,
-            x.pointer + slot * imageSize)
-        }
-      }
+      for (slot, index) in indices.enumerated() { scale(index, into: x.example(slot)) }
     }
     return Batch(images: images, labels: indices.map { Int32(labels[$0]) })
   }
@@ -251,13 +261,9 @@ extension ImageSet {
 extension Network {
   /// Evaluates on a whole set, chunk by chunk.
   public func evaluate(_ set: ImageSet) throws -> (cce: Float, ce: Float) {
-    let shape = Shape(set.height, set.width, set.channels)
-    try requireClassifier(for: shape)
+    try requireClassifier(for: set.shape)
     try set.checkLabels(classes: classes)
-    var chunk = Batch(images: Tensor(batch: 0, shape: shape), labels: [])
-    return evaluate(set.count) { range in
-      chunk = set.batch(range)
-      return (chunk.images.view, chunk.labels.withUnsafeBufferPointer { $0.baseAddress! })
-    }
+    let buffer = BatchBuffer(capacity: Self.chunk, shape: set.shape)
+    return evaluate(set.count) { buffer.gather(set, $0, runtime) }
   }
 }
