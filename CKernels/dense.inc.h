@@ -17,9 +17,6 @@ enum {
   CK_DENSE_BLOCK = 1024
 };
 
-typedef float CK_NAME(quad) __attribute__((vector_size(16), aligned(4)));
-#define quad CK_NAME(quad)
-
 // The lanes of a vector added up to four.
 INLINE quad CK_NAME(fold)(vec v) {
 #if CK_LANES == 16

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The matrix product C = A·B. Three ideas make it fast. Registers: a tile of C, CK_MR rows by two
 // vectors, stays in registers while the sum over k runs, so that each number loaded is used many
-// times. Cache: k is cut into blocks of KC, so that the strip of B that a tile reads (KC × CK_NR)
-// stays in the first-level cache and the block of A (MC × KC) in the second. Packing: both are
+// times. Cache: k is cut into blocks of KC, so that a strip of B (KC × CK_NR) and the block of A
+// (MC × KC) that passes by it stay in the second-level cache. Packing: both are
 // copied beforehand into the order in which the tile reads them, edges filled with zeros, so that
 // the inner loop walks straight through memory whatever the strides, transposed or not. The order
 // of the additions depends on k alone, never on where a tile lies: results don't change with the
@@ -10,7 +10,7 @@
 #include <string.h>
 #pragma clang fp contract(fast)
 
-enum { CK_NR = 2 * CK_LANES, CK_KC = 256, CK_MC = CK_MR * (192 / CK_MR), CK_NC = 512 };
+enum { CK_NR = 2 * CK_LANES, CK_KC = 512, CK_MC = CK_MR * (112 / CK_MR), CK_NC = 1024 };
 
 typedef float CK_NAME(vec) __attribute__((vector_size(4 * CK_LANES), aligned(4)));
 typedef int32_t CK_NAME(ints) __attribute__((vector_size(4 * CK_LANES), aligned(4)));
@@ -21,28 +21,63 @@ typedef int32_t CK_NAME(ints) __attribute__((vector_size(4 * CK_LANES), aligned(
 // Lane by lane a where the mask's bits are set, else b.
 INLINE ints CK_NAME(choose)(ints mask, ints a, ints b) { return (mask & a) | (~mask & b); }
 
-static size_t CK_NAME(ck_gemm_workspace)(void) { return CK_KC * (CK_MC + CK_NC); }
+// A strip written in whole quads may reach three floats past its end.
+static size_t CK_NAME(ck_gemm_workspace)(void) { return CK_KC * (CK_MC + CK_NC) + CK_LANES; }
 
-// Copies `lines` × kc elements, element (i, p) at x[i·line_stride + p·step], so that for each p the
-// lines lie side by side, `width` of them: missing ones are 0.
+typedef float CK_NAME(quad) __attribute__((vector_size(16), aligned(4)));
+#define quad CK_NAME(quad)
+
+// Four lines of four numbers, turned round: out[i] holds number i of each line.
+INLINE void CK_NAME(turn)(quad a, quad b, quad c, quad d, quad out[4]) {
+  quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+       cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+  out[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+  out[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  ab = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  out[2] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+  out[3] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
+// Copies `lines` × kc elements, element (l, p) at x[l·line_stride + p·step], one of the two being
+// 1, so that for each p the lines lie side by side, `width` of them: missing ones are 0.
 INLINE void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines, ptrdiff_t kc, const float *x,
                           ptrdiff_t line_stride, ptrdiff_t step, float *out) {
   if (lines < width) memset(out, 0, sizeof(float) * width * kc);
-  if (line_stride == 1)
-    for (ptrdiff_t p = 0; p < kc; p++)
-      for (ptrdiff_t l = 0; l < lines; l++) out[p * width + l] = x[p * step + l];
-  else
-    for (ptrdiff_t p = 0; p < kc; p++)
-      for (ptrdiff_t l = 0; l < lines; l++) out[p * width + l] = x[p * step + l * line_stride];
+  ptrdiff_t p = 0;
+  if (line_stride == 1 && lines == CK_NR)
+    for (; p < kc; p++)
+      for (ptrdiff_t l = 0; l < CK_NR; l += CK_LANES)
+        *(vec *)(out + p * width + l) = *(const vec *)(x + p * step + l);
+  else if (line_stride == 1 && lines == width)
+    // Whole quads: what they write too much, the next ones overwrite.
+    for (; p + 1 < kc && step >= 4; p++)
+      for (ptrdiff_t l = 0; l < lines; l += 4)
+        *(quad *)(out + p * width + l) = *(const quad *)(x + p * step + l);
+  else if (step == 1) {
+    // Four lines by four numbers at a time, turned round. The last lines first: what they write too
+    // much, the first overwrite. Lines that are missing are the last one again: nobody reads them.
+    for (ptrdiff_t l = (lines - 1) / 4 * 4; l >= 0; l -= 4) {
+      const float *line[4];
+      for (ptrdiff_t i = 0; i < 4; i++)
+        line[i] = x + (l + i < lines ? l + i : lines - 1) * line_stride;
+      for (p = 0; p + 4 <= kc; p += 4) {
+        if (p % 16 == 0)  // the next strip's, a cache line each
+          for (ptrdiff_t i = 0; i < 4; i++) __builtin_prefetch(line[i] + p + width * line_stride);
+        quad turned[4];
+        CK_NAME(turn)
+        (*(const quad *)(line[0] + p), *(const quad *)(line[1] + p), *(const quad *)(line[2] + p),
+         *(const quad *)(line[3] + p), turned);
+        for (ptrdiff_t i = 0; i < 4; i++) *(quad *)(out + (p + i) * width + l) = turned[i];
+      }
+    }
+  }
+  for (; p < kc; p++)
+    for (ptrdiff_t l = 0; l < lines; l++) out[p * width + l] = x[p * step + l * line_stride];
 }
 
-// The tile: C (rows, vectors·CK_LANES) = or += packed A (kc, rows) · packed B (kc, CK_NR). `rows`
-// and `vectors` are constants where this is inlined, so the sums live in registers. Of the columns
-// `columns` are C's; where that isn't a whole number of vectors, the tile goes through a buffer.
-INLINE void CK_NAME(tile)(const int rows, const int vectors, ptrdiff_t kc, const float *a,
-                          const float *b, float *c, ptrdiff_t ldc, ptrdiff_t columns,
-                          int accumulate) {
-  vec sum[CK_MR][2] = {0};
+// sum (rows, vectors) += packed A (kc, rows) · packed B (kc, CK_NR).
+INLINE void CK_NAME(multiply)(const int rows, const int vectors, ptrdiff_t kc, const float *a,
+                              const float *b, vec sum[CK_MR][2]) {
   for (ptrdiff_t p = 0; p < kc; p++, a += rows, b += CK_NR) {
     vec right[2];
     for (int v = 0; v < vectors; v++) right[v] = *(const vec *)(b + v * CK_LANES);
@@ -51,6 +86,22 @@ INLINE void CK_NAME(tile)(const int rows, const int vectors, ptrdiff_t kc, const
 #pragma clang loop unroll(full)
       for (int v = 0; v < vectors; v++) sum[i][v] += a[i] * right[v];
   }
+}
+
+// The tile: C (rows, vectors·CK_LANES) = or += packed A · packed B. `rows` and `vectors` are
+// constants where this is inlined, so the sums live in registers. Of the columns `columns` are C's;
+// where that isn't a whole number of vectors, the tile goes through a buffer.
+INLINE void CK_NAME(tile)(const int rows, const int vectors, ptrdiff_t kc, const float *a,
+                          const float *b, float *c, ptrdiff_t ldc, ptrdiff_t columns,
+                          int accumulate) {
+  vec sum[CK_MR][2] = {0};
+  // C is fetched shortly before it is needed: rows of C that lie a power of two apart share a set
+  // of the first-level cache, and if fetched at the start would be pushed out again by then.
+  ptrdiff_t last = kc < 40 ? kc : 40, first = kc - last;
+  CK_NAME(multiply)(rows, vectors, first, a, b, sum);
+  for (int i = 0; i < rows; i++)
+    for (int v = 0; v < vectors; v++) __builtin_prefetch(c + i * ldc + v * CK_LANES, 1);
+  CK_NAME(multiply)(rows, vectors, last, a + first * rows, b + first * CK_NR, sum);
   if (columns == vectors * CK_LANES) {
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
@@ -89,7 +140,7 @@ static void CK_NAME(any_tile)(ptrdiff_t rows, ptrdiff_t kc, const float *a, cons
 static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
                              ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
                              float *workspace) {
-  float *packed_a = workspace, *packed_b = workspace + CK_KC * CK_MC;
+  float *packed_b = workspace, *packed_a = workspace + CK_KC * CK_NC;
   ptrdiff_t a_row = flags & CK_TRANSPOSE_A ? 1 : lda, a_step = flags & CK_TRANSPOSE_A ? lda : 1;
   ptrdiff_t b_column = flags & CK_TRANSPOSE_B ? ldb : 1, b_step = flags & CK_TRANSPOSE_B ? 1 : ldb;
   for (ptrdiff_t jc = 0; jc < n; jc += CK_NC) {

@@ -5,7 +5,7 @@ import CKernels
 ///     y[p,q,f] = activation(bias[f] + Σ i,j,c  x[p·stride + i − padding, q·stride + j − padding, c] · w[i,j,c,f])
 ///
 /// The output is ⌊(input + 2·padding − size) / stride⌋ + 1 on each axis.
-public final class Conv2D: Layer {
+public final class Conv2D: ImageLayer {
   public let filters: Int
   /// Height and width of the filters.
   public let size: (height: Int, width: Int)
@@ -75,132 +75,80 @@ public final class Conv2D: Layer {
 
   public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
     activation.reserve(batch * output.count)
-    let shape = kernelShape(imagesACall(output), input, output)
+    let shape = kernelShape(imagesAtATime, input, output)
     kernelScratch =
       [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
         runtime.kernels.convolution(shape, pass).workspace(shape, pass)
       }.max()!.roundedUp
-    runtime.reserveScratch(kernelScratch + gradientCount)
-    let needed = gradientPieces(batch) * gradientCount
+    runtime.reserveScratch(scratchCount)
+    let needed = Self.pieces(batch) * gradientCount
     if partialSums.count < needed { partialSums = FloatStorage(count: needed) }
   }
 
+  /// Images whose outputs stay in a second-level cache.
+  static func imagesAtATime(_ output: Shape) -> Int { min(8, max(1, 100_352 / output.count)) }
+
+  // ReLU is part of the kernels' forward pass.
+  var isRelu: Bool { activation.activation.isRelu }
+  /// Whether kernels do all there is to do.
+  var isPlain: Bool { isRelu || activation.activation.name == Activation.none.name }
+  /// Whether the pooling behind sends no gradient back where ReLU's is 0.
+  var leavesReluToPooling = false
+
+  private var gradientCount: Int { weight.count + filters }
+  /// Where a part's gradient goes before it is added lies behind the kernels' workspace.
+  override var scratchCount: Int { (kernelScratch + gradientCount).roundedUp }
+
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    pass.runtime.parallel(
-      over: x.batch, by: imagesACall(y.shape), (self, x, y, pass.runtime)
-    ) {
-      context, range, worker in
-      let (layer, x, y, runtime) = context
-      layer.forward(x.examples(range), y.examples(range), runtime, runtime.scratch(worker))
-    }
-    if !isRelu && !leavesSoftmaxToLoss { activation.forward(y, pass) }
+    super.forward(x, y, pass)
+    if !isPlain && !leavesSoftmaxToLoss { activation.forward(y, pass) }
   }
 
   public override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    let runtime = pass.runtime
-    if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
-    if let dx {
-      runtime.parallel(over: x.batch, by: imagesACall(y.shape), (self, dx, dy, runtime)) {
-        context, range, worker in
-        let (layer, dx, dy, runtime) = context
-        layer.inputGradient(
-          dx.examples(range), dy.examples(range), runtime, runtime.scratch(worker))
-      }
-    }
-    runtime.parallel(over: x.batch, by: imagesAGradientPiece(x.batch), (self, x, dy, runtime)) {
-      context, range, worker in
-      let (layer, x, dy, runtime) = context
-      layer.inCalls(range, dy.shape) { part in
-        layer.weightGradient(
-          x.examples(part), dy.examples(part), piece: range, part, batch: x.batch, runtime,
-          runtime.scratch(worker))
-      }
-    }
-    addPartialSums(batch: x.batch, runtime)
+    if !isPlain && !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
+    super.backward(x, y, dy, dx, pass)
   }
 
-  // MARK: Pieces of a batch, on one thread
+  override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
+    let shape = kernelShape(x.batch, x.shape, y.shape)
+    part.runtime.kernels.convolution(shape, CK_FORWARD).forward(
+      shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer, part.scratch)
+  }
 
-  // ReLU is part of the kernels' forward pass.
-  var isRelu: Bool { activation.activation.isRelu }
-
-  func forward(
-    _ x: TensorView, _ y: TensorView, _ runtime: Runtime, _ scratch: UnsafeMutablePointer<Float>
+  override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
   ) {
     let shape = kernelShape(x.batch, x.shape, y.shape)
-    runtime.kernels.convolution(shape, CK_FORWARD).forward(
-      shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer, scratch)
-  }
-
-  func inputGradient(
-    _ dx: TensorView, _ dy: TensorView, _ runtime: Runtime,
-    _ scratch: UnsafeMutablePointer<Float>
-  ) {
-    let shape = kernelShape(dx.batch, dx.shape, dy.shape)
-    runtime.kernels.convolution(shape, CK_INPUT_GRADIENT).inputGradient(
-      shape, dy.pointer, weight.value, dx.pointer, scratch)
-  }
-
-  /// The gradient of the images in `part`, put or added to what the piece of the batch has so far:
-  /// the weights' gradient, then the bias'.
-  func weightGradient(
-    _ x: TensorView, _ dy: TensorView, piece: Range<Int>, _ part: Range<Int>, batch: Int,
-    _ runtime: Runtime, _ scratch: UnsafeMutablePointer<Float>
-  ) {
-    let sum =
-      partialSums.pointer + piece.lowerBound / imagesAGradientPiece(batch) * gradientCount
-    let target = part.lowerBound == piece.lowerBound ? sum : scratch + kernelScratch
-    let shape = kernelShape(x.batch, x.shape, dy.shape)
-    runtime.kernels.convolution(shape, CK_WEIGHT_GRADIENT).weightGradient(
-      shape, x.pointer, dy.pointer, target, scratch)
+    let kernels = part.runtime.kernels
+    if isRelu && !leavesReluToPooling {
+      Kernels.reluBackward(dy.count, y: y.pointer, dy.pointer, dy.pointer)
+    }
+    let sum = partialSums.pointer + part.piece * gradientCount
+    let gradient = part.isFirst ? sum : part.scratch + kernelScratch
+    kernels.convolution(shape, CK_WEIGHT_GRADIENT).weightGradient(
+      shape, x.pointer, dy.pointer, gradient, part.scratch)
     Kernels.columnSum(
-      rows: dy.batch * dy.shape.height * dy.shape.width, count: filters, dy.pointer,
-      target + weight.count)
-    if target != sum { Kernels.add(gradientCount, target, to: sum) }
+      rows: dy.count / filters, count: filters, dy.pointer, gradient + weight.count)
+    if !part.isFirst { Kernels.add(gradientCount, gradient, to: sum) }
+    if let dx {
+      kernels.convolution(shape, CK_INPUT_GRADIENT).inputGradient(
+        shape, dy.pointer, weight.value, dx.pointer, part.scratch)
+    }
   }
 
-  /// The gradient is the pieces' parts, added in the pieces' order.
-  func addPartialSums(batch: Int, _ runtime: Runtime) {
-    runtime.parallel(over: gradientCount, by: 4096, (self, gradientPieces(batch))) {
-      context, range, _ in
-      let (layer, pieces) = context
+  override func addPieces(_ count: Int, _ runtime: Runtime) {
+    runtime.parallel(over: gradientCount, by: 4096, (self, count)) { context, range, _ in
+      let (layer, count) = context
       let sum = layer.partialSums.pointer + range.lowerBound
-      for piece in 1..<max(pieces, 1) {
+      for piece in 1..<max(count, 1) {
         Kernels.add(range.count, sum + piece * layer.gradientCount, to: sum)
       }
     }
     weight.gradient.update(from: partialSums.pointer, count: weight.count)
     bias.gradient.update(from: partialSums.pointer + weight.count, count: filters)
   }
-
-  // MARK: How a batch is cut: by shapes and the batch alone, never by the number of threads
-
-  /// Images that a kernel sees at a time: few enough that their outputs stay in a second-level
-  /// cache.
-  func imagesACall(_ output: Shape) -> Int { min(8, max(1, 100_352 / output.count)) }
-
-  /// Images whose gradients are summed by one thread.
-  func imagesAGradientPiece(_ batch: Int) -> Int { max(1, (batch + 15) / 16) }
-
-  private func gradientPieces(_ batch: Int) -> Int {
-    let size = imagesAGradientPiece(batch)
-    return (batch + size - 1) / size
-  }
-
-  private var gradientCount: Int { weight.count + filters }
-
-  /// The parts of a piece of the batch that kernels see at a time.
-  func inCalls(_ piece: Range<Int>, _ output: Shape, _ body: (Range<Int>) -> Void) {
-    let size = imagesACall(output)
-    for start in Swift.stride(from: piece.lowerBound, to: piece.upperBound, by: size) {
-      body(start..<min(piece.upperBound, start + size))
-    }
-  }
-
-  /// Floats of scratch memory that this layer's kernels use; what lies behind is free.
-  var scratchCount: Int { (kernelScratch + gradientCount).roundedUp }
 
   private func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_conv_shape {
     ck_conv_shape(

@@ -136,14 +136,16 @@ public final class Network {
   private func plan() {
     var index = 0
     while index < layers.count {
-      if runtime.fusing, index + 1 < layers.count,
-        let both = ConvPool(layers[index], layers[index + 1], between: shapes[index])
-      {
-        steps.append(Step(layer: both, first: index, last: index + 1))
-      } else if !layers[index].onlyReshapes {
-        steps.append(Step(layer: layers[index], first: index, last: index))
+      let chain = Chain(layers, shapes, from: index)
+      let last = chain?.last ?? index
+      if let chain, runtime.fusing, last > index {
+        steps.append(Step(layer: chain, first: index, last: last))
+      } else {
+        for single in index...last where !layers[single].onlyReshapes {
+          steps.append(Step(layer: layers[single], first: single, last: single))
+        }
       }
-      index = max(index + 1, (steps.last?.last ?? -1) + 1)
+      index = last + 1
     }
   }
 

@@ -1,7 +1,7 @@
 import CKernels
 
 /// What max and average pooling share: windows that slide over each channel.
-public class Pool2D: Layer {
+public class Pool2D: ImageLayer {
   /// Height and width of the windows.
   public let size: (height: Int, width: Int)
   public let stride: (height: Int, width: Int)
@@ -33,36 +33,6 @@ public class Pool2D: Layer {
     return Shape(rows, columns, input.channels)
   }
 
-  private static let imagesAPiece = 8
-
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    pass.runtime.parallel(over: x.batch, by: Self.imagesAPiece, (self, x, y, pass.runtime)) {
-      context, range, _ in
-      let (layer, x, y, runtime) = context
-      layer.forward(x.examples(range), y.examples(range), from: range.lowerBound, runtime)
-    }
-  }
-
-  public override func backward(
-    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
-  ) {
-    guard let dx else { return }
-    pass.runtime.parallel(over: x.batch, by: Self.imagesAPiece, (self, dx, dy, pass.runtime)) {
-      context, range, _ in
-      let (layer, dx, dy, runtime) = context
-      layer.backward(dy.examples(range), dx.examples(range), from: range.lowerBound, runtime)
-    }
-  }
-
-  /// A piece of the batch, on one thread; its first example is the batch's `first`.
-  func forward(_ x: TensorView, _ y: TensorView, from first: Int, _ runtime: Runtime) {
-    fatalError("\(type(of: self)) doesn't pool")
-  }
-
-  func backward(_ dy: TensorView, _ dx: TensorView, from first: Int, _ runtime: Runtime) {
-    fatalError("\(type(of: self)) doesn't pool")
-  }
-
   fileprivate func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_pool_shape {
     ck_pool_shape(
       n: Int32(images), h: Int32(input.height), w: Int32(input.width), c: Int32(input.channels),
@@ -88,21 +58,26 @@ public final class MaxPool2D: Pool2D {
     places = .allocate(capacity: batch * output.count)
   }
 
-  override func forward(_ x: TensorView, _ y: TensorView, from first: Int, _ runtime: Runtime) {
-    runtime.kernels.pool.maxForward(
-      kernelShape(x.batch, x.shape, y.shape), x.pointer, y.pointer,
-      places.baseAddress! + first * y.shape.count)
+  /// Whether outputs that aren't above 0, which ReLU before the pooling made, send no gradient back.
+  var dropsZeros = false
+
+  override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
+    let places = places(of: y, part)
+    part.runtime.kernels.pool.maxForward(
+      kernelShape(x.batch, x.shape, y.shape), x.pointer, y.pointer, places)
+    if dropsZeros { Kernels.reluPlaces(y.count, y: y.pointer, places) }
   }
 
-  /// Forgets the places of outputs that aren't above 0: those that ReLU before the pooling made.
-  func dropPlacesOfZeros(_ y: TensorView, from first: Int) {
-    Kernels.reluPlaces(y.count, y: y.pointer, places.baseAddress! + first * y.shape.count)
+  override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
+  ) {
+    guard let dx else { return }
+    part.runtime.kernels.pool.maxBackward(
+      kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer, places(of: dy, part), dx.pointer)
   }
 
-  override func backward(_ dy: TensorView, _ dx: TensorView, from first: Int, _ runtime: Runtime) {
-    runtime.kernels.pool.maxBackward(
-      kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer,
-      places.baseAddress! + first * dy.shape.count, dx.pointer)
+  private func places(of y: TensorView, _ part: Part) -> UnsafeMutablePointer<UInt16> {
+    places.baseAddress! + part.images.lowerBound * y.shape.count
   }
 }
 
@@ -110,13 +85,16 @@ public final class MaxPool2D: Pool2D {
 public final class AvgPool2D: Pool2D {
   fileprivate override var keyword: String { "avgpool" }
 
-  override func forward(_ x: TensorView, _ y: TensorView, from first: Int, _ runtime: Runtime) {
-    runtime.kernels.pool.averageForward(
+  override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
+    part.runtime.kernels.pool.averageForward(
       kernelShape(x.batch, x.shape, y.shape), x.pointer, y.pointer)
   }
 
-  override func backward(_ dy: TensorView, _ dx: TensorView, from first: Int, _ runtime: Runtime) {
-    runtime.kernels.pool.averageBackward(
+  override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
+  ) {
+    guard let dx else { return }
+    part.runtime.kernels.pool.averageBackward(
       kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer, dx.pointer)
   }
 }
