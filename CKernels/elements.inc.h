@@ -28,12 +28,22 @@ static void CK_NAME(ck_column_sum)(ptrdiff_t rows, ptrdiff_t f, const float *y, 
     for (ptrdiff_t j = i; j < f; j++) sum[j] += y[r * f + j];
 }
 
+// Whole vectors first, said outright: where a result may be its operand, the compiler's own vector
+// loop is for arrays apart, and it would take the numbers one by one.
 static void CK_NAME(ck_relu_forward)(ptrdiff_t n, const float *x, float *y) {
-  for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];
+  ptrdiff_t i = 0;
+  for (; i + CK_LANES <= n; i += CK_LANES) {
+    vec value = *(const vec *)(x + i);
+    *(vec *)(y + i) = (vec)(~(value < 0) & (ints)value);
+  }
+  for (; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];
 }
 
 static void CK_NAME(ck_relu_backward)(ptrdiff_t n, const float *y, const float *dy, float *dx) {
-  for (ptrdiff_t i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+  ptrdiff_t i = 0;
+  for (; i + CK_LANES <= n; i += CK_LANES)
+    *(vec *)(dx + i) = (vec)((*(const vec *)(y + i) > 0) & *(const ints *)(dy + i));
+  for (; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
 }
 
 static void CK_NAME(ck_relu_places)(ptrdiff_t n, const float *y, uint16_t *place) {
