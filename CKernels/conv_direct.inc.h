@@ -176,27 +176,36 @@ static size_t CK_NAME(ck_conv_workspace_direct)(const ck_conv_shape *s, ck_pass 
          height * width * s->f;
 }
 
+// How the forward pass walks; weights and bias packed in the workspace, which has room for zeros
+// behind them.
+INLINE walk CK_NAME(forward_walk)(const ck_conv_shape *s, CK_NAME(frame) frame, const float *w,
+                                  const float *bias, int relu, float *workspace, float **packed,
+                                  float **start, float **zeros) {
+  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c, filters = CK_NAME(padded)(s->f);
+  *packed = workspace, *start = *packed + filters * window, *zeros = *start + filters;
+  CK_NAME(pack_panels)(window, s->f, w, *packed);
+  memset(*start, 0, sizeof(float) * filters);
+  if (bias) memcpy(*start, bias, sizeof(float) * s->f);
+  return (walk){.oh = s->oh,
+                .ow = s->ow,
+                .lines = s->fh,
+                .run = (ptrdiff_t)s->fw * s->c,
+                .x_row = frame.width * s->c,
+                .below = s->sh,
+                .x_step = (ptrdiff_t)s->sw * s->c,
+                .y_line = (ptrdiff_t)s->ow * s->f,
+                .y_step = s->f,
+                .relu = relu,
+                .first = frame.zeros ? s->ph : 0,
+                .last = frame.zeros ? s->ph + s->h : s->h};
+}
+
 static void CK_NAME(ck_conv_forward_direct)(const ck_conv_shape *s, const float *x, const float *w,
                                             const float *bias, int relu, float *y,
                                             float *workspace) {
-  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c, filters = CK_NAME(padded)(s->f);
-  float *packed = workspace, *start = packed + filters * window, *zeros = start + filters;
-  CK_NAME(pack_panels)(window, s->f, w, packed);
-  memset(start, 0, sizeof(float) * filters);
-  if (bias) memcpy(start, bias, sizeof(float) * s->f);
   CK_NAME(frame) frame = CK_NAME(frame_of)(s);
-  walk g = {.oh = s->oh,
-            .ow = s->ow,
-            .lines = s->fh,
-            .run = (ptrdiff_t)s->fw * s->c,
-            .x_row = frame.width * s->c,
-            .below = s->sh,
-            .x_step = (ptrdiff_t)s->sw * s->c,
-            .y_line = (ptrdiff_t)s->ow * s->f,
-            .y_step = s->f,
-            .relu = relu,
-            .first = frame.zeros ? s->ph : 0,
-            .last = frame.zeros ? s->ph + s->h : s->h};
+  float *packed, *start, *zeros;
+  walk g = CK_NAME(forward_walk)(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
   for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c) {
     const float *image = CK_NAME(framed)(s, frame, x, zeros);
     CK_NAME(direct_image)(&g, s->f, image, packed, start, y + n * s->oh * s->ow * s->f);

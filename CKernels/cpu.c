@@ -84,6 +84,11 @@ void ck_conv_weight_gradient_direct(const ck_conv_shape *s, const float *x, cons
                                     float *dw, float *workspace) {
   isa()->conv_weight_gradient(s, x, dy, dw, workspace);
 }
+void ck_conv_pool_forward_direct(const ck_conv_shape *s, const float *x, const float *w,
+                                 const float *bias, int relu, float *y, uint16_t *place,
+                                 float *workspace) {
+  isa()->conv_pool_forward(s, x, w, bias, relu, y, place, workspace);
+}
 void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, int relu, float *y) {
   isa()->bias_add(rows, f, bias, relu, y);
 }

@@ -16,6 +16,8 @@ typedef struct ck_isa {
   ck_conv_input_gradient_fn *conv_input_gradient;
   ck_conv_weight_gradient_fn *conv_weight_gradient;
   ck_conv_workspace_fn *conv_workspace;
+  void (*conv_pool_forward)(const ck_conv_shape *, const float *, const float *, const float *, int,
+                            float *, uint16_t *, float *);
   void (*dense_forward)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *,
                         const float *, int, float *, ptrdiff_t);
   ck_pool_max_forward_fn *pool_max_forward;

@@ -11,6 +11,7 @@
 #include "gemm.inc.h"
 #include "elements.inc.h"
 #include "conv_direct.inc.h"
+#include "conv_pool_direct.inc.h"
 #include "dense.inc.h"
 #include "pool_direct.inc.h"
 #pragma clang attribute pop

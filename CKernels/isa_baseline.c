@@ -14,6 +14,7 @@
 #include "gemm.inc.h"
 #include "elements.inc.h"
 #include "conv_direct.inc.h"
+#include "conv_pool_direct.inc.h"
 #include "dense.inc.h"
 #include "pool_direct.inc.h"
 #include "table.inc.h"

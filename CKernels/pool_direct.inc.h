@@ -5,9 +5,6 @@
 // at most and is written exactly once; where they do, the shares are added to zeros.
 #include <string.h>
 
-typedef uint16_t CK_NAME(places) __attribute__((vector_size(2 * CK_LANES), aligned(2)));
-#define places CK_NAME(places)
-
 // The windows of one image: `in` and `out` are the offsets of a window's first element and of its
 // output.
 #define FOR_WINDOWS(s)                                                                      \

@@ -8,6 +8,7 @@ const ck_isa CK_NAME(ck_isa) = {
     .conv_input_gradient = CK_NAME(ck_conv_input_gradient_direct),
     .conv_weight_gradient = CK_NAME(ck_conv_weight_gradient_direct),
     .conv_workspace = CK_NAME(ck_conv_workspace_direct),
+    .conv_pool_forward = CK_NAME(ck_conv_pool_forward_direct),
     .dense_forward = CK_NAME(ck_dense_forward),
     .pool_max_forward = CK_NAME(ck_pool_max_forward_direct),
     .pool_max_backward = CK_NAME(ck_pool_max_backward_direct),

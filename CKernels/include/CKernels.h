@@ -90,6 +90,13 @@ typedef struct ck_pool_variant {
   ck_pool_avg_backward_fn *avg_backward;
 } ck_pool_variant;
 
+/// A convolution and max-pooling in windows of 2×2 side by side in one: y (N,OH/2,OW/2,F) and place
+/// are what the direct variants of both, and of ck_relu_places with relu, give bit for bit.
+/// place may be NULL; s->oh, s->ow are at least 2; workspace as for the forward pass.
+void ck_conv_pool_forward_direct(const ck_conv_shape *s, const float *x, const float *w,
+                                 const float *bias, int relu, float *y, uint16_t *place,
+                                 float *workspace);
+
 // ---- The list of variants -----------------------------------------------------------------------
 
 #define CK_CONV(name, description)                                  \

@@ -117,6 +117,17 @@ public final class Conv2D: ImageLayer {
       shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer, part.scratch)
   }
 
+  /// This layer and the pooling behind it in one kernel; false where there is none for them.
+  func forward(_ x: TensorView, between: Shape, _ pooling: MaxPool2D, _ y: TensorView, _ part: Part)
+    -> Bool
+  {
+    guard pooling.size == (2, 2) && pooling.stride == (2, 2) else { return false }
+    let shape = kernelShape(x.batch, x.shape, between)
+    return part.runtime.kernels.convolution(shape, CK_FORWARD).forwardPooled(
+      shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer,
+      part.training ? pooling.places(of: y, part) : nil, part.scratch)
+  }
+
   override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
   ) {

@@ -154,6 +154,12 @@ final class Chain: ImageLayer {
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
     var below = x
     for index in links.indices {
+      if index == links.count - 2, let pooling = links[index + 1].layer as? MaxPool2D,
+        (links[index].layer as! Conv2D).forward(
+          below, between: links[index].output, pooling, y, part)
+      {
+        return
+      }
       let above = index == links.count - 1 ? y : output(index, part)
       links[index].layer.forward(below, above, part)
       below = above

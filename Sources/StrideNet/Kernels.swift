@@ -223,6 +223,19 @@ struct ConvVariant: @unchecked Sendable {
   ) {
     withUnsafePointer(to: s) { functions.forward($0, x, w, bias, relu ? 1 : 0, y, workspace) }
   }
+  /// The forward pass and max-pooling in windows of 2×2 behind it in one kernel; false, and nothing
+  /// done, where the variant has none.
+  func forwardPooled(
+    _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats,
+    relu: Bool, _ y: Kernels.MutableFloats, _ places: UnsafeMutablePointer<UInt16>?,
+    _ workspace: Kernels.MutableFloats
+  ) -> Bool {
+    guard variant.name == Self.direct.variant.name else { return false }
+    withUnsafePointer(to: s) {
+      ck_conv_pool_forward_direct($0, x, w, bias, relu ? 1 : 0, y, places, workspace)
+    }
+    return true
+  }
   func inputGradient(
     _ s: ck_conv_shape, _ dy: Kernels.Floats, _ w: Kernels.Floats, _ dx: Kernels.MutableFloats,
     _ workspace: Kernels.MutableFloats

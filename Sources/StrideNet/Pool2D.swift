@@ -76,7 +76,7 @@ public final class MaxPool2D: Pool2D {
       kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer, places(of: dy, part), dx.pointer)
   }
 
-  private func places(of y: TensorView, _ part: Part) -> UnsafeMutablePointer<UInt16> {
+  func places(of y: TensorView, _ part: Part) -> UnsafeMutablePointer<UInt16> {
     places.baseAddress! + part.images.lowerBound * y.shape.count
   }
 }

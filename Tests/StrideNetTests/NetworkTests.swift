@@ -109,6 +109,7 @@ import Testing
       "conv(6,3) maxpool(2) flatten relu(20) softmax(10)",
       "conv(6,3,activation=none) maxpool(3,2) conv(17,3,padding=1) maxpool(2) flatten softmax(10)",
       "maxpool(2) conv(4,5) maxpool(2,1) conv(8,3) flatten softmax(10)",
+      "conv(33,4,stride=2) maxpool(2) conv(16,3,padding=1) maxpool(2) flatten softmax(10)",
       "conv(4,3) conv(40,3,stride=2) conv(7,3) maxpool(2) conv(3,2) avgpool(2) flatten softmax(10)",
     ], KernelChoice.names)
   func fusedAndUnfused(text: String, kernels: String) throws {

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+// Convolution, bias, ReLU and max-pooling 2×2 in one. A tile of the direct convolution whose pixels
+// are the windows of the pooling, two rows of the image by up to CK_MR / 2 columns, has everything
+// in registers that the pooling needs: the four sums of a window are compared there, and only the
+// largest goes to memory, a quarter of the numbers, together with its place for the backward pass.
+// ReLU comes after the comparison: the largest of four numbers cut off at 0 is the largest cut off.
+#pragma clang fp contract(fast)
+
+typedef uint16_t CK_NAME(places) __attribute__((vector_size(2 * CK_LANES), aligned(2)));
+#define places CK_NAME(places)
+
+// y, place (windows, columns filters) of windows side by side, place unless NULL.
+INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const walk *g,
+                                 const float *x, const float *w, const float *bias, float *y,
+                                 uint16_t *place, ptrdiff_t columns) {
+  vec sum[CK_MR / 4][4][2];
+#pragma clang loop unroll(full)
+  for (int r = 0; r < windows; r++)
+#pragma clang loop unroll(full)
+    for (int e = 0; e < 4; e++)
+#pragma clang loop unroll(full)
+      for (int v = 0; v < vectors; v++) sum[r][e][v] = *(const vec *)(bias + v * CK_LANES);
+  ptrdiff_t step = g->x_step, below = g->below * g->x_row;
+  for (ptrdiff_t i = 0; i < g->lines; i++, x += g->x_row)
+    for (ptrdiff_t k = 0; k < g->run; k++, w += CK_NR) {
+      vec right[2];
+      for (int v = 0; v < vectors; v++) right[v] = *(const vec *)(w + v * CK_LANES);
+#pragma clang loop unroll(full)
+      for (int r = 0; r < windows; r++)
+#pragma clang loop unroll(full)
+        for (int e = 0; e < 4; e++)
+#pragma clang loop unroll(full)
+          for (int v = 0; v < vectors; v++)
+            sum[r][e][v] += x[(2 * r + e % 2) * step + e / 2 * below + k] * right[v];
+    }
+#pragma clang loop unroll(full)
+  for (int r = 0; r < windows; r++)
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vectors; v++) {
+      vec best = sum[r][0][v];
+      ints where = {0};
+#pragma clang loop unroll(full)
+      for (int e = 1; e < 4; e++) {
+        ints better = sum[r][e][v] > best;
+        best = (vec)CK_NAME(choose)(better, (ints)sum[r][e][v], (ints)best);
+        where = CK_NAME(choose)(better, (ints){0} + e, where);
+      }
+      if (g->relu) {
+        best = (vec)(~(best < 0) & (ints)best);
+        where |= ~(best > 0);
+      }
+      places narrow = __builtin_convertvector(where, places);
+      ptrdiff_t at = r * g->y_step + v * CK_LANES, left = columns - v * CK_LANES;
+      if (left >= CK_LANES) {
+        *(vec *)(y + at) = best;
+        if (place) *(places *)(place + at) = narrow;
+      } else {
+        for (ptrdiff_t f = 0; f < left; f++) y[at + f] = best[f];
+        for (ptrdiff_t f = 0; place && f < left; f++) place[at + f] = narrow[f];
+      }
+    }
+}
+
+static void CK_NAME(pooled_any_tile)(ptrdiff_t windows, const walk *g, const float *x,
+                                     const float *w, const float *bias, float *y, uint16_t *place,
+                                     ptrdiff_t columns) {
+#define CK_WINDOWS(n)                                               \
+  case n:                                                           \
+    if (columns <= CK_LANES)                                        \
+      CK_NAME(pooled_tile)(n, 1, g, x, w, bias, y, place, columns); \
+    else                                                            \
+      CK_NAME(pooled_tile)(n, 2, g, x, w, bias, y, place, columns); \
+    return;
+  switch (windows) {
+    CK_WINDOWS(1)
+#if CK_MR >= 8
+    CK_WINDOWS(2)
+#endif
+#if CK_MR >= 12
+    CK_WINDOWS(3)
+#endif
+  }
+#undef CK_WINDOWS
+}
+
+static void CK_NAME(ck_conv_pool_forward_direct)(const ck_conv_shape *s, const float *x,
+                                                 const float *w, const float *bias, int relu,
+                                                 float *y, uint16_t *place, float *workspace) {
+  CK_NAME(frame) frame = CK_NAME(frame_of)(s);
+  float *packed, *start, *zeros;
+  walk g = CK_NAME(forward_walk)(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
+  ptrdiff_t rows = s->oh / 2, windows = s->ow / 2;
+  ptrdiff_t tiles = (windows + CK_MR / 4 - 1) / (CK_MR / 4), width = (windows + tiles - 1) / tiles;
+  for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c) {
+    const float *image = CK_NAME(framed)(s, frame, x, zeros);
+    for (ptrdiff_t j = 0; j < s->f; j += CK_NR)
+      for (ptrdiff_t p = 0; p < rows; p++)
+        for (ptrdiff_t q = 0; q < windows; q += width) {
+          ptrdiff_t out = ((n * rows + p) * windows + q) * s->f + j;
+          CK_NAME(pooled_any_tile)
+          (windows - q < width ? windows - q : width, &g,
+           image + 2 * p * g.below * g.x_row + 2 * q * g.x_step, packed + j * g.lines * g.run,
+           start + j, y + out, place ? place + out : NULL, s->f - j < CK_NR ? s->f - j : CK_NR);
+        }
+  }
+}
