@@ -54,18 +54,21 @@ public final class Dense: Layer {
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
     if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
-    // dw (outputs, inputs) = dyᵀ · x
-    Kernels.gemm(
-      pass.runtime, transposeA: true, m: outputs, n: x.shape.count, k: x.batch,
-      dy.pointer, x.pointer, weight.gradient)
-    Kernels.columnSum(rows: x.batch, count: outputs, dy.pointer, bias.gradient)
     if let dx {
       // dx (batch, inputs) = dy · w
       Kernels.gemm(
         pass.runtime, m: x.batch, n: x.shape.count, k: outputs,
         dy.pointer, weight.value, dx.pointer)
     }
+    // dw (outputs, inputs) = dyᵀ · x
+    Kernels.gemm(
+      pass.runtime, transposeA: true, m: outputs, n: x.shape.count, k: x.batch,
+      dy.pointer, x.pointer, weight.gradient, update: pass.update.map { ($0, weight) })
+    Kernels.columnSum(rows: x.batch, count: outputs, dy.pointer, bias.gradient)
+    pass.update?.apply(bias, 0..<outputs)
   }
+
+  override var updatesInBackward: Bool { true }
 }
 
 /// An activation as a layer of its own: for networks that have something between it and what came

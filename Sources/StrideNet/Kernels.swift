@@ -13,22 +13,27 @@ enum Kernels {
   private static let tile = (rows: 128, columns: 256)
 
   /// C (m,n) = A (m,k) · B (k,n), with A as it is or stored (k,m); the pieces of C are shared out.
+  /// Where C is a parameter's gradient, `update` is applied to each piece while it is in the cache.
   static func gemm(
     _ runtime: Runtime, transposeA: Bool = false, m: Int, n: Int, k: Int, _ a: Floats, _ b: Floats,
-    _ c: MutableFloats
+    _ c: MutableFloats, update: (Update, Parameter)? = nil
   ) {
     let across = (n + tile.columns - 1) / tile.columns
     let down = (m + tile.rows - 1) / tile.rows
     runtime.parallel(
-      over: across * down, (runtime, transposeA, across, m, n, k, a, b, c)
+      over: across * down, (runtime, transposeA, across, m, n, k, a, b, c, update)
     ) { context, range, worker in
-      let (runtime, transposeA, across, m, n, k, a, b, c) = context
+      let (runtime, transposeA, across, m, n, k, a, b, c, update) = context
       let piece = range.lowerBound
       let (i, j) = (piece / across * tile.rows, piece % across * tile.columns)
       ck_gemm(
         transposeA ? Int32(CK_TRANSPOSE_A) : 0, min(tile.rows, m - i), min(tile.columns, n - j), k,
         transposeA ? a + i : a + i * k, transposeA ? m : k, b + j, n, c + i * n + j, n,
         runtime.scratch(worker))
+      guard let (update, parameter) = update else { return }
+      for row in i..<min(m, i + tile.rows) {
+        update.apply(parameter, row * n + j..<row * n + min(n, j + tile.columns))
+      }
     }
   }
 

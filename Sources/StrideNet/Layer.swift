@@ -16,6 +16,8 @@ public final class Parameter {
   public internal(set) var value: UnsafeMutablePointer<Float>
   /// The gradient; a layer's backward pass overwrites it.
   public internal(set) var gradient: UnsafeMutablePointer<Float>
+  /// What momentum remembers. Valid while the network is trained.
+  var velocity: UnsafeMutablePointer<Float>
 
   public init(_ name: String, shape: [Int], _ initializer: Initializer) {
     self.name = name
@@ -25,6 +27,7 @@ public final class Parameter {
     let unbound = UnsafeMutablePointer<Float>(bitPattern: 64)!
     value = unbound
     gradient = unbound
+    velocity = unbound
   }
 
   public var count: Int { shape.reduce(1, *) }
@@ -90,6 +93,10 @@ open class Layer {
     fatalError("\(type(of: self)) doesn't override backward")
   }
 
+  /// True where the backward pass also applies the pass' update to the parameters, piece by piece
+  /// while their gradient is in the cache.
+  var updatesInBackward: Bool { false }
+
   /// True where the output is the input's memory read under another shape: then neither pass is
   /// called.
   open var onlyReshapes: Bool { false }
@@ -107,4 +114,24 @@ public struct Pass {
   public let runtime: Runtime
   /// False for evaluation and prediction: nothing need be kept for a backward pass.
   public let training: Bool
+  /// What a training step does with gradients.
+  var update: Update?
+}
+
+/// Gradient descent with momentum: v = momentum · v + gradient; w −= rate · v.
+struct Update {
+  let rate, momentum: Float
+
+  func apply(_ parameter: Parameter, _ range: Range<Int>) {
+    let start = range.lowerBound
+    Kernels.sgdMomentum(
+      range.count, rate: rate, momentum: momentum, gradient: parameter.gradient + start,
+      velocity: parameter.velocity + start, weight: parameter.value + start)
+  }
+
+  func apply(_ parameter: Parameter, _ runtime: Runtime) {
+    runtime.parallel(over: parameter.count, by: 32_768, (self, parameter)) { context, range, _ in
+      context.0.apply(context.1, range)
+    }
+  }
 }

@@ -62,6 +62,7 @@ public final class Network {
   private struct Step {
     let layer: Layer
     let first, last: Int
+    let parameters: [Parameter]
   }
   private var steps: [Step] = []
 
@@ -139,10 +140,16 @@ public final class Network {
       let chain = Chain(layers, shapes, from: index)
       let last = chain?.last ?? index
       if let chain, runtime.fusing, last > index {
-        steps.append(Step(layer: chain, first: index, last: last))
+        steps.append(
+          Step(
+            layer: chain, first: index, last: last,
+            parameters: layers[index...last].flatMap(\.parameters)))
       } else {
         for single in index...last where !layers[single].onlyReshapes {
-          steps.append(Step(layer: layers[single], first: single, last: single))
+          steps.append(
+            Step(
+              layer: layers[single], first: single, last: single,
+              parameters: layers[single].parameters))
         }
       }
       index = last + 1
@@ -170,6 +177,7 @@ public final class Network {
     for parameter in parameters {
       parameter.value = weights.pointer + offset
       parameter.gradient = gradients.pointer + offset
+      parameter.velocity = velocity.pointer + offset
       offset += parameter.count
     }
   }
@@ -204,7 +212,10 @@ public final class Network {
     if training && batch > trainingCapacity {
       trainingCapacity = batch
       outputGradients = buffers()
-      if velocity.count != weights.count { velocity = FloatStorage(count: weights.count) }
+      if velocity.count != weights.count {
+        velocity = FloatStorage(count: weights.count)
+        point(parameters)
+      }
     }
   }
 
@@ -233,13 +244,16 @@ public final class Network {
     return output(layers.count - 1, x)
   }
 
-  private func backward(_ x: TensorView) {
-    let pass = Pass(runtime: runtime, training: true)
+  private func backward(_ x: TensorView, _ update: Update) {
+    let pass = Pass(runtime: runtime, training: true, update: update)
     for step in steps.reversed() {
       let dx = step.first == 0 ? nil : view(outputGradients, step.first - 1, x.batch, below: nil)
       step.layer.backward(
         output(step.first - 1, x), output(step.last, x),
         view(outputGradients, step.last, x.batch, below: nil)!, dx, pass)
+      guard !step.layer.updatesInBackward else { continue }
+      // Nobody needs a layer's weights any more once its backward pass is over.
+      for parameter in step.parameters { update.apply(parameter, runtime) }
     }
   }
 
@@ -260,23 +274,6 @@ public final class Network {
         errors += Int(wrong[i])
       }
       return (sum, errors)
-    }
-  }
-
-  private func update(learningRate: Float, momentum: Float) {
-    if !isKnownUniquelyReferenced(&weights) {
-      weights = weights.copy()  // somebody kept a snapshot
-      point(parameters)
-    }
-    runtime.parallel(
-      over: weights.count, by: 32_768,
-      (weights.pointer, gradients.pointer, velocity.pointer, learningRate, momentum)
-    ) { context, range, _ in
-      let (weights, gradients, velocity, learningRate, momentum) = context
-      let start = range.lowerBound
-      Kernels.sgdMomentum(
-        range.count, rate: learningRate, momentum: momentum, gradient: gradients + start,
-        velocity: velocity + start, weight: weights + start)
     }
   }
 
@@ -306,9 +303,12 @@ public final class Network {
     reserve(x.batch, training: true)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
+    if !isKnownUniquelyReferenced(&weights) {
+      weights = weights.copy()  // somebody kept a snapshot
+      point(parameters)
+    }
     let (sum, errors) = loss(forward(x, training: true), labels, training: true)
-    backward(x)
-    update(learningRate: learningRate, momentum: momentum)
+    backward(x, Update(rate: learningRate, momentum: momentum))
     return (Float(sum / Double(x.batch)), Float(errors) / Float(x.batch))
   }
 
