@@ -72,6 +72,9 @@ struct Train: ParsableCommand {
       "Write the weights there after every epoch (safetensors).", valueName: "file"))
   var save: String?
 
+  @Flag(help: "Then print where the time went: each layer's passes, their kernels and why those.")
+  var explain = false
+
   @Flag(help: "Print nothing but errors and the last line.")
   var quiet = false
 
@@ -89,10 +92,16 @@ struct Train: ParsableCommand {
     let (name, network) = try makeNetwork()
     // What is wrong with the numbers themselves is said before data is read.
     try settings.check(images: .max)
+    if explain && quiet {
+      throw StrideNetError(
+        .usage, "a table that isn't to be printed", found: "--explain and --quiet",
+        expected: "one of them")
+    }
     if let save { try AtomicFile.checkWritable(save) }
     let data = try loadData()
     if batchSize == nil { settings.batchSize = min(settings.batchSize, data.train.count) }
     let trainer = try Trainer(network, data, settings)
+    if explain { network.timePasses() }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
     try announce(name, trainer)
@@ -220,6 +229,12 @@ struct Train: ParsableCommand {
               : "; '\($0)' has the weights of epoch \(last!.epoch)"
           } ?? ""))
     case .finished: break
+    }
+    let threads = trainer.network.runtime.threads
+    if explain,
+      let explanation = trainer.network.explanation(MachinePeak(threads: threads).allThreads)
+    {
+      try Explain.print(explanation, json: json)
     }
     let sha256 = trainer.network.snapshot().sha256
     if json {

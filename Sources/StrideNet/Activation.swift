@@ -103,6 +103,19 @@ final class ActivationPass {
     }
   }
 
+  /// The C symbol without its prefix.
+  func kernel(backward: Bool) -> String {
+    if case .own = activation.kind { return "own" }
+    return activation.name + (backward ? "_backward" : "_forward")
+  }
+
+  /// The backward pass: f′ from y, and dy read and written.
+  func cost(_ output: Shape) -> PassCost? {
+    if case .none = activation.kind { return nil }
+    return PassCost(
+      kernel: kernel(backward: true), why: PassCost.onlyKernel, outputs: 3 * Double(output.count))
+  }
+
   // Pieces of at least 16,384 values: less isn't worth waking a thread for.
   private func examplesAPiece(_ y: TensorView) -> Int { max(1, 16_384 / max(1, y.shape.count)) }
 }

@@ -78,7 +78,7 @@ public final class Conv2D: ImageLayer {
     let shape = kernelShape(imagesAtATime, input, output)
     kernelScratch =
       [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
-        runtime.kernels.convolution(shape, pass).workspace(shape, pass)
+        runtime.kernels.convolution(shape, pass).variant.workspace(shape, pass)
       }.max()!.roundedUp
     runtime.reserveScratch(scratchCount)
     let needed = Self.pieces(batch) * gradientCount
@@ -107,14 +107,37 @@ public final class Conv2D: ImageLayer {
   public override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    if !isPlain && !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
+    if !isPlain && !leavesSoftmaxToLoss {
+      activation.backward(y, dy, pass)
+      pass.times?.lap(.activationGradient)
+    }
     super.backward(x, y, dy, dx, pass)
+  }
+
+  override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)
+    -> PassCost?
+  {
+    let kernelPass: ck_pass
+    switch pass {
+    case .forward: kernelPass = CK_FORWARD
+    case .inputGradient: kernelPass = CK_INPUT_GRADIENT
+    case .weightGradient: kernelPass = CK_WEIGHT_GRADIENT
+    case .activationGradient: return leavesSoftmaxToLoss ? nil : activation.cost(output)
+    case .backward: return nil
+    }
+    let shape = kernelShape(imagesAtATime, input, output)
+    let choice = runtime.kernels.convolution(shape, kernelPass)
+    return PassCost(
+      kernel: "conv_\(kernelPass.name)_\(choice.variant.variant.name)", why: "\(choice.why)",
+      operations: shape.operations / Double(shape.n), inputs: Double(input.count),
+      outputs: Double(output.count), weights: gradientCount)
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
     let shape = kernelShape(x.batch, x.shape, y.shape)
-    part.runtime.kernels.convolution(shape, CK_FORWARD).forward(
+    part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forward(
       shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer, part.scratch)
+    part.lap(.forward)
   }
 
   /// This layer and the pooling behind it in one kernel; false where there is none for them.
@@ -123,9 +146,13 @@ public final class Conv2D: ImageLayer {
   {
     guard pooling.size == (2, 2) && pooling.stride == (2, 2) else { return false }
     let shape = kernelShape(x.batch, x.shape, between)
-    return part.runtime.kernels.convolution(shape, CK_FORWARD).forwardPooled(
-      shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer,
-      part.training ? pooling.places(of: y, part) : nil, part.scratch)
+    guard
+      part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forwardPooled(
+        shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer,
+        part.training ? pooling.places(of: y, part) : nil, part.scratch)
+    else { return false }
+    part.lap(.forward)
+    return true
   }
 
   override func backward(
@@ -135,17 +162,20 @@ public final class Conv2D: ImageLayer {
     let kernels = part.runtime.kernels
     if isRelu && !leavesReluToPooling {
       Kernels.reluBackward(dy.count, y: y.pointer, dy.pointer, dy.pointer)
+      part.lap(.activationGradient)
     }
     let sum = partialSums.pointer + part.piece * gradientCount
     let gradient = part.isFirst ? sum : part.scratch + kernelScratch
-    kernels.convolution(shape, CK_WEIGHT_GRADIENT).weightGradient(
+    kernels.convolution(shape, CK_WEIGHT_GRADIENT).variant.weightGradient(
       shape, x.pointer, dy.pointer, gradient, part.scratch)
     Kernels.columnSum(
       rows: dy.count / filters, count: filters, dy.pointer, gradient + weight.count)
     if !part.isFirst { Kernels.add(gradientCount, gradient, to: sum) }
+    part.lap(.weightGradient)
     if let dx {
-      kernels.convolution(shape, CK_INPUT_GRADIENT).inputGradient(
+      kernels.convolution(shape, CK_INPUT_GRADIENT).variant.inputGradient(
         shape, dy.pointer, weight.value, dx.pointer, part.scratch)
+      part.lap(.inputGradient)
     }
   }
 

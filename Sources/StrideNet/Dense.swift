@@ -54,11 +54,13 @@ public final class Dense: Layer {
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
     if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
+    pass.times?.lap(.activationGradient)
     if let dx {
       // dx (batch, inputs) = dy · w
       Kernels.gemm(
         pass.runtime, m: x.batch, n: x.shape.count, k: outputs,
         dy.pointer, weight.value, dx.pointer)
+      pass.times?.lap(.inputGradient)
     }
     // dw (outputs, inputs) = dyᵀ · x
     Kernels.gemm(
@@ -66,6 +68,25 @@ public final class Dense: Layer {
       dy.pointer, x.pointer, weight.gradient, update: pass.update.map { ($0, weight) })
     Kernels.columnSum(rows: x.batch, count: outputs, dy.pointer, bias.gradient)
     pass.update?.apply(bias, 0..<outputs)
+    pass.times?.lap(.weightGradient)
+  }
+
+  override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)
+    -> PassCost?
+  {
+    let all = weight.count + bias.count
+    switch pass {
+    case .activationGradient: return leavesSoftmaxToLoss ? nil : activation.cost(output)
+    case .backward: return nil
+    case .forward, .inputGradient, .weightGradient:
+      let updates = pass == .weightGradient
+      return PassCost(
+        kernel: pass == .forward ? "dense_forward" : updates ? "gemm, sgd_momentum" : "gemm",
+        why: PassCost.onlyKernel, operations: 2 * Double(input.count * outputs),
+        inputs: Double(input.count), outputs: Double(outputs),
+        // Weights and velocities are read and written.
+        weights: updates ? 5 * all : all)
+    }
   }
 
   override var updatesInBackward: Bool { true }
@@ -96,5 +117,15 @@ public final class Activate: Layer {
     guard let dx else { return }
     if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
     dx.pointer.update(from: dy.pointer, count: dy.count)
+    pass.times?.lap(.inputGradient)
+  }
+
+  override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)
+    -> PassCost?
+  {
+    guard pass == .forward || pass == .inputGradient else { return nil }
+    return PassCost(
+      kernel: leavesSoftmaxToLoss ? "copy" : activation.kernel(backward: pass == .inputGradient),
+      why: PassCost.onlyKernel, inputs: Double(input.count), outputs: Double(output.count))
   }
 }

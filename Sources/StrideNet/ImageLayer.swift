@@ -14,9 +14,16 @@ public class ImageLayer: Layer {
     /// these are its first images.
     var piece = 0
     var isFirst = true
-    let training: Bool
-    let runtime: Runtime
-    let scratch: UnsafeMutablePointer<Float>
+    let pass: Pass
+    let worker: Int
+    /// How far behind the first of layers that run together this one comes.
+    var link = 0
+
+    var training: Bool { pass.training }
+    var runtime: Runtime { pass.runtime }
+    var scratch: UnsafeMutablePointer<Float> { pass.runtime.scratch(worker) }
+
+    func lap(_ kind: LayerPass) { pass.times?.lapInPiece(kind, link: link, worker) }
   }
 
   /// The part's output y from its input x.
@@ -44,32 +51,34 @@ public class ImageLayer: Layer {
     pass.runtime.parallel(over: x.batch, by: imagesAtATime, (self, x, y, pass)) {
       context, images, worker in
       let (layer, x, y, pass) = context
+      pass.times?.startPiece(worker)
       layer.forward(
-        x.examples(images), y.examples(images),
-        Part(
-          images: images, training: pass.training, runtime: pass.runtime,
-          scratch: pass.runtime.scratch(worker)))
+        x.examples(images), y.examples(images), Part(images: images, pass: pass, worker: worker))
     }
+    pass.times?.lapOfPieces()
   }
 
   public override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
     let size = Self.imagesAPiece(x.batch)
-    pass.runtime.parallel(over: x.batch, by: size, (self, size, x, y, dy, dx, pass.runtime)) {
+    pass.runtime.parallel(over: x.batch, by: size, (self, size, x, y, dy, dx, pass)) {
       context, piece, worker in
-      let (layer, size, x, y, dy, dx, runtime) = context
+      let (layer, size, x, y, dy, dx, pass) = context
+      pass.times?.startPiece(worker)
       let step = layer.imagesAtATime
       for start in stride(from: piece.lowerBound, to: piece.upperBound, by: step) {
         let images = start..<min(piece.upperBound, start + step)
         layer.backward(
           x.examples(images), y.examples(images), dy.examples(images), dx?.examples(images),
           Part(
-            images: images, piece: start / size, isFirst: start == piece.lowerBound,
-            training: true, runtime: runtime, scratch: runtime.scratch(worker)))
+            images: images, piece: start / size, isFirst: start == piece.lowerBound, pass: pass,
+            worker: worker))
       }
     }
+    pass.times?.lapOfPieces()
     addPieces(Self.pieces(x.batch), pass.runtime)
+    pass.times?.lap(.weightGradient)
   }
 }
 
@@ -153,7 +162,9 @@ final class Chain: ImageLayer {
 
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
     var below = x
+    var part = part
     for index in links.indices {
+      part.link = index
       if index == links.count - 2, let pooling = links[index + 1].layer as? MaxPool2D,
         (links[index].layer as! Conv2D).forward(
           below, between: links[index].output, pooling, y, part)
@@ -170,7 +181,9 @@ final class Chain: ImageLayer {
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
   ) {
     var (above, upstream) = (y, dy)
+    var part = part
     for index in links.indices.reversed() {
+      part.link = index
       let below = index == 0 ? x : output(index - 1, part)
       let gradient = index == 0 ? dx : between(index - 1, part)
       links[index].layer.backward(below, above, upstream, gradient, part)

@@ -241,7 +241,7 @@ public struct KernelBench {
     return timings(
       shape: "\(c.name): \(s.text)", operation: "conv_\(pass.name)", operations: s.operations,
       floats: s.inputs + s.weights + s.outputs, rounds,
-      automatic: ConvVariant.pick(s, pass).variant.name,
+      automatic: ConvVariant.pick(s, pass).variant.variant.name,
       ConvVariant.all.map { variant in
         let scratch = FloatStorage(count: variant.workspace(s, pass))
         return (

@@ -144,11 +144,15 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   public let name: String
   private let convolution: ConvVariant?
   let pool: PoolVariant
+  /// Why this choice, and why pooling has what it has.
+  private let why: StaticString
+  let whyPool: StaticString
 
   /// Picks by shape.
-  public static let auto = KernelChoice(checked: "auto")
+  public static let auto = KernelChoice(checked: "auto", why: "")
   /// What was bound at build time.
-  public static let bound = KernelChoice(checked: String(cString: ck_bound_variant()))
+  public static let bound = KernelChoice(
+    checked: String(cString: ck_bound_variant()), why: "bound at build time")
   /// The convolution variants, slowest first.
   public static let convolutions = ConvVariant.all.map { $0.variant }
   /// The pooling variants.
@@ -177,21 +181,27 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
         .usage, "no kernel variant of that name", found: "'\(name)'",
         expected: Self.names.joined(separator: ", "), hint: "see: stridenet kernels")
     }
-    self.init(checked: name)
+    self.init(checked: name, why: "bound by --kernels")
   }
 
-  private init(checked name: String) {
+  private init(checked name: String, why: StaticString) {
     self.name = name
+    self.why = why
     convolution = ConvVariant.all.first { $0.variant.name == name }
     precondition(convolution != nil || name == "auto", "variants.def has no \(name)")
-    // im2col is no way of pooling: then, and with auto, pooling takes the fastest, the list's last.
-    pool = PoolVariant.all.first { $0.variant.name == name } ?? PoolVariant.all.last!
+    if let variant = PoolVariant.all.first(where: { $0.variant.name == name }) {
+      (pool, whyPool) = (variant, why)
+    } else if name == "auto" {
+      (pool, whyPool) = (PoolVariant.all.last!, "the fastest at pooling")
+    } else {
+      (pool, whyPool) = (PoolVariant.all.last!, "the fastest, as im2col is no way of pooling")
+    }
   }
 
   public var description: String { name }
 
-  func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant {
-    convolution ?? ConvVariant.pick(shape, pass)
+  func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
+    convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass)
   }
 }
 
@@ -212,11 +222,17 @@ struct ConvVariant: @unchecked Sendable {
   private static let direct = byName["direct"]!
   private static let im2col = byName["im2col"]!
 
+  /// A variant, and in a few words why it is taken.
+  typealias Choice = (variant: ConvVariant, why: StaticString)
+
   /// What `auto` takes. Direct reaches 80 to 90 % of the peak wherever a vector of filters (in the
   /// input gradient: of channels) is filled; with fewer, its lanes stay empty and im2col, which
   /// fills them with the window's elements, is faster.
-  static func pick(_ s: ck_conv_shape, _ pass: ck_pass) -> ConvVariant {
-    pass == CK_INPUT_GRADIENT && s.c < 8 ? im2col : direct
+  static func pick(_ s: ck_conv_shape, _ pass: ck_pass) -> Choice {
+    if pass == CK_INPUT_GRADIENT && s.c < 8 {
+      return (im2col, "fewer than 8 channels leave direct's vectors half empty")
+    }
+    return (direct, "sums stay in registers, nothing is gathered")
   }
 
   func workspace(_ shape: ck_conv_shape, _ pass: ck_pass) -> Int {

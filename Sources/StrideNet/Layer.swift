@@ -93,6 +93,17 @@ open class Layer {
     fatalError("\(type(of: self)) doesn't override backward")
   }
 
+  /// What a pass computes and moves, for ``Explanation``; nil where the layer has no such pass.
+  /// Layers from outside have two, all arrays read or written once.
+  func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime) -> PassCost? {
+    let arrays = pass == .forward ? 1 : 2
+    guard pass == .forward || pass == .backward else { return nil }
+    return PassCost(
+      kernel: "own", why: PassCost.onlyKernel, inputs: Double(arrays * input.count),
+      outputs: Double(arrays * output.count),
+      weights: arrays * parameters.reduce(0) { $0 + $1.count })
+  }
+
   /// True where the backward pass also applies the pass' update to the parameters, piece by piece
   /// while their gradient is in the cache.
   var updatesInBackward: Bool { false }
@@ -116,6 +127,8 @@ public struct Pass {
   public let training: Bool
   /// What a training step does with gradients.
   var update: Update?
+  /// Nil unless somebody explains.
+  var times: PassTimes?
 }
 
 /// Gradient descent with momentum: v = momentum · v + gradient; w −= rate · v.

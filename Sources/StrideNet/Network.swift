@@ -59,12 +59,14 @@ public final class Network {
   private var parameterList: [(name: String, shape: [Int])] = []
 
   /// The plan: what runs, a layer or two of them together, and the layers it stands for.
-  private struct Step {
+  struct Step {
     let layer: Layer
     let first, last: Int
     let parameters: [Parameter]
   }
-  private var steps: [Step] = []
+  private(set) var steps: [Step] = []
+  /// Where training steps are timed, if they are.
+  var times: PassTimes?
 
   // Activations and their gradients, one block a step, at the step's last layer (nil elsewhere), for
   // batches of up to `capacity` and `trainingCapacity` examples.
@@ -237,23 +239,29 @@ public final class Network {
 
   /// Runs all layers; the result stays valid until the next pass.
   private func forward(_ x: TensorView, training: Bool) -> TensorView {
-    let pass = Pass(runtime: runtime, training: training)
+    let pass = Pass(runtime: runtime, training: training, times: training ? times : nil)
     for step in steps {
+      pass.times?.layer = step.first
       step.layer.forward(output(step.first - 1, x), output(step.last, x), pass)
+      pass.times?.lap(.forward)
     }
     return output(layers.count - 1, x)
   }
 
   private func backward(_ x: TensorView, _ update: Update) {
-    let pass = Pass(runtime: runtime, training: true, update: update)
+    let pass = Pass(runtime: runtime, training: true, update: update, times: times)
     for step in steps.reversed() {
+      pass.times?.layer = step.first
       let dx = step.first == 0 ? nil : view(outputGradients, step.first - 1, x.batch, below: nil)
       step.layer.backward(
         output(step.first - 1, x), output(step.last, x),
         view(outputGradients, step.last, x.batch, below: nil)!, dx, pass)
+      // What the layer hasn't told apart.
+      pass.times?.lap(.backward)
       guard !step.layer.updatesInBackward else { continue }
       // Nobody needs a layer's weights any more once its backward pass is over.
       for parameter in step.parameters { update.apply(parameter, runtime) }
+      pass.times?.lap(.update)
     }
   }
 
@@ -307,8 +315,11 @@ public final class Network {
       weights = weights.copy()  // somebody kept a snapshot
       point(parameters)
     }
+    times?.lap(.other)
     let (sum, errors) = loss(forward(x, training: true), labels, training: true)
+    times?.lap(.loss)
     backward(x, Update(rate: learningRate, momentum: momentum))
+    times?.countStep(of: x.batch)
     return (Float(sum / Double(x.batch)), Float(errors) / Float(x.batch))
   }
 

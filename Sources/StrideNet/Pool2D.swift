@@ -33,6 +33,24 @@ public class Pool2D: ImageLayer {
     return Shape(rows, columns, input.channels)
   }
 
+  override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)
+    -> PassCost?
+  {
+    guard pass == .forward || pass == .inputGradient else { return nil }
+    return PassCost(
+      kernel: kernel(runtime.kernels.pool, backward: pass == .inputGradient),
+      why: "\(runtime.kernels.whyPool)", inputs: Double(input.count),
+      outputs: outputArrays * Double(output.count))
+  }
+
+  /// Arrays of the output's size that a pass moves, in floats.
+  fileprivate var outputArrays: Double { 1 }
+
+  private func kernel(_ pool: PoolVariant, backward: Bool) -> String {
+    // "max" and "avg", as in C.
+    "pool_\(keyword.prefix(3))_\(backward ? "backward" : "forward")_\(pool.variant.name)"
+  }
+
   fileprivate func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_pool_shape {
     ck_pool_shape(
       n: Int32(images), h: Int32(input.height), w: Int32(input.width), c: Int32(input.channels),
@@ -51,6 +69,8 @@ public final class MaxPool2D: Pool2D {
   deinit { places.deallocate() }
 
   fileprivate override var keyword: String { "maxpool" }
+  /// The places, of two bytes each, too.
+  fileprivate override var outputArrays: Double { 1.5 }
 
   public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
     guard places.count < batch * output.count else { return }
@@ -66,6 +86,7 @@ public final class MaxPool2D: Pool2D {
     part.runtime.kernels.pool.maxForward(
       kernelShape(x.batch, x.shape, y.shape), x.pointer, y.pointer, places)
     if dropsZeros { Kernels.reluPlaces(y.count, y: y.pointer, places) }
+    part.lap(.forward)
   }
 
   override func backward(
@@ -74,6 +95,7 @@ public final class MaxPool2D: Pool2D {
     guard let dx else { return }
     part.runtime.kernels.pool.maxBackward(
       kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer, places(of: dy, part), dx.pointer)
+    part.lap(.inputGradient)
   }
 
   func places(of y: TensorView, _ part: Part) -> UnsafeMutablePointer<UInt16> {
@@ -88,6 +110,7 @@ public final class AvgPool2D: Pool2D {
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
     part.runtime.kernels.pool.averageForward(
       kernelShape(x.batch, x.shape, y.shape), x.pointer, y.pointer)
+    part.lap(.forward)
   }
 
   override func backward(
@@ -96,6 +119,7 @@ public final class AvgPool2D: Pool2D {
     guard let dx else { return }
     part.runtime.kernels.pool.averageBackward(
       kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer, dx.pointer)
+    part.lap(.inputGradient)
   }
 }
 

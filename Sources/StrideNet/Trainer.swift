@@ -141,13 +141,16 @@ public final class Trainer {
       let start = clock.now
       let before = seconds
       var sums = (cce: 0.0, ce: 0.0)
+      network.times?.skip()
       for batch in 0..<batches {
         if shouldStop() {
           network.restore(lastGood)
           return .stopped
         }
         let range = batch * settings.batchSize..<min(count, (batch + 1) * settings.batchSize)
+        network.times?.lap(.other)
         let (x, labels) = buffer.gather(data.train, order[range], network.runtime)
+        network.times?.lap(.gather)
         let done = Double((epoch - 1) * batches + batch) / Double(settings.epochs * batches)
         let (cce, ce) = network.step(
           x, labels,
@@ -168,6 +171,7 @@ public final class Trainer {
               cce: cce, ce: ce))
         }
       }
+      network.times?.lap(.other)
       let elapsed = (clock.now - start).inSeconds
       guard let (testCCE, testCE) = evaluate(data.test) else {
         network.restore(lastGood)

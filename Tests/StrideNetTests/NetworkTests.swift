@@ -165,12 +165,16 @@ import Testing
       "allocations are counted in release builds on glibc"))
   func stepsAllocateNothing() throws {
     let batch = try Self.batches(1, of: 32)[0]
-    for (name, threads) in [("cnn", 1), ("cnn", 2), ("flat", 2), ("small", 2)] {
+    for (name, threads, isTimed) in [
+      ("cnn", 1, false), ("cnn", 2, false), ("flat", 2, false), ("small", 2, false),
+      ("cnn", 2, true), ("small", 2, true),
+    ] {
       let runtime = Runtime(threads: threads)
       let network =
         try Architecture.presets.first { $0.name == name }
         .map { Network(try Architecture.layers($0.text), runtime: runtime) }
         ?? Self.small(threads: threads)
+      if isTimed { network.timePasses() }
       func allocations(_ steps: Int) throws -> Int {
         let before = allocation_count()
         for _ in 0..<steps { try network.train(batch, learningRate: 0.01, momentum: 0.9) }
@@ -181,6 +185,36 @@ import Testing
       let most = try (0..<20).map { _ in try allocations(5) }.max()!
       #expect(most == 0, "\(name), \(threads) threads: \(most) allocations in five steps")
     }
+  }
+
+  /// Timing changes no weight, and a row is what its layer's sizes and the roof say.
+  @Test func passesAreTimed() throws {
+    let batches = try Self.batches(3, of: 16)
+    let networks = try (0..<2).map { _ in try Self.small(threads: 3) }
+    networks[1].timePasses()
+    for network in networks {
+      for batch in batches { try network.train(batch, learningRate: 0.1, momentum: 0.9) }
+    }
+    #expect(networks[0].snapshot().sha256 == networks[1].snapshot().sha256)
+    let roof = MachinePeak.Roof(
+      threads: 3, gigaflopsPerSecond: 10, memoryRead: 1, memoryCopy: 2, cacheCopy: 9)
+    #expect(networks[0].explanation(roof) == nil)
+    let explanation = try #require(networks[1].explanation(roof))
+    #expect(explanation.steps == 3 && explanation.images == 16)
+    for row in explanation.rows { #expect(row.measured > 0 && row.predicted > 0, "\(row)") }
+    #expect(explanation.accounted > 0 && explanation.accounted <= 1)
+    // 16 images of 28×28, 6 filters of 3×3; of each of the pooling's 14×14×6 outputs the value, four
+    // bytes, and the place, two. What lies between them stays in registers or in a cache.
+    let bytes = 16 * 14 * 14 * 6 * 6
+    let first = try #require(explanation.rows.first { $0.number == "1+2" })
+    let (pixels, window) = (16 * 28 * 28, 9)
+    #expect(first.kernel == "conv_pool_forward_direct")
+    #expect(first.operations == Double(2 * pixels * 6 * window))
+    #expect(first.bytes == Double(4 * (pixels + 6 * window + 6) + bytes))
+    #expect(first.predicted == max(first.operations / 10e9, first.bytes / 2e9))
+    let pooling = explanation.rows.filter { $0.kernel.hasPrefix("pool_max") }
+    #expect(pooling.map(\.bytes) == [Double(bytes)])
+    #expect(pooling.allSatisfy { $0.predicted == Double(bytes) / 2e9 })
   }
 
   @Test func evaluationIsInChunks() throws {

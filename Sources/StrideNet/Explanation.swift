@@ -1,0 +1,146 @@
+/// Where the time of training steps went, pass by pass, and how far that is from what the machine
+/// can do: `stridenet train --explain`.
+public struct Explanation: Sendable {
+  /// A pass of a layer, or something else that every step does.
+  public struct Row: Sendable {
+    /// The layer's number, from 1; of layers that run together those of both, as "1+2"; else "".
+    public let number: String
+    /// The layer's text, or what else was worked on: "images", "loss", "weights".
+    public let name: String
+    public let pass: String
+    /// The C symbol without its prefix, as in the benchmark and in `perf report`.
+    public let kernel: String
+    /// Why that kernel.
+    public let why: String
+    /// Floating-point operations a step, two a multiply-add; 0 where few are among what is moved.
+    public let operations: Double
+    /// Bytes that a step can't help reading and writing: inputs, outputs and weights, once each.
+    /// What lies between layers that run together stays in a cache and isn't counted.
+    public let bytes: Double
+    /// Seconds a step at the roof: operations at the peak rate or bytes at memory's, whichever
+    /// takes longer. Data that a cache holds may take less.
+    public let predicted: Double
+    /// Seconds a step, the mean over all steps.
+    public let measured: Double
+    /// The measured share of the peak rate of operations.
+    public let shareOfPeak: Double
+  }
+
+  /// In the order in which a step does them.
+  public let rows: [Row]
+  /// The sums over the rows.
+  public let total: Row
+  public let steps: Int
+  /// Images a step, the mean: an epoch's last step may have fewer.
+  public let images: Double
+  /// The share of the time between the first step's start and the last one's end, evaluations not
+  /// counted, that the rows account for.
+  public let accounted: Double
+  public let roof: MachinePeak.Roof
+}
+
+/// What a pass computes with, computes and moves.
+struct PassCost {
+  var kernel: String
+  let why: String
+  /// For one image.
+  var operations = 0.0
+  /// Floats an image in arrays of the input's size, in those of the output's size, and floats that
+  /// don't depend on the number of images.
+  var inputs = 0.0, outputs = 0.0
+  var weights = 0
+
+  static let onlyKernel = "the only one"
+}
+
+extension Network {
+  /// From now on the passes of training steps are timed, for ``explanation(_:)``.
+  public func timePasses() { times = PassTimes(layers: layers.count, workers: runtime.threads) }
+
+  /// What the steps since ``timePasses()`` did; nil if there were none.
+  /// - Parameter roof: of as many threads as the network works with
+  public func explanation(_ roof: MachinePeak.Roof) -> Explanation? {
+    guard let times, times.steps > 0, let input else { return nil }
+    let images = Double(times.images) / Double(times.steps)
+    let peak = roof.gigaflopsPerSecond * 1e9
+    var rows: [Explanation.Row] = []
+    func add(
+      number: String = "", _ name: String, _ pass: String, kernel: String,
+      why: String = PassCost.onlyKernel, operations: Double = 0, bytes: Double,
+      _ row: PassTimes.Row
+    ) {
+      let measured = times.mean(row)
+      rows.append(
+        .init(
+          number: number, name: name, pass: pass, kernel: kernel, why: why, operations: operations,
+          bytes: bytes, predicted: max(operations / peak, bytes / (roof.memory * 1e9)),
+          measured: measured, shareOfPeak: operations > 0 ? operations / measured / peak : 0))
+    }
+    func add(_ step: Step, _ index: Int, _ passes: LayerPass...) {
+      let isFused = step.first != step.last
+      for pass in passes {
+        // Nobody needs the gradient of the images; and what runs together has no pass for ReLU.
+        if pass == .inputGradient && index == steps[0].first { continue }
+        let measured = times.mean(.layer(index, pass))
+        if isFused && measured == 0 { continue }
+        let below = index == 0 ? input : shapes[index - 1]
+        guard var cost = layers[index].cost(pass, below, shapes[index], runtime) else { continue }
+        // What lies between layers that run together and isn't kept for later isn't moved.
+        var name = layers[index].text
+        if isFused && index < step.last && layers[index + 1] is MaxPool2D {
+          cost.outputs = 0
+          if pass == .forward && times.mean(.layer(index + 1, .forward)) == 0 {
+            name += " \(layers[index + 1].text)"
+            cost.kernel = "conv_pool_forward_direct"
+            cost.outputs =
+              layers[index + 1].cost(pass, shapes[index], shapes[index + 1], runtime)?.outputs ?? 0
+          }
+        } else if isFused && layers[index] is MaxPool2D {
+          cost.inputs = 0
+        }
+        add(
+          number: (isFused ? step.first...step.last : index...index).map { "\($0 + 1)" }
+            .joined(separator: "+"),
+          name, pass.name, kernel: cost.kernel, why: cost.why,
+          operations: cost.operations * images,
+          bytes: 4 * ((cost.inputs + cost.outputs) * images + Double(cost.weights)),
+          .layer(index, pass))
+      }
+    }
+
+    // Bytes that become floats; a trainer does that.
+    if times.mean(.gather) > 0 {
+      add(
+        "images", "gather", kernel: "scale_bytes", bytes: images * Double(5 * input.count), .gather)
+    }
+    for step in steps {
+      for index in step.first...step.last { add(step, index, .forward) }
+    }
+    // Logits read, probabilities and gradients written.
+    add(
+      "loss", "forward, gradient", kernel: "softmax_cross_entropy",
+      bytes: images * Double(12 * classes), .loss)
+    for step in steps.reversed() {
+      for index in (step.first...step.last).reversed() {
+        add(step, index, .activationGradient, .weightGradient, .inputGradient, .backward)
+      }
+    }
+    // Weights and velocities read and written, gradients read; dense layers have done theirs.
+    let rest = steps.filter { !$0.layer.updatesInBackward }.flatMap(\.parameters)
+    if !rest.isEmpty {
+      add(
+        "weights", "update", kernel: "sgd_momentum",
+        bytes: Double(20 * rest.reduce(0) { $0 + $1.count }), .update)
+    }
+
+    func sum(_ value: (Explanation.Row) -> Double) -> Double { rows.reduce(0) { $0 + value($1) } }
+    let (operations, measured) = (sum(\.operations), sum(\.measured))
+    let total = Explanation.Row(
+      number: "", name: "total", pass: "", kernel: "", why: "", operations: operations,
+      bytes: sum(\.bytes), predicted: sum(\.predicted), measured: measured,
+      shareOfPeak: operations / measured / peak)
+    return Explanation(
+      rows: rows, total: total, steps: times.steps, images: images,
+      accounted: measured / times.mean, roof: roof)
+  }
+}
