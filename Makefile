@@ -50,11 +50,9 @@ bench-peers: build
 	python3 Benchmarks/bench_peers.py --program $(BINARY) $(if $(PYTHON),--python $(PYTHON)) \
 	  $(if $(IMAGES),--images $(IMAGES)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data $(DATA))
 
-## profile: where the time goes: perf record of a training run (MODEL=cnn), kernels by name
+## profile: where the time goes: perf record of a training run (MODEL=cnn), the hottest loop
 profile: build
-	@command -v perf >/dev/null || sh Sources/setup.sh linux-perf
-	perf record -q -F 2000 -o perf.data $(BINARY) train $(MODEL) --data sample --epochs 3 --quiet
-	perf report -i perf.data --stdio --percent-limit 0.5 --sort symbol 2>/dev/null | grep -v '^#' | grep -v '^$$' | cut -c1-100 | (swift demangle --compact 2>/dev/null || cat)
+	@sh Benchmarks/profile.sh $(BINARY) $(MODEL)
 
 ## format: bring all sources into shape
 format:

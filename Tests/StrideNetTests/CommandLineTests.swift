@@ -1055,6 +1055,22 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     #expect(abs(try #require(total["flop"] as? Double) - operations) <= 1e-9 * operations)
   }
 
+  /// Where perf isn't permitted, `make profile` prints that table and says why.
+  @Test(.enabled(if: !KernelChoice.isDebugBuild, isRelease)) func profilesWithoutPerf() throws {
+    let place = try Workplace()
+    let script = DocumentationTests.root.appending(path: "Benchmarks/profile.sh").path
+    try place.write(
+      "perf", "#!/bin/sh\necho 'Error:' >&2\necho 'Access is limited.' >&2\nexit 255\n")
+    chmod("\(place.path)/perf", 0o755)
+    let end = try place.run(
+      ["flat"], shell: ["/bin/sh", "-c", #"PATH=$PWD:$PATH; exec sh "\#(script)" "$0" "$@""#])
+    #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
+    let first =
+      "profile: by the program's own timers, since perf may not record here: Access is limited."
+    #expect(end.lines.first == first, "\(end.out)")
+    #expect(end.out.contains("\nexplain  ") && end.out.contains(" sgd_momentum "))
+  }
+
   // MARK: Signals
 
   @Test(arguments: [SIGINT, SIGTERM]) func aSignalEndsTrainingInGoodOrder(signal: Int32) throws {
