@@ -16,12 +16,16 @@ BUILD  := $(SWIFT) build -c release $(TRAITS)
 BINARY := .build/release/stridenet
 TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 
+# For programs in C alone, without Swift and the package manager.
+KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench bench-peers profile format lint sanitize isa dependant clean
+.PHONY: help setup build run test bench bench-peers profile format lint sanitize isa \
+  check arm64 memcheck dependant clean
 
 ## help: this list
 help:
-	@sed -n 's/^## //p' $(MAKEFILE_LIST) | sed 's/^\([a-z-]*\): /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | sed 's/^\([a-z0-9-]*\): /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  KERNELS=NAME     one of: $(VARIANTS)"
 
 ## setup: check the toolchain and headers; install what is missing (Debian, root) or say how
@@ -66,8 +70,28 @@ lint:
 	$(SWIFT) format lint --strict -r Package.swift Sources Tests
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 
-## isa: the tests once more with each instruction set that the processor has
-isa: build
+## check: each kernel against its definition, in C, with each instruction set (seconds)
+check: setup
+	@mkdir -p .build
+	clang $(KERNELS_IN_C) Tests/KernelCheck/check.c -lm -o .build/check
+	.build/check
+
+## arm64: the same check compiled for 64-bit ARM and run by an emulator
+arm64: setup
+	@[ -e /usr/aarch64-linux-gnu/lib/libc.a ] && command -v qemu-aarch64 >/dev/null \
+	  || sh Sources/setup.sh gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+	@mkdir -p .build
+	clang --target=aarch64-linux-gnu -static -fuse-ld=lld $(KERNELS_IN_C) Tests/KernelCheck/check.c \
+	  -lm -o .build/check-arm64
+	qemu-aarch64 .build/check-arm64 neon
+
+## memcheck: the same check under valgrind (which knows no AVX-512)
+memcheck: check
+	@command -v valgrind >/dev/null || sh Sources/setup.sh valgrind
+	valgrind -q --error-exitcode=1 .build/check --bare
+
+## isa: the check and all tests once more with each instruction set that the processor has
+isa: build check
 	@for set in avx512 avx2 neon baseline; do \
 	  if STRIDENET_ISA=$$set $(BINARY) kernels >/dev/null 2>&1; then \
 	    echo "== $$set"; STRIDENET_ISA=$$set $(TEST) -c release || exit 1; \

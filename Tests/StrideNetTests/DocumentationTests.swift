@@ -177,7 +177,7 @@ extension Activation {
   @Test func targetsInTheTextExist() throws {
     let text = try Self.text("README.md")
     let targets = Set(
-      text.matches(of: /`make ([a-z]+)/).map { String($0.1) })
+      text.matches(of: /`make ([a-z0-9-]+)/).map { String($0.1) })
     #expect(targets.isSuperset(of: ["run", "test", "setup", "help", "bench"]))
     let (code, output) = try Self.run(
       ["make", "-n"] + targets.filter { $0 != "clean" }, in: Self.root)

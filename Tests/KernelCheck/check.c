@@ -1,0 +1,678 @@
+// SPDX-License-Identifier: MIT
+// Every kernel against its definition, in plain C without a framework, so that it runs wherever a C
+// compiler reaches: cross-compiled and emulated, under valgrind, on a board. The definitions are
+// loops with sums in double precision; inputs are uneven, shapes awkward, all memory lies between
+// guard zones at an address that is aligned to a float and no more, and results are filled with a
+// pattern that is no number, so that an element never written shows.
+//
+//   check           with each instruction set that the processor has
+//   check NAME...   with these instruction sets alone
+//   check --bare    without guard zones and patterns: a memory checker sees the edges itself
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "CKernels.h"
+
+#define FOR(i, count) for (ptrdiff_t i = 0; i < (ptrdiff_t)(count); i++)
+#define COUNT(list) (ptrdiff_t)(sizeof(list) / sizeof *(list))
+
+// ---- Memory: lives until the end of a case ------------------------------------------------------
+
+enum { ZONE = 61 * sizeof(float), PATTERN = 0xFF };  // the pattern is a NaN, and 65,535 as a place
+static struct {
+  unsigned char *start;
+  size_t bytes, zone;
+} blocks[32];
+static int block_count, bare;
+
+static void *block(size_t bytes, size_t zone) {
+  unsigned char *start = malloc(bytes + 2 * zone);
+  if (!start || block_count == COUNT(blocks)) abort();
+  if (zone) memset(start, PATTERN, bytes + 2 * zone);
+  blocks[block_count].start = start, blocks[block_count].bytes = bytes;
+  blocks[block_count++].zone = zone;
+  return start + zone;
+}
+
+static float *floats(size_t count) { return block(sizeof(float) * count, bare ? 0 : ZONE); }
+static uint16_t *places(size_t count) { return block(sizeof(uint16_t) * count, bare ? 0 : ZONE); }
+static double *sums(size_t count) { return memset(block(sizeof(double) * count, 0), 0, 8 * count); }
+
+/// The same values in [-0.5, 0.5) as in the Swift tests.
+static float value(ptrdiff_t i, unsigned salt) {
+  uint32_t u = (uint32_t)i * 2654435761u + salt * 40503u + 12345u;
+  u ^= u >> 16, u *= 0x45d9f3b, u ^= u >> 16;
+  return (float)(u >> 8) / 16777216 - 0.5f;
+}
+
+static float *values(size_t count, unsigned salt) {
+  float *x = floats(count);
+  FOR(i, count) x[i] = value(i, salt);
+  return x;
+}
+
+static float *copy(const float *x, size_t count) {
+  return memcpy(floats(count), x, sizeof(float) * count);
+}
+
+// ---- Judging ------------------------------------------------------------------------------------
+
+typedef struct tally {
+  char kernel[48];
+  int cases, wrong;
+  double worst;  // error as a share of its bound
+} tally;
+static tally tallies[64], *now;
+static char shape[160];
+static int wrong_cases, case_is_wrong;
+
+static void wrong(const char *format, ...) {
+  if (case_is_wrong++) return;
+  wrong_cases++;
+  if (now->wrong++) return;  // the first of each kernel tells
+  printf("  WRONG: %s, %s, %s: ", now->kernel, ck_isa_name(), shape);
+  va_list arguments;
+  va_start(arguments, format);
+  vprintf(format, arguments);
+  va_end(arguments);
+  printf("\n");
+}
+
+/// Nothing was written outside of the buffers.
+static void check_zones(void) {
+  FOR(b, block_count) FOR(i, blocks[b].zone) {
+    const unsigned char *before = blocks[b].start, *behind = before + ZONE + blocks[b].bytes;
+    if (before[i] != PATTERN) wrong("wrote %td bytes before a buffer", (ptrdiff_t)ZONE - i);
+    if (behind[i] != PATTERN) wrong("wrote %td bytes behind the end of a buffer", i + 1);
+  }
+}
+
+/// A case of kernel `name`, and of its variant if there is one; the rest says which.
+static void begin(const char *name, const char *variant, const char *format, ...) {
+  if (block_count) check_zones();  // of the case before, if it shares its buffers with this one
+  char kernel[sizeof now->kernel];
+  snprintf(kernel, sizeof kernel, "ck_%s%s%s", name, variant ? "_" : "", variant ? variant : "");
+  for (now = tallies; *now->kernel && strcmp(now->kernel, kernel);) now++;
+  strcpy(now->kernel, kernel);
+  now->cases++;
+  case_is_wrong = 0;
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(shape, sizeof shape, format, arguments);
+  va_end(arguments);
+}
+
+/// Ends a case and gives its buffers back.
+static void end(void) {
+  check_zones();
+  while (block_count) free(blocks[--block_count].start);
+}
+
+/// What the rounding of a sum of `terms` products of values in ±0.5 may come to.
+static double rounding(ptrdiff_t terms) { return 0x1p-23 * 0.25 * (double)(terms + 8); }
+
+/// Each element within the bound; where a NaN is expected, a NaN.
+static void compare(const float *found, const double *expected, size_t count, double bound) {
+  FOR(i, count) {
+    double error = fabs(found[i] - expected[i]);
+    int same = found[i] == expected[i] || (isnan(found[i]) && isnan(expected[i]));
+    if (!same && !(error <= bound))
+      wrong("element %td is %.9g, expected %.9g, bound %.2g", i, found[i], expected[i], bound);
+    else if (!same && error / bound > now->worst)
+      now->worst = error / bound;
+  }
+}
+
+static void compare_places(const uint16_t *found, const uint16_t *expected, size_t count) {
+  FOR(i, count)
+  if (found[i] != expected[i]) wrong("place %td is %d, expected %d", i, found[i], expected[i]);
+}
+
+/// Bit for bit.
+static void same(const char *what, const float *found, const float *expected, size_t count) {
+  FOR(i, count)
+  if (memcmp(found + i, expected + i, sizeof *found))
+    wrong("%s: element %td is %.9g, else %.9g", what, i, found[i], expected[i]);
+}
+
+// ---- Convolution --------------------------------------------------------------------------------
+
+typedef struct conv_row {
+  int n, h, w, c, fh, fw, f, sh, sw, ph, pw;
+} conv_row;
+
+static const conv_row conv_rows[] = {
+    // One pixel, one channel, one filter; filters as large as the image.
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0},
+    {2, 5, 5, 4, 1, 1, 5, 1, 1, 0, 0},
+    {3, 3, 7, 3, 3, 7, 4, 1, 1, 0, 0},
+    {2, 8, 2, 3, 8, 2, 17, 1, 1, 0, 0},
+    // Strides that leave a remainder, and beyond the filter.
+    {2, 28, 28, 1, 3, 3, 3, 2, 2, 0, 0},
+    {2, 28, 28, 1, 5, 5, 3, 3, 3, 0, 0},
+    {1, 9, 9, 2, 4, 4, 3, 2, 2, 0, 0},
+    {2, 12, 12, 1, 5, 5, 9, 4, 4, 0, 0},
+    {2, 10, 10, 1, 3, 3, 2, 5, 5, 0, 0},
+    {1, 11, 7, 3, 1, 1, 4, 2, 3, 0, 0},
+    {1, 20, 20, 2, 3, 2, 5, 4, 7, 0, 0},
+    // Axes that differ.
+    {1, 5, 9, 2, 3, 2, 3, 1, 1, 0, 0},
+    {1, 12, 7, 3, 5, 1, 2, 1, 1, 0, 0},
+    {1, 7, 12, 3, 1, 5, 2, 1, 1, 0, 0},
+    {2, 9, 8, 2, 3, 4, 3, 2, 1, 0, 0},
+    {2, 8, 9, 2, 4, 3, 3, 1, 3, 0, 0},
+    {1, 1, 16, 2, 1, 3, 4, 1, 2, 0, 0},
+    {1, 16, 1, 2, 3, 1, 4, 2, 1, 0, 0},
+    // Padding, up to a window that holds one row of the image.
+    {2, 6, 6, 3, 3, 3, 4, 1, 1, 1, 1},
+    {2, 6, 6, 3, 3, 3, 4, 1, 1, 2, 2},
+    {1, 5, 5, 2, 5, 5, 3, 1, 1, 4, 4},
+    {2, 7, 7, 2, 3, 3, 3, 2, 2, 1, 1},
+    {2, 8, 6, 1, 4, 3, 3, 3, 2, 3, 1},
+    {1, 6, 8, 2, 3, 5, 2, 1, 2, 0, 2},
+    {1, 1, 1, 1, 3, 3, 2, 1, 1, 1, 1},
+    {2, 5, 5, 2, 5, 5, 3, 2, 2, 2, 2},
+    // Channels and filters around the width of a vector and of a tile.
+    {2, 6, 5, 1, 3, 3, 7, 1, 1, 1, 1},
+    {2, 6, 5, 1, 3, 3, 9, 1, 1, 1, 1},
+    {2, 6, 5, 1, 3, 3, 16, 1, 1, 1, 1},
+    {2, 6, 5, 1, 3, 3, 33, 1, 1, 1, 1},
+    {2, 6, 5, 7, 3, 3, 9, 1, 1, 1, 1},
+    {2, 6, 5, 8, 3, 3, 4, 1, 1, 1, 1},
+    {2, 6, 5, 15, 3, 3, 16, 1, 1, 1, 1},
+    {1, 6, 5, 17, 3, 3, 33, 1, 1, 1, 1},
+    {1, 6, 5, 33, 3, 3, 1, 1, 1, 1, 1},
+    {1, 6, 5, 5, 3, 3, 65, 1, 1, 1, 1},
+    // Sums longer than a block of the matrix product, more windows than its tile is high.
+    {1, 6, 6, 57, 3, 3, 6, 1, 1, 0, 0},
+    {1, 13, 29, 3, 3, 3, 8, 1, 1, 0, 0},
+    // The shapes of the networks.
+    {2, 28, 28, 1, 3, 3, 32, 1, 1, 0, 0},
+    {1, 28, 28, 1, 5, 5, 24, 1, 1, 0, 0},
+    {1, 12, 12, 24, 3, 3, 32, 1, 1, 0, 0},
+};
+
+/// All products x·w·dy that there are, each without the factor that the pass is after, added up in
+/// that one's place.
+static void convolve(const ck_conv_shape *s, ck_pass pass, const float *x, const float *w,
+                     const float *y, double *out) {
+  FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(i, s->fh) FOR(j, s->fw) {
+    ptrdiff_t row = p * s->sh + i - s->ph, column = q * s->sw + j - s->pw;
+    if (row < 0 || row >= s->h || column < 0 || column >= s->w) continue;
+    FOR(c, s->c) FOR(f, s->f) {
+      ptrdiff_t at_x = ((n * s->h + row) * s->w + column) * s->c + c;
+      ptrdiff_t at_w = ((i * s->fw + j) * s->c + c) * s->f + f;
+      ptrdiff_t at_y = ((n * s->oh + p) * s->ow + q) * s->f + f;
+      if (pass == CK_FORWARD)
+        out[at_y] += (double)x[at_x] * w[at_w];
+      else if (pass == CK_INPUT_GRADIENT)
+        out[at_x] += (double)y[at_y] * w[at_w];
+      else
+        out[at_w] += (double)x[at_x] * y[at_y];
+    }
+  }
+}
+
+/// A convolution and the pooling of its result, in one and one after the other.
+static void check_conv_pool(const ck_conv_shape *s, int with_bias, int relu, const char *text) {
+  ck_pool_shape pool = {s->n, s->oh, s->ow, s->f, 2, 2, 2, 2, s->oh / 2, s->ow / 2};
+  ptrdiff_t outputs = (ptrdiff_t)s->n * s->oh * s->ow * s->f;
+  ptrdiff_t pooled = (ptrdiff_t)s->n * pool.oh * pool.ow * s->f;
+  FOR(with_places, 2) {
+    begin("conv_pool_forward", "direct", "%s%s", text, with_places ? "" : ", no places");
+    const float *x = values((size_t)s->n * s->h * s->w * s->c, 1);
+    const float *w = values((size_t)s->fh * s->fw * s->c * s->f, 2);
+    const float *bias = with_bias ? values(s->f, 3) : NULL;
+    float *workspace = floats(ck_conv_workspace_direct(s, CK_FORWARD));
+    float *between = floats(outputs), *two = floats(pooled), *one = floats(pooled);
+    uint16_t *two_places = places(pooled), *one_places = places(pooled);
+    ck_conv_forward_direct(s, x, w, bias, relu, between, workspace);
+    ck_pool_max_forward_direct(&pool, between, two, two_places);
+    if (relu) ck_relu_places(pooled, two, two_places);
+    ck_conv_pool_forward_direct(s, x, w, bias, relu, one, with_places ? one_places : NULL,
+                                workspace);
+    same("in one", one, two, pooled);
+    if (with_places) compare_places(one_places, two_places, pooled);
+    end();
+  }
+}
+
+static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
+  static const char *const passes[] = {"conv_forward", "conv_input_gradient",
+                                       "conv_weight_gradient"};
+  ptrdiff_t inputs = (ptrdiff_t)s->n * s->h * s->w * s->c;
+  ptrdiff_t weights = (ptrdiff_t)s->fh * s->fw * s->c * s->f;
+  ptrdiff_t outputs = (ptrdiff_t)s->n * s->oh * s->ow * s->f;
+  ptrdiff_t sizes[] = {outputs, inputs, weights};
+  ptrdiff_t terms[] = {weights / s->f, weights / s->c, outputs / s->f};
+  double *expected[3];
+  FOR(pass, 3) {
+    expected[pass] = calloc(sizes[pass], sizeof(double));
+    const float *x = values(inputs, 1), *w = values(weights, 2), *y = values(outputs, 4);
+    convolve(s, pass, x, w, y, expected[pass]);
+    end();
+  }
+  FOR(i, outputs) {
+    double sum = expected[0][i] + (with_bias ? value(i % s->f, 3) : 0);
+    expected[0][i] = relu && sum < 0 ? 0 : sum;
+  }
+  char text[120];
+  snprintf(text, sizeof text, "%d×%d×%d×%d, %d of %d×%d by %d×%d, padded %d×%d%s%s, to %d×%d", s->n,
+           s->h, s->w, s->c, s->f, s->fh, s->fw, s->sh, s->sw, s->ph, s->pw,
+           with_bias ? ", bias" : "", relu ? ", ReLU" : "", s->oh, s->ow);
+  const ck_conv_variant *variant;
+  for (size_t v = 0; (variant = ck_conv_variant_at(v)); v++) FOR(pass, 3) {
+      begin(passes[pass], variant->name, "%s", text);
+      const float *x = values(inputs, 1), *w = values(weights, 2), *y = values(outputs, 4);
+      const float *bias = with_bias ? values(s->f, 3) : NULL;
+      float *out = floats(sizes[pass]), *workspace = floats(variant->workspace(s, pass));
+      if (pass == CK_FORWARD)
+        variant->forward(s, x, w, bias, relu, out, workspace);
+      else if (pass == CK_INPUT_GRADIENT)
+        variant->input_gradient(s, y, w, out, workspace);
+      else
+        variant->weight_gradient(s, x, y, out, workspace);
+      compare(out, expected[pass], sizes[pass], rounding(terms[pass] + 1));
+      end();
+    }
+  if (s->oh > 1 && s->ow > 1) check_conv_pool(s, with_bias, relu, text);
+  FOR(pass, 3) free(expected[pass]);
+}
+
+static int random_state;
+static int pick(int low, int high) {
+  return low + (int)((value(random_state++, 99) + 0.5f) * (float)(high - low + 1));
+}
+
+static void check_conv(void) {
+  enum { RANDOM = 60 };
+  random_state = 0;
+  for (ptrdiff_t i = 0, done = 0; done < COUNT(conv_rows) + RANDOM; i++) {
+    conv_row r;
+    if (i < COUNT(conv_rows)) {
+      r = conv_rows[i];
+    } else {
+      r.n = pick(1, 3), r.h = pick(1, 12), r.w = pick(1, 12), r.c = pick(1, 20);
+      r.fh = pick(1, 6), r.fw = pick(1, 6), r.f = pick(1, 40), r.sh = pick(1, 4);
+      r.sw = pick(1, 4), r.ph = pick(0, r.fh - 1), r.pw = pick(0, r.fw - 1);
+    }
+    if (r.fh > r.h + 2 * r.ph || r.fw > r.w + 2 * r.pw) continue;
+    ck_conv_shape s = {r.n,
+                       r.h,
+                       r.w,
+                       r.c,
+                       r.fh,
+                       r.fw,
+                       r.f,
+                       r.sh,
+                       r.sw,
+                       r.ph,
+                       r.pw,
+                       (r.h + 2 * r.ph - r.fh) / r.sh + 1,
+                       (r.w + 2 * r.pw - r.fw) / r.sw + 1};
+    check_conv_shape(&s, i % 3 > 0, i % 2);
+    done++;
+  }
+}
+
+// ---- Pooling ------------------------------------------------------------------------------------
+
+static void check_pool_shape(const ck_pool_shape *s, int ties) {
+  static const char *const operations[] = {"pool_max_forward", "pool_max_backward",
+                                           "pool_avg_forward", "pool_avg_backward"};
+  ptrdiff_t inputs = (ptrdiff_t)s->n * s->h * s->w * s->c;
+  ptrdiff_t outputs = (ptrdiff_t)s->n * s->oh * s->ow * s->c;
+  const ck_pool_variant *variant;
+  for (size_t v = 0; (variant = ck_pool_variant_at(v)); v++) FOR(operation, 4) {
+      begin(operations[operation], variant->name, "%d×%d×%d×%d, %d×%d by %d×%d%s", s->n, s->h, s->w,
+            s->c, s->fh, s->fw, s->sh, s->sw, ties ? ", ties" : "");
+      float *x = values(inputs, 1), *dy = values(outputs, 4);
+      FOR(i, inputs) if (ties) x[i] = roundf(x[i] * 4);
+      double *y = sums(outputs), *mean = sums(outputs), *dx = sums(inputs), *shares = sums(inputs);
+      uint16_t *place = places(outputs), *found = places(outputs);
+      ptrdiff_t window = s->fh * s->fw;
+      FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
+        ptrdiff_t at = ((n * s->oh + p) * s->ow + q) * s->c + c, best = 0;
+        FOR(i, s->fh) FOR(j, s->fw) {
+          ptrdiff_t in = ((n * s->h + p * s->sh + i) * s->w + q * s->sw + j) * s->c + c;
+          if (!i && !j) best = in, place[at] = 0;
+          if (x[in] > x[best]) best = in, place[at] = (uint16_t)(i * s->fw + j);
+          mean[at] += (double)x[in] / (double)window;
+          shares[in] += (double)dy[at] / (double)window;
+        }
+        y[at] = x[best];
+        if (operation == 1 && at % 5 == 4)  // no place at all
+          place[at] = UINT16_MAX;
+        else
+          dx[best] += dy[at];
+      }
+      float *out = floats(operation % 2 ? inputs : outputs);
+      double bound = rounding(window);
+      if (operation == 0) {
+        variant->max_forward(s, x, out, found);
+        compare(out, y, outputs, 0);
+        compare_places(found, place, outputs);
+      } else if (operation == 1) {
+        variant->max_backward(s, dy, place, out);
+        compare(out, dx, inputs, bound);
+      } else if (operation == 2) {
+        variant->avg_forward(s, x, out);
+        compare(out, mean, outputs, bound * (ties ? 4 : 1));
+      } else {
+        variant->avg_backward(s, dy, out);
+        compare(out, shares, inputs, bound);
+      }
+      end();
+    }
+}
+
+static void check_pool(void) {
+  static const int channels[] = {1, 3, 4, 7, 8, 15, 16, 17, 32, 33};
+  // Sizes, windows and strides around each other: remainders, overlaps, gaps.
+  for (int size = 1; size <= 6; size++)
+    for (int window = 1; window <= size && window <= 4; window++)
+      for (int stride = 1; stride <= 4; stride++) {
+        int c = channels[(size + 2 * window + 3 * stride) % COUNT(channels)];
+        int out = (size - window) / stride + 1;
+        ck_pool_shape s = {2, size, size, c, window, window, stride, stride, out, out};
+        check_pool_shape(&s, 0);
+        check_pool_shape(&s, 1);
+      }
+  FOR(i, COUNT(channels)) {
+    ck_pool_shape pairs = {2, 7, 5, channels[i], 2, 2, 2, 2, 3, 2};
+    ck_pool_shape uneven = {1, 9, 11, channels[i], 3, 2, 1, 3, 7, 4};
+    ck_pool_shape large = {1, 20, 20, channels[i], 17, 16, 2, 3, 2, 2};  // places above 255
+    check_pool_shape(&pairs, 1);
+    check_pool_shape(&uneven, 0);
+    check_pool_shape(&large, 0);
+  }
+}
+
+// ---- Matrix product and dense layer -------------------------------------------------------------
+
+static const int product_sizes[][3] = {
+    {1, 1, 1},   {1, 17, 3},  {17, 1, 3},   {3, 5, 1},    {4, 8, 16},    {6, 16, 7},
+    {8, 8, 8},   {14, 32, 9}, {12, 8, 5},   {15, 33, 10}, {13, 31, 255}, {28, 64, 66},
+    {9, 7, 64},  {5, 9, 513}, {2, 3, 511},  {7, 4, 512},  {100, 10, 31}, {197, 33, 5},
+    {113, 2, 4}, {7, 530, 3}, {3, 1027, 6}, {5, 6, 1030}};
+
+static void check_gemm(void) {
+  FOR(flags, 8) FOR(i, COUNT(product_sizes)) {
+    ptrdiff_t m = product_sizes[i][0], n = product_sizes[i][1], k = product_sizes[i][2];
+    int turn_a = flags & CK_TRANSPOSE_A, turn_b = flags & CK_TRANSPOSE_B;
+    // Rows longer than they need be, on every other size: what lies between them must stay.
+    int gap = i % 2;
+    ptrdiff_t lda = (turn_a ? m : k) + 3 * gap, ldb = (turn_b ? k : n) + gap, ldc = n + 2 * gap;
+    begin("gemm", NULL, "%td×%td×%td%s%s%s, rows %td, %td and %td apart", m, n, k,
+          turn_a ? ", A transposed" : "", turn_b ? ", B transposed" : "",
+          flags & CK_ACCUMULATE ? ", added" : "", lda, ldb, ldc);
+    const float *a = values((turn_a ? k : m) * lda, 1), *b = values((turn_b ? n : k) * ldb, 2);
+    float *whole = values(m * ldc, 3), *pieces = copy(whole, m * ldc);
+    float *workspace = floats(ck_gemm_workspace());
+    double *expected = sums(m * ldc);
+    FOR(e, m * ldc) expected[e] = whole[e];
+    FOR(r, m) FOR(j, n) {
+      double sum = flags & CK_ACCUMULATE ? whole[r * ldc + j] : 0;
+      FOR(p, k)
+      sum += (double)(turn_a ? a[p * lda + r] : a[r * lda + p]) *
+             (turn_b ? b[j * ldb + p] : b[p * ldb + j]);
+      expected[r * ldc + j] = sum;
+    }
+    ck_gemm(flags, m, n, k, a, lda, b, ldb, whole, ldc, workspace);
+    compare(whole, expected, m * ldc, rounding(k));
+    // C in six pieces.
+    ptrdiff_t rows[] = {0, m / 3, m}, columns[] = {0, n / 5, n / 2, n};
+    FOR(u, 2) FOR(v, 3) {
+      ptrdiff_t r = rows[u], j = columns[v], height = rows[u + 1] - r, width = columns[v + 1] - j;
+      if (height && width)
+        ck_gemm(flags, height, width, k, a + (turn_a ? r : r * lda), lda,
+                b + (turn_b ? j * ldb : j), ldb, pieces + r * ldc + j, ldc, workspace);
+    }
+    same("C computed in pieces", pieces, whole, m * ldc);
+    end();
+  }
+}
+
+static void check_dense(void) {
+  FOR(relu, 2) FOR(i, COUNT(product_sizes) + 1) {
+    const int tall[] = {6, 7, 2051}, *size = i < COUNT(product_sizes) ? product_sizes[i] : tall;
+    ptrdiff_t m = size[0], n = size[1], k = size[2], ldy = n + 3 * (i % 2);
+    begin("dense_forward", NULL, "%td×%td×%td%s, rows %td apart", m, n, k, relu ? ", ReLU" : "",
+          ldy);
+    const float *x = values(m * k, 1), *w = values(n * k, 2), *bias = values(n, 3);
+    float *whole = values(m * ldy, 5), *pieces = copy(whole, m * ldy);
+    double *expected = sums(m * ldy);
+    FOR(e, m * ldy) expected[e] = whole[e];
+    FOR(r, m) FOR(j, n) {
+      double sum = bias[j];
+      FOR(p, k) sum += (double)x[r * k + p] * w[j * k + p];
+      expected[r * ldy + j] = relu && sum < 0 ? 0 : sum;
+    }
+    ck_dense_forward(m, n, k, x, w, bias, relu, whole, ldy);
+    compare(whole, expected, m * ldy, rounding(k + 1));
+    ptrdiff_t rows[] = {0, m / 3, m}, columns[] = {0, n / 5, n / 2, n};
+    FOR(u, 2) FOR(v, 3) {
+      ptrdiff_t r = rows[u], j = columns[v], height = rows[u + 1] - r, width = columns[v + 1] - j;
+      if (height && width)
+        ck_dense_forward(height, width, k, x + r * k, w + j * k, bias + j, relu,
+                         pieces + r * ldy + j, ldy);
+    }
+    same("y computed in pieces", pieces, whole, m * ldy);
+    end();
+  }
+}
+
+// ---- Rows and elements --------------------------------------------------------------------------
+
+/// One element of a function of two numbers, for what goes through element by element.
+typedef double element_fn(double a, double b);
+static double relu(double x, double unused) { return (void)unused, x < 0 ? 0 : x; }
+static double relu_slope(double y, double dy) { return y > 0 ? dy : 0; }
+static double sigmoid(double x, double unused) { return (void)unused, 1 / (1 + exp(-x)); }
+static double sigmoid_slope(double y, double dy) { return dy * y * (1 - y); }
+
+static void check_elementwise(const char *name, element_fn *definition,
+                              void (*one)(ptrdiff_t, const float *, float *),
+                              void (*two)(ptrdiff_t, const float *, const float *, float *),
+                              ptrdiff_t n, double bound) {
+  FOR(in_place, 2) {
+    begin(name, NULL, "%td%s", n, in_place ? ", in place" : "");
+    float *a = values(n, 1), *b = values(n, 2);
+    const float special[] = {0.0f, -0.0f, NAN, INFINITY, -INFINITY, 90, -90};
+    if (one) FOR(i, COUNT(special)) if (n > 2 * i + 1) a[2 * i + 1] = special[i];
+    double *expected = sums(n);
+    FOR(i, n) expected[i] = definition(a[i], b[i]);
+    float *out = !in_place ? floats(n) : one ? a : b;
+    if (one)
+      one(n, a, out);
+    else
+      two(n, a, b, out);
+    compare(out, expected, n, bound);
+    end();
+  }
+}
+
+static void check_elements(ptrdiff_t n) {
+  const double ulps = 0x1p-22;
+  check_elementwise("relu_forward", relu, ck_relu_forward, NULL, n, 0);
+  check_elementwise("relu_backward", relu_slope, NULL, ck_relu_backward, n, 0);
+  check_elementwise("sigmoid_forward", sigmoid, ck_sigmoid_forward, NULL, n, ulps);
+  check_elementwise("sigmoid_backward", sigmoid_slope, NULL, ck_sigmoid_backward, n, ulps);
+
+  begin("relu_places", NULL, "%td", n);
+  float *y = values(n, 1);
+  uint16_t *place = places(n), *kept = places(n);
+  if (n > 2) y[1] = 0, y[2] = NAN;
+  FOR(i, n) place[i] = (uint16_t)(i * 7), kept[i] = y[i] > 0 ? place[i] : UINT16_MAX;
+  ck_relu_places(n, y, place);
+  compare_places(place, kept, n);
+  end();
+
+  begin("add", NULL, "%td", n);
+  float *x = values(n, 1);
+  y = values(n, 2);
+  double *expected = sums(n);
+  FOR(i, n) expected[i] = (float)(x[i] + y[i]);
+  ck_add(n, x, y);
+  compare(y, expected, n, 0);
+  end();
+
+  begin("sgd_momentum", NULL, "%td", n);
+  float *gradient = values(n, 1), *velocity = values(n, 2), *weight = values(n, 3);
+  double *velocities = sums(n), *weights = sums(n);
+  FOR(i, n) {
+    velocities[i] = 0.9f * (double)velocity[i] + gradient[i];
+    weights[i] = weight[i] - 0.05f * velocities[i];
+  }
+  ck_sgd_momentum(n, 0.05f, 0.9f, gradient, velocity, weight);
+  compare(velocity, velocities, n, ulps);
+  compare(weight, weights, n, ulps);
+  end();
+
+  begin("scale_bytes", NULL, "%td", n);
+  uint8_t *bytes = block(n, bare ? 0 : ZONE);
+  FOR(i, n) bytes[i] = (uint8_t)(255 - i * 37);
+  y = floats(n), expected = sums(n);
+  FOR(i, n) expected[i] = bytes[i] / 255.0;
+  ck_scale_bytes(n, bytes, 1 / 255.0f, y);
+  compare(y, expected, n, ulps);
+  end();
+}
+
+static void check_rows(ptrdiff_t rows, ptrdiff_t f) {
+  ptrdiff_t n = rows * f;
+  FOR(with_bias, 2) FOR(with_relu, 2) {
+    begin("bias_add", NULL, "%td×%td%s%s", rows, f, with_bias ? ", bias" : "",
+          with_relu ? ", ReLU" : "");
+    float *y = values(n, 1), *bias = values(f, 2);
+    double *expected = sums(n);
+    FOR(i, n) {
+      float sum = y[i] + (with_bias ? bias[i % f] : 0);
+      expected[i] = with_relu && sum < 0 ? 0 : sum;
+    }
+    ck_bias_add(rows, f, with_bias ? bias : NULL, (int)with_relu, y);
+    compare(y, expected, n, 0);
+    end();
+  }
+  begin("column_sum", NULL, "%td×%td", rows, f);
+  float *y = values(n, 1), *sum = floats(f);
+  double *expected = sums(f);
+  FOR(i, n) expected[i % f] += y[i];
+  ck_column_sum(rows, f, y, sum);
+  compare(sum, expected, f, 4 * rounding(rows));
+  end();
+}
+
+static void check_softmax(ptrdiff_t rows, ptrdiff_t f) {
+  ptrdiff_t n = rows * f;
+  const double bound = rounding(f);
+  FOR(in_place, 2) {
+    float *logits = values(n, 1);
+    // Every other row far apart: exp overflows where the largest isn't subtracted first.
+    FOR(i, n) logits[i] *= (i / f) % 2 ? 8 : 4000;
+    double *p = sums(n), *gradient = sums(n), *losses = sums(rows), *slopes = sums(n);
+    float *dy = values(n, 2), *y = in_place ? copy(logits, n) : floats(n);
+    float *dlogits = floats(n), *loss = floats(rows);
+    int32_t *labels = block(sizeof(int32_t) * rows, bare ? 0 : ZONE);
+    int32_t *is_wrong = block(sizeof(int32_t) * rows, bare ? 0 : ZONE);
+    uint16_t *wrong_rows = places(rows), *found_rows = places(rows);
+    FOR(r, rows) {
+      const float *x = logits + r * f;
+      ptrdiff_t best = 0;
+      double total = 0, dot = 0;
+      labels[r] = (int32_t)((r * 7) % f);
+      FOR(i, f) if (x[i] > x[best]) best = i;
+      FOR(i, f) total += exp((double)x[i] - x[best]);
+      FOR(i, f) p[r * f + i] = exp((double)x[i] - x[best]) / total;
+      losses[r] = log(total) + x[best] - x[labels[r]];
+      wrong_rows[r] = best != labels[r];
+      FOR(i, f) gradient[r * f + i] = 0.25 * (p[r * f + i] - (i == labels[r]));
+      FOR(i, f) dot += p[r * f + i] * dy[r * f + i];
+      FOR(i, f) slopes[r * f + i] = p[r * f + i] * (dy[r * f + i] - dot);
+    }
+    const char *how = in_place ? ", in place" : "";
+    begin("softmax_forward", NULL, "%td×%td%s", rows, f, how);
+    ck_softmax_forward(rows, f, in_place ? y : logits, y);
+    compare(y, p, n, bound);
+
+    begin("softmax_backward", NULL, "%td×%td%s", rows, f, how);
+    float *dx = in_place ? dy : floats(n);
+    ck_softmax_backward(rows, f, y, dy, dx);
+    compare(dx, slopes, n, bound);
+
+    begin("softmax_cross_entropy", NULL, "%td×%td%s", rows, f, how);
+    if (in_place) memcpy(y, logits, sizeof(float) * n);
+    ck_softmax_cross_entropy(rows, f, in_place ? y : logits, labels, 0.25f, y, dlogits, loss,
+                             is_wrong);
+    compare(y, p, n, bound);
+    compare(dlogits, gradient, n, bound);
+    FOR(r, rows) found_rows[r] = (uint16_t)is_wrong[r];
+    compare_places(found_rows, wrong_rows, rows);
+    compare(loss, losses, rows, 4000 * 0x1p-22);
+    end();
+  }
+}
+
+/// Subnormal numbers are zero while they are flushed, and numbers again afterwards.
+static void check_flush_denormals(void) {
+  begin("flush_denormals", NULL, "on and off");
+  volatile float small = 0x1p-126f, half = 0.5f, smaller = small * half;
+  int before = ck_flush_denormals(1);
+  volatile float written = small * half, read = smaller * 2;
+  int during = ck_flush_denormals(before);
+  if (before || !during) wrong("was %d, then %d, expected 0 and 1", before, during);
+  if (written != 0 || read != 0) wrong("%g written, %g read, expected 0", written, read);
+  if (small * half == 0) wrong("still on afterwards");
+  end();
+}
+
+// ---- The program --------------------------------------------------------------------------------
+
+static void check_all(void) {
+  static const int sizes[] = {1, 3, 4, 5, 8, 15, 16, 17, 31, 33, 100};
+  memset(tallies, 0, sizeof tallies);
+  check_conv();
+  check_pool();
+  check_gemm();
+  check_dense();
+  FOR(i, COUNT(sizes)) {
+    check_elements(sizes[i]);
+    FOR(r, 5) check_rows(r * r + 1, sizes[i]);
+    check_softmax(5, sizes[i]);
+  }
+  if (!bare) check_flush_denormals();  // memory checkers' own processors don't have it
+  for (now = tallies; *now->kernel; now++) {
+    printf("  %-38s %4d cases, ", now->kernel, now->cases);
+    if (now->wrong)
+      printf("%d WRONG\n", now->wrong);
+    else
+      printf("worst error %3.0f %% of its bound\n", 100 * now->worst);
+  }
+}
+
+int main(int argc, char **argv) {
+  static const char *const sets[] = {"avx512", "avx2", "neon", "baseline"};
+  int named = 0, ran = 0;
+  for (int i = 1; i < argc; i++)
+    if (!strcmp(argv[i], "--bare"))
+      bare = 1;
+    else
+      named++;
+  FOR(i, COUNT(sets)) {
+    int wanted = !named;
+    for (int a = 1; a < argc; a++) wanted |= !strcmp(argv[a], sets[i]);
+    if (!wanted || !ck_isa_select(sets[i])) continue;
+    printf("== %s\n", ck_isa_name());
+    check_all();
+    ran++;
+  }
+  if (ran < named || !ran) {
+    printf("an instruction set that was asked for is not on this processor\n");
+    return 1;
+  }
+  printf(wrong_cases ? "%d cases WRONG\n" : "all right\n", wrong_cases);
+  return wrong_cases ? 1 : 0;
+}
