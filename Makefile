@@ -20,7 +20,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench bench-peers profile format lint sanitize isa \
+.PHONY: help setup build run test bench bench-peers bench-blas profile format lint sanitize isa \
   check arm64 memcheck dependant clean
 
 ## help: this list
@@ -53,6 +53,14 @@ bench: build
 bench-peers: build
 	python3 Benchmarks/bench_peers.py --program $(BINARY) $(if $(PYTHON),--python $(PYTHON)) \
 	  $(if $(IMAGES),--images $(IMAGES)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data $(DATA))
+
+## bench-blas: alternate with OpenBLAS on one thread (CORE=Zen: with those kernels)
+bench-blas: setup
+	@echo '#include <cblas.h>' | clang -fsyntax-only -x c - 2>/dev/null || sh Sources/setup.sh libopenblas-dev
+	@mkdir -p .build
+	clang $(KERNELS_IN_C) Benchmarks/openblas.c -lopenblas -lm -o .build/openblas
+	@# Settings left in the environment could slow it down unseen.
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(if $(CORE),OPENBLAS_CORETYPE=$(CORE)) .build/openblas
 
 ## profile: where the time goes: perf record of a training run (MODEL=cnn), the hottest loop
 profile: build
