@@ -173,12 +173,23 @@ static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
 // Independent chains of fused multiply-adds, as many as the registers hold: what the processor can
 // do when nothing is loaded or stored.
 static double CK_NAME(ck_fma_peak)(int64_t steps) {
-  vec sum[12], factor = (vec){0} + 0.999f, term = (vec){0} + 1e-3f;
-  for (int i = 0; i < 12; i++) sum[i] = (vec){0} + (float)i;
+#if defined(__aarch64__)
+  // NEON adds to one of its operands in place. So that one is the sum: else each needs a copy.
+  enum { CHAINS = 24 };
+#define CK_CHAIN(x) ((x) + (x)*factor)
+  volatile float tiny = 1e-9f;  // changes no sum, but the compiler can't know
+  vec sum[CHAINS], factor = (vec){0} + tiny;
+#else
+  enum { CHAINS = 12 };
+#define CK_CHAIN(x) ((x)*factor + term)
+  vec sum[CHAINS], factor = (vec){0} + 0.999f, term = (vec){0} + 1e-3f;
+#endif
+  for (int i = 0; i < CHAINS; i++) sum[i] = (vec){0} + (float)(i + 1);
   for (int64_t s = 0; s < steps; s++)
 #pragma clang loop unroll(full)
-    for (int i = 0; i < 12; i++) sum[i] = sum[i] * factor + term;
+    for (int i = 0; i < CHAINS; i++) sum[i] = CK_CHAIN(sum[i]);
+#undef CK_CHAIN
   volatile float kept = 0;
-  for (int i = 0; i < 12; i++) kept += sum[i][0];
-  return 12.0 * 2 * CK_LANES * (double)steps;
+  for (int i = 0; i < CHAINS; i++) kept += sum[i][0];
+  return CHAINS * 2.0 * CK_LANES * (double)steps;
 }
