@@ -8,12 +8,13 @@
 #pragma clang fp contract(fast)
 
 enum {
-  CK_DENSE_ROWS = CK_LANES == 16  ? 4
-                  : CK_LANES == 8 ? 3
+  // By the registers, of which AVX-512 and NEON have 32: CK_MR is at least 8 there.
+  CK_DENSE_ROWS = CK_MR >= 8   ? 4
+                  : CK_MR >= 6 ? 3
+                               : 2,
+  CK_DENSE_COLUMNS = CK_MR >= 8   ? 5
+                     : CK_MR >= 6 ? 3
                                   : 2,
-  CK_DENSE_COLUMNS = CK_LANES == 16  ? 5
-                     : CK_LANES == 8 ? 3
-                                     : 2,
   CK_DENSE_BLOCK = 1024
 };
 
