@@ -226,11 +226,12 @@ struct ConvVariant: @unchecked Sendable {
   typealias Choice = (variant: ConvVariant, why: StaticString)
 
   /// What `auto` takes. Direct reaches 80 to 90 % of the peak wherever a vector of filters (in the
-  /// input gradient: of channels) is filled; with fewer, its lanes stay empty and im2col, which
-  /// fills them with the window's elements, is faster.
+  /// input gradient: of channels) is filled. With few channels its lanes stay empty there, and
+  /// im2col, which fills them with the window's elements, is faster, unless its products are small
+  /// beside the gradients that it has to add back: the limit is where the two were measured to meet.
   static func pick(_ s: ck_conv_shape, _ pass: ck_pass) -> Choice {
-    if pass == CK_INPUT_GRADIENT && s.c < 8 {
-      return (im2col, "fewer than 8 channels leave direct's vectors half empty")
+    if pass == CK_INPUT_GRADIENT && s.c <= 8 && s.fh * s.fw * s.f > 120 + 20 * s.c {
+      return (im2col, "few channels would leave direct's vectors half empty")
     }
     return (direct, "sums stay in registers, nothing is gathered")
   }
