@@ -51,6 +51,11 @@ void ck_gemm(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, p
              const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace) {
   isa()->gemm(flags, m, n, k, a, lda, b, ldb, c, ldc, workspace);
 }
+void ck_gemm_packing(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ck_pack_fn *pack,
+                     const void *matrix, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+                     float *workspace) {
+  isa()->gemm_packing(flags, m, n, k, pack, matrix, b, ldb, c, ldc, workspace);
+}
 size_t ck_gemm_workspace(void) { return isa()->gemm_workspace(); }
 void ck_dense_forward(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x, const float *w,
                       const float *bias, int relu, float *y, ptrdiff_t ldy) {

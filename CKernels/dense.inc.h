@@ -19,7 +19,7 @@ enum {
 };
 
 // The lanes of a vector added up to four.
-INLINE quad CK_NAME(fold)(vec v) {
+INLINE ck_quad CK_NAME(fold)(vec v) {
 #if CK_LANES == 16
   typedef float octet __attribute__((vector_size(32)));
   octet half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
@@ -34,10 +34,12 @@ INLINE quad CK_NAME(fold)(vec v) {
 }
 
 // The lanes of four vectors, each added up: half the work of doing so one by one.
-INLINE quad CK_NAME(lanes)(vec a, vec b, vec c, vec d) {
-  quad p = CK_NAME(fold)(a), q = CK_NAME(fold)(b), r = CK_NAME(fold)(c), s = CK_NAME(fold)(d);
-  quad pq = __builtin_shufflevector(p, q, 0, 4, 1, 5) + __builtin_shufflevector(p, q, 2, 6, 3, 7);
-  quad rs = __builtin_shufflevector(r, s, 0, 4, 1, 5) + __builtin_shufflevector(r, s, 2, 6, 3, 7);
+INLINE ck_quad CK_NAME(lanes)(vec a, vec b, vec c, vec d) {
+  ck_quad p = CK_NAME(fold)(a), q = CK_NAME(fold)(b), r = CK_NAME(fold)(c), s = CK_NAME(fold)(d);
+  ck_quad pq =
+      __builtin_shufflevector(p, q, 0, 4, 1, 5) + __builtin_shufflevector(p, q, 2, 6, 3, 7);
+  ck_quad rs =
+      __builtin_shufflevector(r, s, 0, 4, 1, 5) + __builtin_shufflevector(r, s, 2, 6, 3, 7);
   return __builtin_shufflevector(pq, rs, 0, 1, 4, 5) + __builtin_shufflevector(pq, rs, 2, 3, 6, 7);
 }
 
@@ -60,8 +62,8 @@ INLINE void CK_NAME(dense_tile)(const int rows, const int columns, ptrdiff_t k, 
   }
 #pragma clang loop unroll(full)
   for (int j = 0; j < columns; j++) {
-    quad total = CK_NAME(lanes)(sum[0][j], sum[rows > 1 ? 1 : 0][j], sum[rows > 2 ? 2 : 0][j],
-                                sum[rows > 3 ? 3 : 0][j]);
+    ck_quad total = CK_NAME(lanes)(sum[0][j], sum[rows > 1 ? 1 : 0][j], sum[rows > 2 ? 2 : 0][j],
+                                   sum[rows > 3 ? 3 : 0][j]);
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++) {
       float value = total[i];

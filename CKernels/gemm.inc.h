@@ -8,6 +8,8 @@
 // of the additions depends on k alone, never on where a tile lies: results don't change with the
 // way the work is cut.
 #include <string.h>
+
+#include "quad.h"
 #pragma clang fp contract(fast)
 
 enum { CK_NR = 2 * CK_LANES, CK_KC = 512, CK_MC = CK_MR * (112 / CK_MR), CK_NC = 1024 };
@@ -24,20 +26,6 @@ INLINE ints CK_NAME(choose)(ints mask, ints a, ints b) { return (mask & a) | (~m
 // A strip written in whole quads may reach three floats past its end.
 static size_t CK_NAME(ck_gemm_workspace)(void) { return CK_KC * (CK_MC + CK_NC) + CK_LANES; }
 
-typedef float CK_NAME(quad) __attribute__((vector_size(16), aligned(4)));
-#define quad CK_NAME(quad)
-
-// Four lines of four numbers, turned round: out[i] holds number i of each line.
-INLINE void CK_NAME(turn)(quad a, quad b, quad c, quad d, quad out[4]) {
-  quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5),
-       cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-  out[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-  out[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-  ab = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  out[2] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-  out[3] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-}
-
 // Copies `lines` × kc elements, element (l, p) at x[l·line_stride + p·step], one of the two being
 // 1, so that for each p the lines lie side by side, `width` of them: missing ones are 0.
 INLINE void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines, ptrdiff_t kc, const float *x,
@@ -52,7 +40,7 @@ INLINE void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines, ptrdiff_t kc, const 
     // Whole quads: what they write too much, the next ones overwrite.
     for (; p + 1 < kc && step >= 4; p++)
       for (ptrdiff_t l = 0; l < lines; l += 4)
-        *(quad *)(out + p * width + l) = *(const quad *)(x + p * step + l);
+        *(ck_quad *)(out + p * width + l) = *(const ck_quad *)(x + p * step + l);
   else if (step == 1) {
     // Four lines by four numbers at a time, turned round. The last lines first: what they write too
     // much, the first overwrite. Lines that are missing are the last one again: nobody reads them.
@@ -63,11 +51,10 @@ INLINE void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines, ptrdiff_t kc, const 
       for (p = 0; p + 4 <= kc; p += 4) {
         if (p % 16 == 0)  // the next strip's, a cache line each
           for (ptrdiff_t i = 0; i < 4; i++) __builtin_prefetch(line[i] + p + width * line_stride);
-        quad turned[4];
-        CK_NAME(turn)
-        (*(const quad *)(line[0] + p), *(const quad *)(line[1] + p), *(const quad *)(line[2] + p),
-         *(const quad *)(line[3] + p), turned);
-        for (ptrdiff_t i = 0; i < 4; i++) *(quad *)(out + (p + i) * width + l) = turned[i];
+        ck_quad turned[4];
+        ck_turn(*(const ck_quad *)(line[0] + p), *(const ck_quad *)(line[1] + p),
+                *(const ck_quad *)(line[2] + p), *(const ck_quad *)(line[3] + p), turned);
+        for (ptrdiff_t i = 0; i < 4; i++) *(ck_quad *)(out + (p + i) * width + l) = turned[i];
       }
     }
   }
@@ -137,11 +124,10 @@ static void CK_NAME(any_tile)(ptrdiff_t rows, ptrdiff_t kc, const float *a, cons
 #undef CK_ROWS
 }
 
-static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
-                             ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
-                             float *workspace) {
+static void CK_NAME(ck_gemm_packing)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
+                                     ck_pack_fn *pack_rows, const void *matrix, const float *b,
+                                     ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace) {
   float *packed_b = workspace, *packed_a = workspace + CK_KC * CK_NC;
-  ptrdiff_t a_row = flags & CK_TRANSPOSE_A ? 1 : lda, a_step = flags & CK_TRANSPOSE_A ? lda : 1;
   ptrdiff_t b_column = flags & CK_TRANSPOSE_B ? ldb : 1, b_step = flags & CK_TRANSPOSE_B ? 1 : ldb;
   for (ptrdiff_t jc = 0; jc < n; jc += CK_NC) {
     ptrdiff_t nc = n - jc < CK_NC ? n - jc : CK_NC;
@@ -158,8 +144,7 @@ static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
         ptrdiff_t strips = (mc + CK_MR - 1) / CK_MR, height = (mc + strips - 1) / strips;
         for (ptrdiff_t i = 0; i < mc; i += height) {
           ptrdiff_t rows = mc - i < height ? mc - i : height;
-          CK_NAME(pack)
-          (rows, rows, kc, a + (ic + i) * a_row + pc * a_step, a_row, a_step, packed_a + i * kc);
+          pack_rows(matrix, ic + i, rows, pc, kc, packed_a + i * kc);
         }
         for (ptrdiff_t j = 0; j < nc; j += CK_NR)
           for (ptrdiff_t i = 0; i < mc; i += height) CK_NAME(any_tile)
@@ -168,6 +153,26 @@ static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
       }
     }
   }
+}
+
+// Rows of a matrix in memory.
+typedef struct CK_NAME(rows) {
+  const float *a;
+  ptrdiff_t row, step;
+} CK_NAME(rows);
+
+static void CK_NAME(pack_rows)(const void *matrix, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
+                               ptrdiff_t count, float *out) {
+  const CK_NAME(rows) *r = matrix;
+  CK_NAME(pack)(rows, rows, count, r->a + row * r->row + from * r->step, r->row, r->step, out);
+}
+
+static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
+                             ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+                             float *workspace) {
+  CK_NAME(rows) rows = {a, flags & CK_TRANSPOSE_A ? 1 : lda, flags & CK_TRANSPOSE_A ? lda : 1};
+  CK_NAME(ck_gemm_packing)
+  (flags, m, n, k, CK_NAME(pack_rows), &rows, b, ldb, c, ldc, workspace);
 }
 
 // Independent chains of fused multiply-adds, as many as the registers hold: what the processor can

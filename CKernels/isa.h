@@ -11,6 +11,8 @@ typedef struct ck_isa {
   const char *name;
   void (*gemm)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, const float *,
                ptrdiff_t, float *, ptrdiff_t, float *);
+  void (*gemm_packing)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, ck_pack_fn *, const void *,
+                       const float *, ptrdiff_t, float *, ptrdiff_t, float *);
   size_t (*gemm_workspace)(void);
   ck_conv_forward_fn *conv_forward;
   ck_conv_input_gradient_fn *conv_input_gradient;

@@ -3,6 +3,7 @@
 const ck_isa CK_NAME(ck_isa) = {
     .name = CK_ISA_NAME,
     .gemm = CK_NAME(ck_gemm),
+    .gemm_packing = CK_NAME(ck_gemm_packing),
     .gemm_workspace = CK_NAME(ck_gemm_workspace),
     .conv_forward = CK_NAME(ck_conv_forward_direct),
     .conv_input_gradient = CK_NAME(ck_conv_input_gradient_direct),

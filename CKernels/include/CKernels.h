@@ -132,6 +132,17 @@ void ck_gemm(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, p
              const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace);
 size_t ck_gemm_workspace(void);
 
+/// Writes elements (row..<row+rows, from..<from+count) of a matrix so that for each column the rows
+/// lie side by side: out[(p - from) · rows + i]. May write 3 floats more than that.
+typedef void ck_pack_fn(const void *matrix, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
+                        ptrdiff_t count, float *out);
+
+/// The same product with an A that is nowhere in memory: `pack` writes the parts that are needed
+/// next straight into the order in which the product reads them.
+void ck_gemm_packing(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ck_pack_fn *pack,
+                     const void *matrix, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+                     float *workspace);
+
 /// The dense layer: y (M,N) = x (M,K) · w (N,K) transposed + bias (N), and of that max(., 0) with
 /// relu. Rows of y are ldy floats apart. An element's sum is the same in whatever call it is.
 void ck_dense_forward(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x, const float *w,
