@@ -175,25 +175,16 @@ static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, c
   (flags, m, n, k, CK_NAME(pack_rows), &rows, b, ldb, c, ldc, workspace);
 }
 
-// Independent chains of fused multiply-adds, as many as the registers hold: what the processor can
-// do when nothing is loaded or stored.
+// Independent chains of fused multiply-adds, more than are under way at once: what the processor
+// can do when nothing is loaded or stored. Each adds to its own sum, as NEON does it in place.
 static double CK_NAME(ck_fma_peak)(int64_t steps) {
-#if defined(__aarch64__)
-  // NEON adds to one of its operands in place. So that one is the sum: else each needs a copy.
-  enum { CHAINS = 24 };
-#define CK_CHAIN(x) ((x) + (x)*factor)
-  volatile float tiny = 1e-9f;  // changes no sum, but the compiler can't know
+  enum { CHAINS = CK_MR >= 8 ? 24 : 12 };
+  volatile float tiny = 1e-9f;  // changes no sum, which the compiler must not know
   vec sum[CHAINS], factor = (vec){0} + tiny;
-#else
-  enum { CHAINS = 12 };
-#define CK_CHAIN(x) ((x)*factor + term)
-  vec sum[CHAINS], factor = (vec){0} + 0.999f, term = (vec){0} + 1e-3f;
-#endif
   for (int i = 0; i < CHAINS; i++) sum[i] = (vec){0} + (float)(i + 1);
   for (int64_t s = 0; s < steps; s++)
 #pragma clang loop unroll(full)
-    for (int i = 0; i < CHAINS; i++) sum[i] = CK_CHAIN(sum[i]);
-#undef CK_CHAIN
+    for (int i = 0; i < CHAINS; i++) sum[i] += sum[i] * factor;
   volatile float kept = 0;
   for (int i = 0; i < CHAINS; i++) kept += sum[i][0];
   return CHAINS * 2.0 * CK_LANES * (double)steps;
