@@ -399,6 +399,19 @@ static const int product_sizes[][3] = {
     {9, 7, 64},  {5, 9, 513}, {2, 3, 511},  {7, 4, 512},  {100, 10, 31}, {197, 33, 5},
     {113, 2, 4}, {7, 530, 3}, {3, 1027, 6}, {5, 6, 1030}};
 
+/// An A (rows, lda) that is written part by part, and the three floats behind that may be written.
+typedef struct packed_matrix {
+  const float *a;
+  ptrdiff_t lda;
+} packed_matrix;
+
+static void pack(const void *matrix, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t count,
+                 float *out) {
+  const packed_matrix *m = matrix;
+  FOR(e, 3) out[rows * count + e] = NAN;
+  FOR(p, count) FOR(i, rows) out[p * rows + i] = m->a[(row + i) * m->lda + from + p];
+}
+
 static void check_gemm(void) {
   FOR(flags, 8) FOR(i, COUNT(product_sizes)) {
     ptrdiff_t m = product_sizes[i][0], n = product_sizes[i][1], k = product_sizes[i][2];
@@ -432,6 +445,17 @@ static void check_gemm(void) {
                 b + (turn_b ? j * ldb : j), ldb, pieces + r * ldc + j, ldc, workspace);
     }
     same("C computed in pieces", pieces, whole, m * ldc);
+    end();
+    if (turn_a) continue;
+    begin("gemm_packing", NULL, "%td×%td×%td%s%s", m, n, k, turn_b ? ", B transposed" : "",
+          flags & CK_ACCUMULATE ? ", added" : "");
+    const float *left = values(m * lda, 1), *right = values((turn_b ? n : k) * ldb, 2);
+    float *direct = values(m * ldc, 3), *indirect = copy(direct, m * ldc);
+    packed_matrix matrix = {left, lda};
+    workspace = floats(ck_gemm_workspace());
+    ck_gemm((int)flags, m, n, k, left, lda, right, ldb, direct, ldc, workspace);
+    ck_gemm_packing((int)flags, m, n, k, pack, &matrix, right, ldb, indirect, ldc, workspace);
+    same("against ck_gemm", indirect, direct, m * ldc);
     end();
   }
 }
