@@ -225,7 +225,7 @@ struct ConvVariant: @unchecked Sendable {
   /// A variant, and in a few words why it is taken.
   typealias Choice = (variant: ConvVariant, why: StaticString)
 
-  /// What `auto` takes. Direct reaches 80 to 90 % of the peak wherever a vector of filters (in the
+  /// What `auto` takes. Direct reaches 75 to 97 % of the peak wherever a vector of filters (in the
   /// input gradient: of channels) is filled. With few channels its lanes stay empty there, and
   /// im2col, which fills them with the window's elements, is faster, unless its products are small
   /// beside the gradients that it has to add back: the limit is where the two were measured to meet.

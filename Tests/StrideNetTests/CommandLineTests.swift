@@ -945,7 +945,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
 
   /// Every kind of layer, together and on its own.
   private static let varied =
-    "conv(4,3) maxpool(2) conv(24,3,activation=sigmoid) avgpool(2) flatten relu(8) softmax(10)"
+    "conv(4,3) maxpool(2) conv(60,2,activation=sigmoid) avgpool(2) flatten relu(8) softmax(10)"
   /// Its passes in the order of a step; of the kernels the names but for the variant.
   private static func variedPasses(_ kernels: String) -> [(
     layers: [Int], pass: String, kernel: String
