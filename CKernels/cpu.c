@@ -108,12 +108,43 @@ void ck_relu_places(ptrdiff_t n, const float *y, uint16_t *place) {
   isa()->relu_places(n, y, place);
 }
 void ck_add(ptrdiff_t n, const float *x, float *y) { isa()->add(n, x, y); }
+void ck_sum(ptrdiff_t n, const float *a, const float *b, float *y) { isa()->sum(n, a, b, y); }
 void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradient,
                      float *velocity, float *weight) {
   isa()->sgd_momentum(n, rate, momentum, gradient, velocity, weight);
 }
 void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y) {
   isa()->scale_bytes(n, x, scale, y);
+}
+void ck_moments(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *shift, float *sum,
+                float *square) {
+  isa()->moments(rows, c, x, shift, sum, square);
+}
+void ck_scale_shift(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *scale,
+                    const float *shift, int relu, float *y) {
+  isa()->scale_shift(rows, c, x, scale, shift, relu, y);
+}
+void ck_normalization_sums(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
+                           const float *mean, const float *scale, const float *shift, int relu,
+                           float *sum, float *product) {
+  isa()->normalization_sums(rows, c, x, dy, mean, scale, shift, relu, sum, product);
+}
+void ck_normalization_gradient(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
+                               const float *mean, const float *scale, const float *shift, int relu,
+                               const float *a, const float *b, float *dx) {
+  isa()->normalization_gradient(rows, c, x, dy, mean, scale, shift, relu, a, b, dx);
+}
+void ck_layer_norm_forward(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
+                           const float *bias, float epsilon, float *y) {
+  isa()->layer_norm_forward(rows, c, x, gain, bias, epsilon, y);
+}
+void ck_layer_norm_backward(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
+                            float epsilon, const float *dy, float *dx, float *dgain, float *dbias) {
+  isa()->layer_norm_backward(rows, c, x, gain, epsilon, dy, dx, dgain, dbias);
+}
+void ck_dropout(ptrdiff_t n, uint64_t key, uint32_t first, uint32_t threshold, float scale,
+                const float *x, float *y) {
+  isa()->dropout(n, key, first, threshold, scale, x, y);
 }
 double ck_fma_peak(int64_t steps) { return isa()->fma_peak(steps); }
 

@@ -54,6 +54,10 @@ static void CK_NAME(ck_add)(ptrdiff_t n, const float *x, float *y) {
   for (ptrdiff_t i = 0; i < n; i++) y[i] += x[i];
 }
 
+static void CK_NAME(ck_sum)(ptrdiff_t n, const float *a, const float *b, float *y) {
+  for (ptrdiff_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+
 static void CK_NAME(ck_sgd_momentum)(ptrdiff_t n, float rate, float momentum, const float *gradient,
                                      float *velocity, float *weight) {
   for (ptrdiff_t i = 0; i < n; i++) {

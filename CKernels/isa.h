@@ -32,8 +32,22 @@ typedef struct ck_isa {
   void (*relu_backward)(ptrdiff_t, const float *, const float *, float *);
   void (*relu_places)(ptrdiff_t, const float *, uint16_t *);
   void (*add)(ptrdiff_t, const float *, float *);
+  void (*sum)(ptrdiff_t, const float *, const float *, float *);
   void (*sgd_momentum)(ptrdiff_t, float, float, const float *, float *, float *);
   void (*scale_bytes)(ptrdiff_t, const uint8_t *, float, float *);
+  void (*moments)(ptrdiff_t, ptrdiff_t, const float *, const float *, float *, float *);
+  void (*scale_shift)(ptrdiff_t, ptrdiff_t, const float *, const float *, const float *, int,
+                      float *);
+  void (*normalization_sums)(ptrdiff_t, ptrdiff_t, const float *, const float *, const float *,
+                             const float *, const float *, int, float *, float *);
+  void (*normalization_gradient)(ptrdiff_t, ptrdiff_t, const float *, const float *, const float *,
+                                 const float *, const float *, int, const float *, const float *,
+                                 float *);
+  void (*layer_norm_forward)(ptrdiff_t, ptrdiff_t, const float *, const float *, const float *,
+                             float, float *);
+  void (*layer_norm_backward)(ptrdiff_t, ptrdiff_t, const float *, const float *, float,
+                              const float *, float *, float *, float *);
+  void (*dropout)(ptrdiff_t, uint64_t, uint32_t, uint32_t, float, const float *, float *);
   double (*fma_peak)(int64_t);
 } ck_isa;
 

@@ -13,6 +13,7 @@
 #include "conv_direct.inc.h"
 #include "conv_pool_direct.inc.h"
 #include "dense.inc.h"
+#include "normalization.inc.h"
 #include "pool_direct.inc.h"
 #pragma clang attribute pop
 #include "table.inc.h"

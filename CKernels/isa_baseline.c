@@ -17,5 +17,6 @@
 #include "conv_direct.inc.h"
 #include "conv_pool_direct.inc.h"
 #include "dense.inc.h"
+#include "normalization.inc.h"
 #include "pool_direct.inc.h"
 #include "table.inc.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Sigmoid, softmax and cross-entropy. Softmax subtracts the row's largest logit first: the result
+// Sigmoid, softmax and the losses. Softmax subtracts the row's largest logit first: the result
 // is the same and exp can't overflow. The loss -log p[label] is computed as log(sum exp) - logit
 // from the same numbers, so it stays right where p rounds to 0, and its gradient with respect to
-// the logits is simply p - onehot: that is why the two are computed together.
+// the logits is simply p - target: that is why the two are computed together.
 #include <math.h>
 
 #include "CKernels.h"
@@ -36,21 +36,45 @@ void ck_softmax_backward(ptrdiff_t rows, ptrdiff_t f, const float *y, const floa
   }
 }
 
+// The index of the first largest value; -1 where one is no number.
+static ptrdiff_t largest(ptrdiff_t f, const float *x) {
+  ptrdiff_t best = 0;
+  for (ptrdiff_t i = 0; i < f; i++) {
+    if (x[i] != x[i]) return -1;
+    best = x[i] > x[best] ? i : best;
+  }
+  return best;
+}
+
 void ck_softmax_cross_entropy(ptrdiff_t rows, ptrdiff_t f, const float *logits,
-                              const int32_t *labels, float scale, float *probabilities,
-                              float *dlogits, float *loss, int32_t *wrong) {
+                              const int32_t *labels, float smoothing, float scale,
+                              float *probabilities, float *dlogits, float *loss, int32_t *wrong) {
   for (ptrdiff_t r = 0; r < rows; r++, logits += f, probabilities += f) {
-    ptrdiff_t label = labels[r], best = 0;
-    float target = logits[label];
-    int is_number = 1;
-    for (ptrdiff_t i = 0; i < f; i++) {
-      best = logits[i] > logits[best] ? i : best;
-      is_number &= logits[i] == logits[i];
+    ptrdiff_t label = labels[r];
+    float target = logits[label], even = smoothing / (float)f;
+    if (smoothing > 0) {
+      float sum = 0;
+      for (ptrdiff_t i = 0; i < f; i++) sum += logits[i];
+      target = (1 - smoothing) * target + even * sum;
     }
-    wrong[r] = best != label || !is_number;
+    wrong[r] = largest(f, logits) != label;
     loss[r] = softmax_row(f, logits, probabilities) - target;
     if (!dlogits) continue;
-    for (ptrdiff_t i = 0; i < f; i++) dlogits[i] = scale * (probabilities[i] - (i == label));
+    for (ptrdiff_t i = 0; i < f; i++)
+      dlogits[i] = scale * (probabilities[i] - ((i == label ? 1 - smoothing : 0) + even));
     dlogits += f;
+  }
+}
+
+void ck_squared_error(ptrdiff_t rows, ptrdiff_t f, const float *y, const int32_t *labels,
+                      float scale, float *dy, float *loss, int32_t *wrong) {
+  for (ptrdiff_t r = 0; r < rows; r++, y += f) {
+    wrong[r] = largest(f, y) != labels[r];
+    loss[r] = 0;
+    for (ptrdiff_t i = 0; i < f; i++) {
+      float off = y[i] - (i == labels[r]);
+      loss[r] += off * off / (float)f;
+      if (dy) *dy++ = 2 * scale / (float)f * off;
+    }
   }
 }

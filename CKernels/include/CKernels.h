@@ -168,20 +168,58 @@ void ck_sigmoid_backward(ptrdiff_t n, const float *y, const float *dy, float *dx
 void ck_softmax_forward(ptrdiff_t rows, ptrdiff_t f, const float *x, float *y);
 /// dx = y · (dy - <y, dy>) row by row; dx may be dy
 void ck_softmax_backward(ptrdiff_t rows, ptrdiff_t f, const float *y, const float *dy, float *dx);
-/// From logits (rows,F) and labels (rows) in 0..<F: loss[r] = -log softmax(logits[r])[label],
-/// computed from the logits, so it is right where the probability rounds to 0;
-/// dlogits (rows,F) = scale · (softmax - onehot), or NULL; wrong[r] = 1 where the first largest
+/// From logits (rows,F) and labels (rows) in 0..<F: with targets t = 1 - smoothing + smoothing / F
+/// for the label and smoothing / F for the others, loss[r] = -sum of t log softmax(logits[r]),
+/// computed from the logits, so it is right where a probability rounds to 0;
+/// dlogits (rows,F) = scale · (softmax - t), or NULL; wrong[r] = 1 where the first largest
 /// logit is not the label's (or a logit is NaN). probabilities (rows,F) may be logits.
 void ck_softmax_cross_entropy(ptrdiff_t rows, ptrdiff_t f, const float *logits,
-                              const int32_t *labels, float scale, float *probabilities,
-                              float *dlogits, float *loss, int32_t *wrong);
+                              const int32_t *labels, float smoothing, float scale,
+                              float *probabilities, float *dlogits, float *loss, int32_t *wrong);
+/// loss[r] = mean over f of (y[r,f] - onehot)²; dy (rows,F) = scale · 2/F · (y - onehot), or NULL;
+/// wrong as above
+void ck_squared_error(ptrdiff_t rows, ptrdiff_t f, const float *y, const int32_t *labels,
+                      float scale, float *dy, float *loss, int32_t *wrong);
 /// y += x
 void ck_add(ptrdiff_t n, const float *x, float *y);
+/// y = a + b
+void ck_sum(ptrdiff_t n, const float *a, const float *b, float *y);
 /// velocity = momentum · velocity + gradient; weight -= rate · velocity
 void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradient,
                      float *velocity, float *weight);
+/// y = scale · x where a hash of key and the element's number, first onwards, is at least
+/// threshold, else 0: each element is dropped with a probability of threshold / 2^32; y may be x
+void ck_dropout(ptrdiff_t n, uint64_t key, uint32_t first, uint32_t threshold, float scale,
+                const float *x, float *y);
 /// y = scale · x, from bytes
 void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y);
+
+// ---- Normalisation ------------------------------------------------------------------------------
+
+/// sum[c] = sum over r of x[r,c] - shift[c], square[c] = sum over r of its square. A shift near the
+/// mean keeps the variance, square/rows - (sum/rows)², from losing digits.   x (rows,C)
+void ck_moments(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *shift, float *sum,
+                float *square);
+/// y[r,c] = x[r,c] · scale[c] + shift[c], and of that max(., 0) with relu; y may be x
+void ck_scale_shift(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *scale,
+                    const float *shift, int relu, float *y);
+/// The two sums that batch normalisation's gradients are made of: sum[c] = sum over r of g and
+/// product[c] = sum over r of g · (x[r,c] - mean[c]), with g = dy[r,c], or with relu 0 where
+/// x · scale + shift isn't above 0
+void ck_normalization_sums(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
+                           const float *mean, const float *scale, const float *shift, int relu,
+                           float *sum, float *product);
+/// dx[r,c] = scale[c] · (g - a[c] - (x[r,c] - mean[c]) · b[c]), with g as above; dx may be dy
+void ck_normalization_gradient(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
+                               const float *mean, const float *scale, const float *shift, int relu,
+                               const float *a, const float *b, float *dx);
+/// Layer normalisation: each row minus its mean, over √(variance + epsilon), then times gain (C)
+/// plus bias (C)
+void ck_layer_norm_forward(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
+                           const float *bias, float epsilon, float *y);
+/// dx, overwritten; dgain (C) and dbias (C) are added to
+void ck_layer_norm_backward(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
+                            float epsilon, const float *dy, float *dx, float *dgain, float *dbias);
 
 // ---- The processor ------------------------------------------------------------------------------
 

@@ -39,7 +39,12 @@ public enum Architecture {
     ("softmax", ["outputs"]),
     ("dense", ["outputs", "activation"]),
     ("activation", ["activation"]),
+    ("batchnorm", ["activation", "momentum", "epsilon"]),
+    ("layernorm", ["epsilon"]),
+    ("dropout", ["rate"]),
+    (residual, []),
   ]
+  private static let residual = "residual"
 
   private struct Value {
     let text: String
@@ -50,20 +55,64 @@ public enum Architecture {
     let text: [Character]
     let source: String
     var at = 0
+    // Of residual connections.
+    var depth = 0
 
     mutating func layers() throws -> [Layer] {
-      var result: [Layer] = []
-      skipSpace()
-      while at < text.count {
-        result.append(try layer())
-        skipSpace()
-      }
+      let result = try layers(until: "")
       guard !result.isEmpty else {
         throw error(
           "no layers", at: 0, found: "an empty text",
           expected: Architecture.presets[0].text)
       }
       return result
+    }
+
+    private mutating func layers(until end: String) throws -> [Layer] {
+      var result: [Layer] = []
+      skipSpace()
+      while at < text.count, !end.contains(text[at]) {
+        result.append(try layer())
+        skipSpace()
+      }
+      return result
+    }
+
+    /// `(layers)` or `(layers | layers)`.
+    private mutating func residual(_ place: Int) throws -> Residual {
+      depth += 1
+      defer { depth -= 1 }
+      guard depth <= 100 else {
+        throw error("residual connections nested too deeply", at: place, found: "more than 100")
+      }
+      guard at < text.count, text[at] == "(" else {
+        throw error(
+          "a residual connection without layers", at: place, found: found("", at),
+          expected: "residual(conv(32,3,padding=1,activation=none))")
+      }
+      let opening = at
+      at += 1
+      let body = try layers(until: "|)")
+      var shortcut: [Layer] = []
+      if at < text.count, text[at] == "|" {
+        let bar = at
+        at += 1
+        shortcut = try layers(until: ")")
+        if shortcut.isEmpty {
+          throw error(
+            "a shortcut without layers", at: bar, found: "'|'", expected: "layers behind it")
+        }
+      }
+      guard at < text.count else {
+        throw error("a bracket that isn't closed", at: opening, found: "'('", expected: "')'")
+      }
+      at += 1
+      if body.isEmpty {
+        throw error(
+          "a residual connection without layers", at: opening, found: "'()'",
+          expected: "residual(conv(32,3,padding=1,activation=none))")
+      }
+      return Residual(body, shortcut: shortcut)
     }
 
     private mutating func layer() throws -> Layer {
@@ -74,6 +123,7 @@ public enum Architecture {
           "unknown layer", at: start, found: found(name, start),
           expected: Architecture.grammar.map(\.name).joined(separator: ", "))
       }
+      if name == Architecture.residual { return try residual(start) }
       let values = try arguments(entry.name, entry.arguments)
       let place = start
       switch name {
@@ -93,6 +143,19 @@ public enum Architecture {
           try pair(values, "size", of: name, place),
           stride: try optionalPair(values, "stride", minimum: 1))
       case "flatten": return Flatten()
+      case "batchnorm":
+        return BatchNorm(
+          activation: try activation(values) ?? .none,
+          momentum: try decimal(values, "momentum", "above 0, at most 1") { $0 > 0 && $0 <= 1 }
+            ?? 0.1,
+          epsilon: try decimal(values, "epsilon", "above 0, below 1") { $0 > 0 && $0 < 1 } ?? 1e-5)
+      case "layernorm":
+        return LayerNorm(
+          epsilon: try decimal(values, "epsilon", "above 0, below 1") { $0 > 0 && $0 < 1 } ?? 1e-5)
+      case "dropout":
+        let rate = try decimal(values, "rate", "0 up to, not with, 1") { $0 >= 0 && $0 < 1 }
+        guard let rate else { throw missing("rate", of: name, place) }
+        return Dropout(rate)
       case "activation":
         guard let activation = try activation(values) else {
           throw missing("activation", of: name, place)
@@ -193,6 +256,18 @@ public enum Architecture {
       return number
     }
 
+    private func decimal(
+      _ values: [String: Value], _ name: String, _ range: String, _ holds: (Float) -> Bool
+    ) throws -> Float? {
+      guard let value = values[name] else { return nil }
+      guard let number = Float(value.text), holds(number) else {
+        throw error(
+          "\(name) out of range", at: value.position, found: found(value.text, value.position),
+          expected: "a number, \(range)")
+      }
+      return number
+    }
+
     private func optionalPair(_ values: [String: Value], _ name: String, minimum: Int) throws -> (
       height: Int, width: Int
     )? {
@@ -236,7 +311,7 @@ public enum Architecture {
 
     private mutating func word() -> String {
       let start = at
-      while at < text.count, !text[at].isWhitespace, !"(),=".contains(text[at]) { at += 1 }
+      while at < text.count, !text[at].isWhitespace, !"(),=|".contains(text[at]) { at += 1 }
       return String(text[start..<at])
     }
 

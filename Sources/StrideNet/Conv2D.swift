@@ -85,6 +85,33 @@ public final class Conv2D: ImageLayer {
     if partialSums.count < needed { partialSums = FloatStorage(count: needed) }
   }
 
+  /// A layer of the same kind with another activation.
+  private func copy(activation: Activation) -> Conv2D {
+    Conv2D(filters, size, stride: stride, padding: padding, activation: activation)
+  }
+
+  override var forInference: Layer {
+    let other = copy(activation: activation.activation)
+    (other.weight, other.bias) = (weight, bias)
+    return other
+  }
+
+  /// A copy with weights of its own, for a linear function that follows and its activation; nil
+  /// where something else lies between.
+  func folded(activation next: Activation) -> Conv2D? {
+    guard activation.activation.name == Activation.none.name else { return nil }
+    let other = copy(activation: next)
+    let memory = FloatStorage(count: weight.count + filters)
+    other.ownWeights = memory
+    other.weight = Parameter("weight", shape: weight.shape, weight.initializer)
+    other.bias = Parameter("bias", shape: bias.shape, bias.initializer)
+    other.weight.value = memory.pointer
+    other.bias.value = memory.pointer + weight.count
+    return other
+  }
+  // Where a copy's weights are that isn't one of the network's layers.
+  private var ownWeights: FloatStorage?
+
   /// Images whose outputs stay in a second-level cache.
   static func imagesAtATime(_ output: Shape) -> Int { min(8, max(1, 100_352 / output.count)) }
 

@@ -76,7 +76,7 @@ extension Network {
           bytes: bytes, predicted: max(operations / peak, bytes / (roof.memory * 1e9)),
           measured: measured, shareOfPeak: operations > 0 ? operations / measured / peak : 0))
     }
-    func add(_ step: Step, _ index: Int, _ passes: LayerPass...) {
+    func add(_ step: Plan.Step, _ index: Int, _ passes: LayerPass...) {
       let isFused = step.first != step.last
       for pass in passes {
         // Nobody needs the gradient of the images; and what runs together has no pass for ReLU.

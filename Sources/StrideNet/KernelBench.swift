@@ -37,43 +37,55 @@ public struct MachinePeak: Sendable {
 extension MachinePeak.Roof {
   init(_ runtime: Runtime, _ memory: FloatStorage, rounds: Int = 7) {
     threads = runtime.threads
-    let operations = Kernels.fmaPeak(steps: 1)
-    let steps = 2_000_000
-    gigaflopsPerSecond =
-      Self.best(rounds, operations * Double(steps * threads)) {
-        runtime.parallel(over: runtime.threads, steps) { steps, _, _ in
-          _ = Kernels.fmaPeak(steps: steps)
+    let (steps, block, repeats) = (2_000_000, 64 << 10, 500)
+    let (pointer, half, piece) = (memory.pointer, memory.count / 2, 1 << 20)
+    let measures: [(amount: Double, body: () -> Void)] = [
+      (
+        Kernels.fmaPeak(steps: 1) * Double(steps * threads),
+        {
+          runtime.parallel(over: runtime.threads, steps) { steps, _, _ in
+            _ = Kernels.fmaPeak(steps: steps)
+          }
         }
-      }
-    let (half, piece) = (memory.count / 2, 1 << 20)
-    let pointer = memory.pointer
-    memoryRead = Self.best(rounds, Double(memory.count * 4)) {
-      runtime.parallel(over: memory.count, by: piece, pointer) { pointer, range, _ in
-        // Stored where it was read, so that it has to be computed.
-        pointer[range.lowerBound] = Self.sum(pointer + range.lowerBound, range.count)
-      }
-    }
-    memoryCopy = Self.best(rounds, Double(memory.count * 4)) {
-      runtime.parallel(over: half, by: piece, (pointer, half)) { context, range, _ in
-        let (pointer, half) = context
-        memcpy(pointer + half + range.lowerBound, pointer + range.lowerBound, range.count * 4)
-      }
-    }
-    let (block, repeats) = (64 << 10, 500)
-    cacheCopy = Self.best(rounds, Double(threads * repeats * 2 * block * 4)) {
-      runtime.parallel(over: runtime.threads, (pointer, block, repeats)) { context, range, _ in
-        let (pointer, block, repeats) = context
-        let mine = pointer + range.lowerBound * 4 * block
-        for _ in 0..<repeats { memcpy(mine + block, mine, block * 4) }
-      }
-    }
-  }
-
-  /// `amount` / seconds of the fastest round, in billions.
-  private static func best(_ rounds: Int, _ amount: Double, _ body: () -> Void) -> Double {
+      ),
+      (
+        Double(memory.count * 4),
+        {
+          runtime.parallel(over: memory.count, by: piece, pointer) { pointer, range, _ in
+            // Stored where it was read, so that it has to be computed.
+            pointer[range.lowerBound] = Self.sum(pointer + range.lowerBound, range.count)
+          }
+        }
+      ),
+      (
+        Double(memory.count * 4),
+        {
+          runtime.parallel(over: half, by: piece, (pointer, half)) { context, range, _ in
+            let (pointer, half) = context
+            memcpy(pointer + half + range.lowerBound, pointer + range.lowerBound, range.count * 4)
+          }
+        }
+      ),
+      (
+        Double(threads * repeats * 2 * block * 4),
+        {
+          runtime.parallel(over: runtime.threads, (pointer, block, repeats)) { context, range, _ in
+            let (pointer, block, repeats) = context
+            let mine = pointer + range.lowerBound * 4 * block
+            for _ in 0..<repeats { memcpy(mine + block, mine, block * 4) }
+          }
+        }
+      ),
+    ]
+    // In turn, so that each one's tries are spread over the whole time: what disturbs lasts a while.
     let clock = ContinuousClock()
-    body()  // wakes the threads
-    return (0..<rounds).map { _ in amount / clock.measure(body).inSeconds / 1e9 }.max()!
+    var best = measures.map { _ in 0.0 }
+    for _ in 0...rounds {
+      for (index, (amount, body)) in measures.enumerated() {
+        best[index] = max(best[index], amount / clock.measure(body).inSeconds / 1e9)
+      }
+    }
+    (gigaflopsPerSecond, memoryRead, memoryCopy, cacheCopy) = (best[0], best[1], best[2], best[3])
   }
 
   /// Several sums side by side, so that none waits for the one before.

@@ -75,6 +75,10 @@ enum Kernels {
 
   static func add(_ count: Int, _ x: Floats, to y: MutableFloats) { ck_add(count, x, y) }
 
+  static func sum(_ count: Int, _ a: Floats, _ b: Floats, _ y: MutableFloats) {
+    ck_sum(count, a, b, y)
+  }
+
   static func reluForward(_ count: Int, _ x: Floats, _ y: MutableFloats) {
     ck_relu_forward(count, x, y)
   }
@@ -101,12 +105,68 @@ enum Kernels {
   /// Replaces logits by probabilities; writes each row's loss and whether it was wrong; `dlogits`
   /// gets `scale` · the gradient, if it isn't nil.
   static func softmaxCrossEntropy(
-    _ logits: TensorView, labels: UnsafePointer<Int32>, scale: Float, dlogits: MutableFloats?,
-    loss: MutableFloats, wrong: UnsafeMutablePointer<Int32>
+    _ logits: TensorView, labels: UnsafePointer<Int32>, smoothing: Float, scale: Float,
+    dlogits: MutableFloats?, loss: MutableFloats, wrong: UnsafeMutablePointer<Int32>
   ) {
     ck_softmax_cross_entropy(
-      logits.batch, logits.shape.count, logits.pointer, labels, scale, logits.pointer, dlogits,
-      loss, wrong)
+      logits.batch, logits.shape.count, logits.pointer, labels, smoothing, scale, logits.pointer,
+      dlogits, loss, wrong)
+  }
+  static func squaredError(
+    _ y: TensorView, labels: UnsafePointer<Int32>, scale: Float, dy: MutableFloats?,
+    loss: MutableFloats, wrong: UnsafeMutablePointer<Int32>
+  ) {
+    ck_squared_error(y.batch, y.shape.count, y.pointer, labels, scale, dy, loss, wrong)
+  }
+
+  /// Drops each element with a probability of threshold / 2³², the same ones for the same key, and
+  /// scales the others. `first` is the number of the first element.
+  static func dropout(
+    _ count: Int, key: UInt64, first: Int, threshold: UInt32, scale: Float, _ x: Floats,
+    _ y: MutableFloats
+  ) {
+    ck_dropout(count, key, UInt32(truncatingIfNeeded: first), threshold, scale, x, y)
+  }
+
+  // MARK: Normalisation
+
+  static func moments(
+    rows: Int, _ channels: Int, _ x: Floats, shift: Floats, sum: MutableFloats,
+    square: MutableFloats
+  ) {
+    ck_moments(rows, channels, x, shift, sum, square)
+  }
+  static func scaleShift(
+    rows: Int, _ channels: Int, _ x: Floats, scale: Floats, shift: Floats, relu: Bool,
+    _ y: MutableFloats
+  ) {
+    ck_scale_shift(rows, channels, x, scale, shift, relu ? 1 : 0, y)
+  }
+  static func normalizationSums(
+    rows: Int, _ channels: Int, _ x: Floats, dy: Floats, mean: Floats, scale: Floats,
+    shift: Floats, relu: Bool, sum: MutableFloats, product: MutableFloats
+  ) {
+    ck_normalization_sums(
+      rows, channels, x, dy, mean, scale, shift, relu ? 1 : 0, sum, product)
+  }
+  static func normalizationGradient(
+    rows: Int, _ channels: Int, _ x: Floats, dy: Floats, mean: Floats, scale: Floats,
+    shift: Floats, relu: Bool, a: Floats, b: Floats, dx: MutableFloats
+  ) {
+    ck_normalization_gradient(
+      rows, channels, x, dy, mean, scale, shift, relu ? 1 : 0, a, b, dx)
+  }
+  static func layerNormForward(
+    rows: Int, _ channels: Int, _ x: Floats, gain: Floats, bias: Floats, epsilon: Float,
+    _ y: MutableFloats
+  ) {
+    ck_layer_norm_forward(rows, channels, x, gain, bias, epsilon, y)
+  }
+  static func layerNormBackward(
+    rows: Int, _ channels: Int, _ x: Floats, gain: Floats, epsilon: Float, dy: Floats,
+    dx: MutableFloats, dgain: MutableFloats, dbias: MutableFloats
+  ) {
+    ck_layer_norm_backward(rows, channels, x, gain, epsilon, dy, dx, dgain, dbias)
   }
 
   static func sgdMomentum(

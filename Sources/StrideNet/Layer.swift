@@ -6,11 +6,13 @@ import Foundation
 /// side by side in one block of memory, so that an update is one pass and a snapshot one reference.
 public final class Parameter {
   /// "weight", "bias"; in files, prefixed with the layer's place: "layers.0.weight".
-  public let name: String
+  public internal(set) var name: String
   /// Convolution weights are (FH, FW, C, F), dense weights (outputs, inputs).
   public let shape: [Int]
   /// How the values start.
   public let initializer: Initializer
+  /// False for what is saved with the weights but not learned by descent: running statistics.
+  public let isTrained: Bool
 
   /// The values; `count` of them. Valid while the network is built.
   public internal(set) var value: UnsafeMutablePointer<Float>
@@ -19,10 +21,11 @@ public final class Parameter {
   /// What momentum remembers. Valid while the network is trained.
   var velocity: UnsafeMutablePointer<Float>
 
-  public init(_ name: String, shape: [Int], _ initializer: Initializer) {
+  public init(_ name: String, shape: [Int], _ initializer: Initializer, isTrained: Bool = true) {
     self.name = name
     self.shape = shape
     self.initializer = initializer
+    self.isTrained = isTrained
     // What a parameter points to before the network has given it memory.
     let unbound = UnsafeMutablePointer<Float>(bitPattern: 64)!
     value = unbound
@@ -93,6 +96,19 @@ open class Layer {
     fatalError("\(type(of: self)) doesn't override backward")
   }
 
+  /// The layers that this one is made of, if it is.
+  open var inner: [Layer] { [] }
+
+  /// Its place among all layers of the network, those inside others included.
+  final var number = 0
+
+  /// The layer as it is used where nothing is trained, beside the one that is: a copy with the same
+  /// parameters where a layer keeps something that depends on its neighbours.
+  var forInference: Layer { self }
+
+  /// Called before passes in which nothing is trained, whenever the weights may have changed.
+  func prepareInference() {}
+
   /// What a pass computes and moves, for ``Explanation``; nil where the layer has no such pass.
   /// Layers from outside have two, all arrays read or written once.
   func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime) -> PassCost? {
@@ -125,6 +141,10 @@ public struct Pass {
   public let runtime: Runtime
   /// False for evaluation and prediction: nothing need be kept for a backward pass.
   public let training: Bool
+  /// The network's seed and the number of the training step: what is drawn in a pass depends on
+  /// them alone.
+  public var seed: UInt64 = 0
+  public var step = 0
   /// What a training step does with gradients.
   var update: Update?
   /// Nil unless somebody explains.

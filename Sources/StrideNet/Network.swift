@@ -48,34 +48,25 @@ public final class Network {
   public let runtime: Runtime
   /// The seed of the first weights.
   public let seed: UInt64
-  /// The size of one example; nil until the first mini-batch.
-  public private(set) var input: Shape?
-  /// Each layer's output size; empty until the first mini-batch.
-  public private(set) var shapes: [Shape] = []
+  /// What training minimises.
+  public var loss = Loss.crossEntropy()
+  /// Training steps so far. Dropout's masks are a function of it.
+  public internal(set) var stepCount = 0
+
+  private var plan: Plan?
+  // What runs where nothing is trained, if that is something else.
+  private var inferencePlan: InferencePlan?
 
   private var weights = FloatStorage(count: 0)
   private var gradients = FloatStorage(count: 0)
   private var velocity = FloatStorage(count: 0)
   private var parameterList: [(name: String, shape: [Int])] = []
 
-  /// The plan: what runs, a layer or two of them together, and the layers it stands for.
-  struct Step {
-    let layer: Layer
-    let first, last: Int
-    let parameters: [Parameter]
-  }
-  private(set) var steps: [Step] = []
   /// Where training steps are timed, if they are.
   var times: PassTimes?
 
-  // Activations and their gradients, one block a step, at the step's last layer (nil elsewhere), for
-  // batches of up to `capacity` and `trainingCapacity` examples.
-  private var outputs: [FloatStorage?] = []
-  private var outputGradients: [FloatStorage?] = []
   private var losses = FloatStorage(count: 0)
   private var wrong: [Int32] = []
-  private var capacity = 0
-  private var trainingCapacity = 0
 
   public init(_ layers: [Layer], seed: UInt64 = 1, runtime: Runtime = Runtime()) {
     self.layers = layers
@@ -104,59 +95,26 @@ public final class Network {
     guard !layers.isEmpty else {
       throw StrideNetError(.badData, "a network without layers", hint: "give it at least one layer")
     }
-    var shape = input
-    var shapes: [Shape] = []
-    for (index, layer) in layers.enumerated() {
-      do {
-        shape = try layer.build(for: shape, runtime: runtime)
-      } catch let error as StrideNetError {
-        throw StrideNetError(
-          error.kind, error.what, at: "layer \(index + 1), \(error.place ?? layer.text)",
-          found: error.found, expected: error.expected, hint: error.hint)
-      }
-      let (values, overflow) = shape.height.multipliedReportingOverflow(
-        by: shape.width * shape.channels)
-      guard !overflow && values <= 1 << 31 && layer.parameters.allSatisfy({ $0.count <= 1 << 31 })
-      else {
-        throw StrideNetError(
-          .badData, "layer too large", at: "layer \(index + 1), \(layer.text)",
-          found: "an output of \(shape)", expected: "at most 2³¹ values and as many weights")
-      }
-      shapes.append(shape)
-    }
+    let shapes = try Plan.shapes(layers, for: input, runtime)
     parameterList = layers.enumerated().flatMap { index, layer in
       layer.parameters.map { ("layers.\(index).\($0.name)", $0.shape) }
     }
     try accept(parameterList)
-    self.shapes = shapes
-    self.input = input
-    plan()
-    layers.last!.leavesSoftmaxToLoss = layers.last!.finalActivation.isSoftmax
+    for (number, layer) in Plan.all(layers).enumerated() { layer.number = number }
+    plan = Plan(layers, input, shapes, runtime)
+    inferencePlan = InferencePlan(layers, input, shapes, runtime)
+    for last in [layers.last!, inferencePlan?.plan.layers.last].compactMap({ $0 }) {
+      last.leavesSoftmaxToLoss = last.finalActivation.isSoftmax
+    }
     bindParameters()
   }
 
-  /// Neighbours that can run together become one step; layers that only reshape are none.
-  private func plan() {
-    var index = 0
-    while index < layers.count {
-      let chain = Chain(layers, shapes, from: index)
-      let last = chain?.last ?? index
-      if let chain, runtime.fusing, last > index {
-        steps.append(
-          Step(
-            layer: chain, first: index, last: last,
-            parameters: layers[index...last].flatMap(\.parameters)))
-      } else {
-        for single in index...last where !layers[single].onlyReshapes {
-          steps.append(
-            Step(
-              layer: layers[single], first: single, last: single,
-              parameters: layers[single].parameters))
-        }
-      }
-      index = last + 1
-    }
-  }
+  /// The size of one example; nil until the first mini-batch.
+  public var input: Shape? { plan?.input }
+  /// Each layer's output size; empty until the first mini-batch.
+  public var shapes: [Shape] { plan?.shapes ?? [] }
+  /// What runs in a training step; empty until the first mini-batch.
+  var steps: [Plan.Step] { plan?.steps ?? [] }
 
   private var parameters: [Parameter] { layers.flatMap(\.parameters) }
 
@@ -195,89 +153,51 @@ public final class Network {
 
   /// Makes room for batches of this size.
   private func reserve(_ batch: Int, training: Bool) {
-    func buffers() -> [FloatStorage?] {
-      var all = [FloatStorage?](repeating: nil, count: layers.count)
-      for step in steps { all[step.last] = FloatStorage(count: batch * shapes[step.last].count) }
-      return all
+    if training || inferencePlan == nil {
+      plan!.reserve(batch, training: training)
+    } else {
+      inferencePlan!.plan.reserve(batch, training: false)
     }
-    if batch > capacity {
-      capacity = batch
-      outputs = buffers()
+    if losses.count < batch {
       losses = FloatStorage(count: batch)
       wrong = [Int32](repeating: 0, count: batch)
-      for step in steps {
-        step.layer.reserve(
-          batch: batch, input: step.first == 0 ? input! : shapes[step.first - 1],
-          output: shapes[step.last], runtime: runtime)
-      }
     }
-    if training && batch > trainingCapacity {
-      trainingCapacity = batch
-      outputGradients = buffers()
-      if velocity.count != weights.count {
-        velocity = FloatStorage(count: weights.count)
-        point(parameters)
-      }
+    if training && velocity.count != weights.count {
+      velocity = FloatStorage(count: weights.count)
+      point(parameters)
     }
   }
 
   // MARK: The passes
 
-  private func view(
-    _ buffers: [FloatStorage?], _ index: Int, _ batch: Int, below: UnsafeMutablePointer<Float>?
-  ) -> TensorView? {
-    // A layer that only reshapes has the memory of the nearest one below that doesn't.
-    var source = index
-    while source >= 0, buffers[source] == nil { source -= 1 }
-    guard let pointer = source >= 0 ? buffers[source]!.pointer : below else { return nil }
-    return TensorView(pointer, batch: batch, shape: shapes[index])
-  }
-
-  private func output(_ index: Int, _ x: TensorView) -> TensorView {
-    index < 0 ? x : view(outputs, index, x.batch, below: x.pointer)!
-  }
-
   /// Runs all layers; the result stays valid until the next pass.
   private func forward(_ x: TensorView, training: Bool) -> TensorView {
-    let pass = Pass(runtime: runtime, training: training, times: training ? times : nil)
-    for step in steps {
-      pass.times?.layer = step.first
-      step.layer.forward(output(step.first - 1, x), output(step.last, x), pass)
-      pass.times?.lap(.forward)
-    }
-    return output(layers.count - 1, x)
+    let pass = Pass(
+      runtime: runtime, training: training, seed: seed, step: stepCount,
+      times: training ? times : nil)
+    return (training ? plan! : inferencePlan?.plan ?? plan!).forward(x, pass)
   }
 
   private func backward(_ x: TensorView, _ update: Update) {
-    let pass = Pass(runtime: runtime, training: true, update: update, times: times)
-    for step in steps.reversed() {
-      pass.times?.layer = step.first
-      let dx = step.first == 0 ? nil : view(outputGradients, step.first - 1, x.batch, below: nil)
-      step.layer.backward(
-        output(step.first - 1, x), output(step.last, x),
-        view(outputGradients, step.last, x.batch, below: nil)!, dx, pass)
-      // What the layer hasn't told apart.
-      pass.times?.lap(.backward)
-      guard !step.layer.updatesInBackward else { continue }
-      // Nobody needs a layer's weights any more once its backward pass is over.
-      for parameter in step.parameters { update.apply(parameter, runtime) }
-      pass.times?.lap(.update)
-    }
+    plan!.backward(
+      x, nil, nil,
+      Pass(
+        runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times)
+    )
   }
 
   /// Softmax, loss and, for training, the gradient that the backward pass starts from.
-  private func loss(_ logits: TensorView, _ labels: UnsafePointer<Int32>, training: Bool) -> (
+  private func measure(_ output: TensorView, _ labels: UnsafePointer<Int32>, training: Bool) -> (
     cce: Double, wrong: Int
   ) {
-    let dlogits =
-      training ? view(outputGradients, layers.count - 1, logits.batch, below: nil)!.pointer : nil
+    let gradient = training ? plan!.outputGradient(output.batch).pointer : nil
     return wrong.withUnsafeMutableBufferPointer { wrong in
-      Kernels.softmaxCrossEntropy(
-        logits, labels: labels, scale: 1 / Float(logits.batch), dlogits: dlogits,
-        loss: losses.pointer, wrong: wrong.baseAddress!)
+      loss.compute(
+        output, labels: labels, endsInSoftmax: layers.last!.leavesSoftmaxToLoss,
+        gradient: gradient, loss: losses.pointer, wrong: wrong.baseAddress!)
       var sum = 0.0
       var errors = 0
-      for i in 0..<logits.batch {
+      for i in 0..<output.batch {
         sum += Double(losses.pointer[i])
         errors += Int(wrong[i])
       }
@@ -316,9 +236,10 @@ public final class Network {
       point(parameters)
     }
     times?.lap(.other)
-    let (sum, errors) = loss(forward(x, training: true), labels, training: true)
+    let (sum, errors) = measure(forward(x, training: true), labels, training: true)
     times?.lap(.loss)
     backward(x, Update(rate: learningRate, momentum: momentum))
+    stepCount += 1
     times?.countStep(of: x.batch)
     return (Float(sum / Double(x.batch)), Float(errors) / Float(x.batch))
   }
@@ -352,11 +273,12 @@ public final class Network {
     var errors = 0
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
+    inferencePlan?.fold()
     for start in stride(from: 0, to: count, by: Self.chunk) {
       let (x, labels) = examples(start..<min(count, start + Self.chunk))
       reserve(x.batch, training: false)
       let output = forward(x, training: false)
-      let part = loss(output, labels, training: false)
+      let part = measure(output, labels, training: false)
       sum += part.cce
       errors += part.wrong
       keep?.advanced(by: start * output.shape.count)
@@ -373,6 +295,7 @@ public final class Network {
     var result = Tensor(batch: x.batch, shape: shapes.last!)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
+    inferencePlan?.fold()
     x.withView { x in
       result.withMutableView { result in
         for start in stride(from: 0, to: x.batch, by: Self.chunk) {
@@ -411,7 +334,7 @@ public final class Network {
   /// Builds the network and checks that it can be trained with cross-entropy.
   func requireClassifier(for input: Shape) throws {
     try build(for: input)
-    guard layers.last!.finalActivation.isSoftmax else {
+    guard layers.last!.finalActivation.isSoftmax || loss == .meanSquaredError else {
       throw StrideNetError(
         .badData, "a network that isn't a classifier",
         at: "layer \(layers.count), \(layers.last!.text)",
@@ -425,7 +348,9 @@ public final class Network {
   public var classes: Int { shapes.last?.count ?? 0 }
 
   /// Number of trained values; 0 until built.
-  public var parameterCount: Int { weights.count }
+  public var parameterCount: Int {
+    parameters.reduce(0) { $0 + ($1.isTrained ? $1.count : 0) }
+  }
 
   // MARK: Snapshots
 

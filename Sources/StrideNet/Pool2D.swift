@@ -78,6 +78,8 @@ public final class MaxPool2D: Pool2D {
     places = .allocate(capacity: batch * output.count)
   }
 
+  override var forInference: Layer { MaxPool2D(size, stride: stride) }
+
   /// Whether outputs that aren't above 0, which ReLU before the pooling made, send no gradient back.
   var dropsZeros = false
 

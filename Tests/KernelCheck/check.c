@@ -25,7 +25,7 @@ enum { ZONE = 61 * sizeof(float), PATTERN = 0xFF };  // the pattern is a NaN, an
 static struct {
   unsigned char *start;
   size_t bytes, zone;
-} blocks[32];
+} blocks[64];
 static int block_count, bare;
 
 static void *block(size_t bytes, size_t zone) {
@@ -65,7 +65,7 @@ typedef struct tally {
   int cases, wrong;
   double worst;  // error as a share of its bound
 } tally;
-static tally tallies[64], *now;
+static tally tallies[128], *now;
 static char shape[160];
 static int wrong_cases, case_is_wrong;
 
@@ -544,6 +544,26 @@ static void check_elements(ptrdiff_t n) {
   compare(y, expected, n, 0);
   end();
 
+  begin("sum", NULL, "%td", n);
+  float *a = values(n, 1), *b = values(n, 2);
+  y = floats(n), expected = sums(n);
+  FOR(i, n) expected[i] = (float)(a[i] + b[i]);
+  ck_sum(n, a, b, y);
+  compare(y, expected, n, 0);
+  end();
+
+  begin("dropout", NULL, "%td", n);
+  x = values(n, 1), y = floats(n);
+  float *parts = floats(n);
+  ck_dropout(n, 99, 7, 1u << 31, 2, x, y);
+  FOR(i, n) ck_dropout(1, 99, (uint32_t)(7 + i), 1u << 31, 2, x + i, parts + i);
+  same("one by one", parts, y, n);
+  FOR(i, n) if (y[i] != 0 && y[i] != 2 * x[i]) wrong("element %td is %g of %g", i, y[i], x[i]);
+  ck_dropout(n, 99, 7, 0, 1, x, x);
+  ck_dropout(n, 98, 7, 0, 1, x, parts);
+  same("nothing dropped", parts, x, n);
+  end();
+
   begin("sgd_momentum", NULL, "%td", n);
   float *gradient = values(n, 1), *velocity = values(n, 2), *weight = values(n, 3);
   double *velocities = sums(n), *weights = sums(n);
@@ -629,15 +649,123 @@ static void check_softmax(ptrdiff_t rows, ptrdiff_t f) {
 
     begin("softmax_cross_entropy", NULL, "%td×%td%s", rows, f, how);
     if (in_place) memcpy(y, logits, sizeof(float) * n);
-    ck_softmax_cross_entropy(rows, f, in_place ? y : logits, labels, 0.25f, y, dlogits, loss,
+    ck_softmax_cross_entropy(rows, f, in_place ? y : logits, labels, 0, 0.25f, y, dlogits, loss,
                              is_wrong);
     compare(y, p, n, bound);
     compare(dlogits, gradient, n, bound);
     FOR(r, rows) found_rows[r] = (uint16_t)is_wrong[r];
     compare_places(found_rows, wrong_rows, rows);
     compare(loss, losses, rows, 4000 * 0x1p-22);
+
+    begin("softmax_cross_entropy", NULL, "%td×%td%s, smoothing", rows, f, how);
+    if (in_place) memcpy(y, logits, sizeof(float) * n);
+    FOR(r, rows) {
+      const float *x = logits + r * f;
+      double target = 0;
+      FOR(i, f) {
+        double t = (i == labels[r] ? 0.75 : 0) + 0.25 / (double)f;
+        gradient[r * f + i] = 0.25 * (p[r * f + i] - t);
+        target += t * ((double)x[i] - x[labels[r]]);
+      }
+      losses[r] -= target;
+    }
+    ck_softmax_cross_entropy(rows, f, in_place ? y : logits, labels, 0.25f, 0.25f, y, dlogits, loss,
+                             is_wrong);
+    compare(dlogits, gradient, n, bound);
+    compare(loss, losses, rows, 4000 * 0x1p-21);
+
+    begin("squared_error", NULL, "%td×%td%s", rows, f, how);
+    FOR(r, rows) {
+      losses[r] = 0;
+      FOR(i, f) {
+        double off = (double)y[r * f + i] - (i == labels[r]);
+        losses[r] += off * off / (double)f;
+        gradient[r * f + i] = 2 * 0.25 / (double)f * off;
+      }
+    }
+    ck_squared_error(rows, f, y, labels, 0.25f, dlogits, loss, is_wrong);
+    compare(dlogits, gradient, n, bound);
+    compare(loss, losses, rows, bound);
     end();
   }
+}
+
+static void check_normalization(ptrdiff_t rows, ptrdiff_t c) {
+  ptrdiff_t n = rows * c;
+  float *x = values(n, 1), *dy = values(n, 2), *mean = values(c, 3), *scale = values(c, 4);
+  float *shift = values(c, 5), *a = values(c, 6), *b = values(c, 7);
+  const double bound = 4 * rounding(rows);
+  begin("moments", NULL, "%td×%td", rows, c);
+  float *sum = floats(c), *square = floats(c);
+  double *first = sums(c), *second = sums(c);
+  FOR(i, n) {
+    double off = x[i] - mean[i % c];
+    first[i % c] += off, second[i % c] += off * off;
+  }
+  ck_moments(rows, c, x, mean, sum, square);
+  // Differences are twice as large as a value, their squares four times.
+  compare(sum, first, c, 4 * bound);
+  compare(square, second, c, 4 * bound);
+  FOR(relu, 2) {
+    const char *how = relu ? ", ReLU" : "";
+    begin("scale_shift", NULL, "%td×%td%s", rows, c, how);
+    float *y = copy(x, n);
+    double *expected = sums(n);
+    FOR(i, n) {
+      expected[i] = (double)x[i] * scale[i % c] + shift[i % c];
+      if (relu && expected[i] < 0) expected[i] = 0;
+    }
+    ck_scale_shift(rows, c, y, scale, shift, (int)relu, y);
+    compare(y, expected, n, 0x1p-23);
+
+    begin("normalization_sums", NULL, "%td×%td%s", rows, c, how);
+    first = sums(c), second = sums(c), expected = sums(n);
+    FOR(i, n) {
+      int j = (int)(i % c);
+      double g = relu && !((double)x[i] * scale[j] + shift[j] > 0) ? 0 : dy[i];
+      first[j] += g, second[j] += g * (x[i] - mean[j]);
+      expected[i] = scale[j] * (g - a[j] - ((double)x[i] - mean[j]) * b[j]);
+    }
+    sum = floats(c), square = floats(c);
+    ck_normalization_sums(rows, c, x, dy, mean, scale, shift, (int)relu, sum, square);
+    compare(sum, first, c, bound);
+    compare(square, second, c, bound);
+
+    begin("normalization_gradient", NULL, "%td×%td%s", rows, c, how);
+    float *dx = copy(dy, n);
+    ck_normalization_gradient(rows, c, x, dx, mean, scale, shift, (int)relu, a, b, dx);
+    compare(dx, expected, n, 0x1p-22);
+  }
+
+  begin("layer_norm_forward", NULL, "%td×%td", rows, c);
+  float *y = floats(n), *dx = floats(n), *dgain = floats(c), *dbias = floats(c);
+  double *expected = sums(n), *slopes = sums(n), *gains = sums(c), *biases = sums(c);
+  FOR(j, c) dgain[j] = dbias[j] = 0;
+  FOR(r, rows) {
+    const float *row = x + r * c, *up = dy + r * c;
+    double average = 0, variance = 0, total = 0, product = 0;
+    FOR(j, c) average += row[j] / (double)c;
+    FOR(j, c) variance += (row[j] - average) * (row[j] - average) / (double)c;
+    double inverse = 1 / sqrt(variance + 0.01);
+    FOR(j, c) {
+      double unit = (row[j] - average) * inverse;
+      expected[r * c + j] = unit * scale[j] + shift[j];
+      gains[j] += up[j] * unit, biases[j] += up[j];
+      total += up[j] * scale[j] / (double)c, product += up[j] * scale[j] * unit / (double)c;
+    }
+    FOR(j, c)
+    slopes[r * c + j] =
+        inverse * (up[j] * scale[j] - total - (row[j] - average) * inverse * product);
+  }
+  ck_layer_norm_forward(rows, c, x, scale, shift, 0.01f, y);
+  compare(y, expected, n, 40 * rounding(c));
+
+  begin("layer_norm_backward", NULL, "%td×%td", rows, c);
+  ck_layer_norm_backward(rows, c, x, scale, 0.01f, dy, dx, dgain, dbias);
+  compare(dx, slopes, n, 400 * rounding(c));
+  compare(dgain, gains, c, 40 * rounding(rows + c));
+  compare(dbias, biases, c, bound);
+  end();
 }
 
 /// Subnormal numbers are zero while they are flushed, and numbers again afterwards.
@@ -665,6 +793,9 @@ static void check_all(void) {
   FOR(i, COUNT(sizes)) {
     check_elements(sizes[i]);
     FOR(r, 5) check_rows(r * r + 1, sizes[i]);
+    check_normalization(1, sizes[i]);
+    check_normalization(6, sizes[i]);
+    check_normalization(531, sizes[i]);
     check_softmax(5, sizes[i]);
   }
   if (!bare) check_flush_denormals();  // memory checkers' own processors don't have it

@@ -6,8 +6,8 @@
 Needs torch and numpy. The folder holds the digits as gzip-compressed IDX files
 (train-images*.gz, train-labels*.gz); without it, the package's own sample is
 used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
-written next to the script: convolution.json, pooling.json, dense_softmax.json
-and training.json.
+written next to the script: convolution.json, pooling.json, dense_softmax.json,
+normalization.json and training.json.
 
 Inputs are never stored, only results, because the tests make the same inputs:
 
@@ -40,6 +40,16 @@ dense_softmax.json "dense": x (n, in) = value(i, 1), w = value(i, 2),
                    rows' cross-entropies), losses (each row's) and dlogits (of
                    the mean). With scale 2000 most probabilities are 0 or 1; the
                    losses stay finite. Float64.
+normalization.json Float64. "batch" and "layer": normalisation of x = 3 value(i, 1) + 1 with
+                   gain 1 + value(i, 2) and bias value(i, 3), dy = value(i, 4); batch: after
+                   ReLU with "relu", and the running statistics after two passes, the
+                   second over 2 x; eval is what they make of x. "losses": logits and labels as
+                   in dense_softmax.json, smoothing 0 with squared: the mean squared error of
+                   the softmax to the one-hot labels.
+                   "network": ten steps as in training.json, rate 0.05, label smoothing
+                   0.1, of the network whose text is there; parameters with one dimension
+                   start as the layers have them. After them, "eval": loss without
+                   smoothing of the next batch, with the running statistics.
 training.json      20 steps of gradient descent with momentum on real digits, for
                    each of two "networks". Batch 32: step k uses images
                    [32 k, 32 k + 32) of the training file, pixel / 255. Mean
@@ -229,6 +239,122 @@ def dense_softmax():
     return dict(value_check=value_check(), dense=dense, softmax=softmax)
 
 
+# --- normalisation, residual connections, losses ------------------------------
+
+def normalization(folder):
+    batch = []
+    for n, h, w, c in ((2, 3, 4, 5), (3, 2, 2, 33), (5, 1, 1, 16), (2, 3, 2, 40)):
+        for relu in (False, True):
+            def out(z):
+                return torch.relu(z) if relu else z
+            x = tensor(nchw(3 * values((n, h, w, c), 1) + 1), True)
+            norm = torch.nn.BatchNorm2d(c).double()
+            with torch.no_grad():
+                norm.weight += tensor(values((c,), 2))
+                norm.bias += tensor(values((c,), 3))
+            y = out(norm(x))
+            y.backward(tensor(nchw(values((n, h, w, c), 4))))
+            norm(2 * x)
+            norm.eval()
+            batch.append(dict(n=n, h=h, w=w, c=c, relu=relu, y=flat(nhwc(y)), dx=flat(nhwc(x.grad)),
+                              dw=flat(norm.weight.grad), db=flat(norm.bias.grad),
+                              mean=flat(norm.running_mean), variance=flat(norm.running_var),
+                              eval=flat(nhwc(out(norm(x))))))
+    layer = []
+    for n, h, w, c in ((2, 3, 4, 5), (3, 1, 1, 33), (1, 2, 2, 16)):
+        x = tensor(3 * values((n, h, w, c), 1) + 1, True)
+        gain, bias = tensor(1 + values((c,), 2), True), tensor(values((c,), 3), True)
+        y = F.layer_norm(x, (c,), gain, bias)
+        y.backward(tensor(values((n, h, w, c), 4)))
+        layer.append(dict(n=n, h=h, w=w, c=c, y=flat(y), dx=flat(x.grad), dw=flat(gain.grad),
+                          db=flat(bias.grad)))
+    losses = []
+    for n, classes, smoothing, squared in ((5, 10, 0.1, False), (3, 4, 0.5, False), (4, 7, 0, True)):
+        z = tensor(4 * values((n, classes), 1), True)
+        labels = torch.arange(n) * 7 % classes
+        if squared:
+            rows = ((torch.softmax(z, 1) - F.one_hot(labels, classes)) ** 2).mean(1)
+        else:
+            rows = F.cross_entropy(z, labels, reduction="none", label_smoothing=smoothing)
+        rows.mean().backward()
+        losses.append(dict(n=n, classes=classes, smoothing=smoothing, squared=squared,
+                           losses=flat(rows), dlogits=flat(z.grad)))
+    return dict(value_check=value_check(), batch=batch, layer=layer, losses=losses,
+                network=residual_network(folder))
+
+
+RESIDUAL = ("conv(6,3,padding=1,activation=none) batchnorm(activation=relu) maxpool(2) "
+            "residual(conv(6,3,padding=1,activation=none) batchnorm(activation=relu) "
+            "conv(6,3,padding=1,activation=none) batchnorm) activation(relu) "
+            "residual(conv(9,3,stride=2,padding=1,activation=none) | "
+            "conv(9,1,stride=2,activation=none)) layernorm flatten relu(20) softmax(10)")
+
+
+class Branches(torch.nn.Module):
+    def __init__(self, body, shortcut=None):
+        super().__init__()
+        self.body, self.shortcut = body, shortcut or torch.nn.Identity()
+
+    def forward(self, x):
+        return self.body(x) + self.shortcut(x)
+
+
+class Channels(torch.nn.Module):
+    """A module that wants the channels last."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x):
+        return self.inside(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def residual_network(folder):
+    nn = torch.nn
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+        Branches(nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+                               nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6))), nn.ReLU(),
+        Branches(nn.Conv2d(6, 9, 3, stride=2, padding=1), nn.Conv2d(6, 9, 1, stride=2)),
+        Channels(nn.LayerNorm(9)))
+    head = nn.Sequential(nn.Linear(7 * 7 * 9, 20), nn.ReLU(), nn.Linear(20, 10))
+    modules = [m for m in list(net.modules()) + list(head.modules())
+               if isinstance(m, (nn.Conv2d, nn.BatchNorm2d, nn.LayerNorm, nn.Linear))]
+    number = 0
+    for module in modules:
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            with torch.no_grad():
+                shape = tuple(module.weight.shape)
+                if len(shape) == 4:
+                    shape = (shape[2], shape[3], shape[1], shape[0])
+                fan_in = int(np.prod(shape[:3])) if len(shape) == 4 else shape[1]
+                start = (values(shape, 10 + number) * (2 / np.sqrt(fan_in))).astype(np.float32)
+                module.weight.copy_(tensor(oihw(start) if len(shape) == 4 else start))
+                module.bias.zero_()
+        number += 4 if isinstance(module, nn.BatchNorm2d) else 2
+    net.double(), head.double()
+    images = idx(folder, "train-images*.gz", 16, 11 * BATCH * 784).reshape(-1, 1, 28, 28)
+    labels = idx(folder, "train-labels*.gz", 8, 11 * BATCH)
+    weights = list(net.parameters()) + list(head.parameters())
+    sgd = torch.optim.SGD(weights, lr=0.05, momentum=MOMENTUM)
+    losses = []
+    for k in range(11):
+        part = slice(BATCH * k, BATCH * (k + 1))
+        x = torch.from_numpy(images[part].astype(np.float64) / 255)
+        t = torch.from_numpy(labels[part].astype(np.int64))
+        if k == 10:
+            net.eval()
+        z = head(net(x).permute(0, 2, 3, 1).flatten(1))
+        loss = F.cross_entropy(z, t, label_smoothing=0.1 if k < 10 else 0)
+        if k == 10:
+            return dict(text=RESIDUAL, losses=losses, eval=flat(loss)[0])
+        losses += flat(loss)
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+
+
 # --- training ------------------------------------------------------------------
 
 STEPS, BATCH, RATE, MOMENTUM = 20, 32, 0.1, 0.9
@@ -308,6 +434,7 @@ def main():
     write("convolution.json", convolution())
     write("pooling.json", pooling())
     write("dense_softmax.json", dense_softmax())
+    write("normalization.json", normalization(folder))
     write("training.json", training(folder))
 
 

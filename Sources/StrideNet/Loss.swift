@@ -1,0 +1,47 @@
+/// What training minimises: a mean over the mini-batch.
+public enum Loss: Sendable, Hashable, Codable {
+  /// −Σ t·log(softmax(logits)) with t = 1 − s + s/K for the label's class and s/K for the K − 1
+  /// others, s the label smoothing (Szegedy et al. 2015, arXiv:1512.00567); with s = 0 the categorical
+  /// cross-entropy. Evaluations are without smoothing.
+  case crossEntropy(labelSmoothing: Float = 0)
+  /// Σ (y − onehot)² / K: the mean over the K outputs.
+  case meanSquaredError
+
+  /// - Throws: ``StrideNetError`` if label smoothing isn't at least 0 and below 1
+  public func check() throws {
+    guard case .crossEntropy(let smoothing) = self, !(smoothing >= 0 && smoothing < 1) else {
+      return
+    }
+    throw StrideNetError(
+      .usage, "label smoothing out of range", found: "\(smoothing)",
+      expected: "0 up to, not with, 1")
+  }
+
+  /// Replaces logits by probabilities; writes each row's loss and whether it was wrong; `gradient`,
+  /// unless it is nil, gets that of what came in.
+  /// - Parameter endsInSoftmax: the output is of logits
+  func compute(
+    _ output: TensorView, labels: UnsafePointer<Int32>, endsInSoftmax: Bool,
+    gradient: UnsafeMutablePointer<Float>?, loss: UnsafeMutablePointer<Float>,
+    wrong: UnsafeMutablePointer<Int32>
+  ) {
+    let scale = 1 / Float(output.batch)
+    switch self {
+    case .crossEntropy(let smoothing):
+      Kernels.softmaxCrossEntropy(
+        output, labels: labels, smoothing: gradient == nil ? 0 : smoothing, scale: scale,
+        dlogits: gradient, loss: loss, wrong: wrong)
+    case .meanSquaredError:
+      let classes = output.shape.count
+      if endsInSoftmax {
+        Kernels.softmaxForward(rows: output.batch, classes, output.pointer, output.pointer)
+      }
+      Kernels.squaredError(
+        output, labels: labels, scale: scale, dy: gradient, loss: loss, wrong: wrong)
+      if let gradient, endsInSoftmax {
+        Kernels.softmaxBackward(
+          rows: output.batch, classes, y: output.pointer, gradient, gradient)
+      }
+    }
+  }
+}
