@@ -107,6 +107,21 @@ void ck_relu_backward(ptrdiff_t n, const float *y, const float *dy, float *dx) {
 void ck_relu_places(ptrdiff_t n, const float *y, uint16_t *place) {
   isa()->relu_places(n, y, place);
 }
+void ck_leaky_relu_forward(ptrdiff_t n, float slope, const float *x, float *y) {
+  isa()->leaky_relu_forward(n, slope, x, y);
+}
+void ck_leaky_relu_backward(ptrdiff_t n, float slope, const float *y, const float *dy, float *dx) {
+  isa()->leaky_relu_backward(n, slope, y, dy, dx);
+}
+#define CK_ACTIVATION(name, reads_x)                                                      \
+  void ck_##name##_forward(ptrdiff_t n, const float *x, float *y) {                       \
+    isa()->name##_forward(n, x, y);                                                       \
+  }                                                                                       \
+  void ck_##name##_backward(ptrdiff_t n, const float *from, const float *dy, float *dx) { \
+    isa()->name##_backward(n, from, dy, dx);                                              \
+  }
+#include "activations.def"
+#undef CK_ACTIVATION
 void ck_add(ptrdiff_t n, const float *x, float *y) { isa()->add(n, x, y); }
 void ck_sum(ptrdiff_t n, const float *a, const float *b, float *y) { isa()->sum(n, a, b, y); }
 void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradient,
@@ -173,6 +188,15 @@ static const ck_pool_variant pool_variants[] = {
 #include "variants.def"
 };
 
+#define CK_ACTIVATION(name, reads_x) {#name, reads_x, ck_##name##_forward, ck_##name##_backward},
+static const ck_activation activations[] = {
+#include "activations.def"
+};
+#undef CK_ACTIVATION
+
+const ck_activation *ck_activation_at(size_t index) {
+  return index < sizeof activations / sizeof *activations ? activations + index : NULL;
+}
 const ck_conv_variant *ck_conv_variant_at(size_t index) {
   return index < sizeof conv_variants / sizeof *conv_variants ? conv_variants + index : NULL;
 }

@@ -31,6 +31,13 @@ typedef struct ck_isa {
   void (*relu_forward)(ptrdiff_t, const float *, float *);
   void (*relu_backward)(ptrdiff_t, const float *, const float *, float *);
   void (*relu_places)(ptrdiff_t, const float *, uint16_t *);
+#define CK_ACTIVATION(name, reads_x)        \
+  ck_activation_forward_fn *name##_forward; \
+  ck_activation_backward_fn *name##_backward;
+#include "activations.def"
+#undef CK_ACTIVATION
+  void (*leaky_relu_forward)(ptrdiff_t, float, const float *, float *);
+  void (*leaky_relu_backward)(ptrdiff_t, float, const float *, const float *, float *);
   void (*add)(ptrdiff_t, const float *, float *);
   void (*sum)(ptrdiff_t, const float *, const float *, float *);
   void (*sgd_momentum)(ptrdiff_t, float, float, const float *, float *, float *);

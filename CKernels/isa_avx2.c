@@ -9,6 +9,7 @@
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #include "gemm.inc.h"
 #include "elements.inc.h"
+#include "activation.inc.h"
 #include "conv_direct.inc.h"
 #include "conv_pool_direct.inc.h"
 #include "dense.inc.h"

@@ -10,6 +10,7 @@
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
 #include "gemm.inc.h"
 #include "elements.inc.h"
+#include "activation.inc.h"
 #include "conv_direct.inc.h"
 #include "conv_pool_direct.inc.h"
 #include "dense.inc.h"

@@ -14,6 +14,7 @@
 #endif
 #include "gemm.inc.h"
 #include "elements.inc.h"
+#include "activation.inc.h"
 #include "conv_direct.inc.h"
 #include "conv_pool_direct.inc.h"
 #include "dense.inc.h"

@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Sigmoid, softmax and the losses. Softmax subtracts the row's largest logit first: the result
+// Softmax and the losses. Softmax subtracts the row's largest logit first: the result
 // is the same and exp can't overflow. The loss -log p[label] is computed as log(sum exp) - logit
 // from the same numbers, so it stays right where p rounds to 0, and its gradient with respect to
 // the logits is simply p - target: that is why the two are computed together.
 #include <math.h>
 
 #include "CKernels.h"
-
-void ck_sigmoid_forward(ptrdiff_t n, const float *x, float *y) {
-  for (ptrdiff_t i = 0; i < n; i++) y[i] = 1 / (1 + expf(-x[i]));
-}
-
-void ck_sigmoid_backward(ptrdiff_t n, const float *y, const float *dy, float *dx) {
-  for (ptrdiff_t i = 0; i < n; i++) dx[i] = dy[i] * y[i] * (1 - y[i]);
-}
 
 // y = exp(x - max) / sum; returns max + log(sum), what a logit is subtracted from for its loss.
 static float softmax_row(ptrdiff_t f, const float *x, float *y) {

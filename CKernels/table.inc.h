@@ -20,6 +20,12 @@ const ck_isa CK_NAME(ck_isa) = {
     .relu_forward = CK_NAME(ck_relu_forward),
     .relu_backward = CK_NAME(ck_relu_backward),
     .relu_places = CK_NAME(ck_relu_places),
+#define CK_ACTIVATION(name, reads_x) \
+  .name##_forward = CK_NAME(ck_##name##_forward), .name##_backward = CK_NAME(ck_##name##_backward),
+#include "activations.def"
+#undef CK_ACTIVATION
+    .leaky_relu_forward = CK_NAME(ck_leaky_relu_forward),
+    .leaky_relu_backward = CK_NAME(ck_leaky_relu_backward),
     .add = CK_NAME(ck_add),
     .sum = CK_NAME(ck_sum),
     .sgd_momentum = CK_NAME(ck_sgd_momentum),

@@ -158,12 +158,31 @@ void ck_column_sum(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum);
 void ck_relu_forward(ptrdiff_t n, const float *x, float *y);
 /// dx = dy where y > 0, else 0; dx may be dy
 void ck_relu_backward(ptrdiff_t n, const float *y, const float *dy, float *dx);
+/// y = x where x > 0, else slope · x; y may be x; the slope isn't below 0 (Maas et al. 2013)
+void ck_leaky_relu_forward(ptrdiff_t n, float slope, const float *x, float *y);
+/// dx = dy where y > 0, else slope · dy; dx may be dy
+void ck_leaky_relu_backward(ptrdiff_t n, float slope, const float *y, const float *dy, float *dx);
+
+/// y = f(x); y may be x
+typedef void ck_activation_forward_fn(ptrdiff_t n, const float *x, float *y);
+/// dx = dy · f'; `from` is y, or x where the list says so; dx may be dy
+typedef void ck_activation_backward_fn(ptrdiff_t n, const float *from, const float *dy, float *dx);
+typedef struct ck_activation {
+  const char *name;
+  int reads_x;
+  ck_activation_forward_fn *forward;
+  ck_activation_backward_fn *backward;
+} ck_activation;
+#define CK_ACTIVATION(name, reads_x)                   \
+  extern ck_activation_forward_fn ck_##name##_forward; \
+  extern ck_activation_backward_fn ck_##name##_backward;
+#include "activations.def"
+#undef CK_ACTIVATION
+/// The functions in the list's order; NULL past the end.
+const ck_activation *ck_activation_at(size_t index);
+
 /// place = 65,535 where y isn't above 0: ReLU's backward pass for a max-pooling after it
 void ck_relu_places(ptrdiff_t n, const float *y, uint16_t *place);
-/// y = 1 / (1 + exp(-x)); y may be x
-void ck_sigmoid_forward(ptrdiff_t n, const float *x, float *y);
-/// dx = dy · y · (1 - y); dx may be dy
-void ck_sigmoid_backward(ptrdiff_t n, const float *y, const float *dy, float *dx);
 /// Each row's exp(x - max) / sum; y may be x; x, y (rows,F)
 void ck_softmax_forward(ptrdiff_t rows, ptrdiff_t f, const float *x, float *y);
 /// dx = y · (dy - <y, dy>) row by row; dx may be dy

@@ -12,8 +12,10 @@ struct Train: ParsableCommand {
       \(Architecture.presets.map { "  \($0.name): \($0.text)" }.joined(separator: "\n"))
 
       Layers: conv(filters,size[,stride[,padding]]) with ReLU, maxpool(size[,stride]), \
-      avgpool(size[,stride]), flatten, relu(n), sigmoid(n), softmax(n), dense(n). Arguments also \
-      go by name: conv(32,3,stride=2,activation=none). A size may be two numbers: conv(8,3x5).
+      avgpool(size[,stride]), flatten, dense(n), and dense layers by their activation: relu(n), \
+      leaky_relu(n[,slope]), elu(n), gelu(n), silu(n), sigmoid(n), tanh(n), softplus(n), \
+      softmax(n). Arguments also go by name: conv(32,3,stride=2,activation=gelu). A size may be two \
+      numbers: conv(8,3x5).
 
       Kernels:
       \(KernelChoice.convolutions.map { "  \($0.name): \($0.summary)" }.joined(separator: "\n"))

@@ -9,7 +9,10 @@ import Foundation
 ///     }
 public struct Activation: Sendable {
   enum Kind: Sendable {
-    case none, relu, sigmoid, softmax
+    case none, relu, softmax
+    case leakyReLU(slope: Float)
+    /// One of the kernels' list.
+    case kernel(ActivationKernel)
     case own(@Sendable (Float) -> Float, derivative: @Sendable (Float, Float) -> Float)
   }
 
@@ -36,32 +39,69 @@ public struct Activation: Sendable {
   public static let none = Activation("none", .none)
   /// y = max(x, 0)
   public static let relu = Activation("relu", .relu)
+  /// y = x where x > 0, else slope · x (Maas et al. 2013)
+  /// - Parameter slope: not below 0
+  public static func leakyReLU(slope: Float = 0.01) -> Activation {
+    precondition(slope >= 0, "a slope of \(slope), expected one that isn't below 0")
+    return Activation("leaky_relu", .leakyReLU(slope: slope))
+  }
+  /// y = x where x > 0, else exp(x) − 1 (Clevert et al. 2016, arXiv:1511.07289)
+  public static let elu = Activation("elu")
+  /// y = x · Φ(x) = x/2 · (1 + erf(x/√2)), exact (Hendrycks & Gimpel 2016, arXiv:1606.08415)
+  public static let gelu = Activation("gelu")
+  /// y = x / (1 + exp(−x)), also called swish (the same paper)
+  public static let silu = Activation("silu")
   /// y = 1 / (1 + exp(−x))
-  public static let sigmoid = Activation("sigmoid", .sigmoid)
+  public static let sigmoid = Activation("sigmoid")
+  /// y = (exp(x) − exp(−x)) / (exp(x) + exp(−x))
+  public static let tanh = Activation("tanh")
+  /// y = log(1 + exp(x))
+  public static let softplus = Activation("softplus")
   /// y = exp(x) / Σ exp(x) over each example's values
   public static let softmax = Activation("softmax", .softmax)
 
-  static let builtIn: [Activation] = [.none, .relu, .sigmoid, .softmax]
+  static let builtIn: [Activation] = [
+    .none, .relu, .leakyReLU(), .elu, .gelu, .silu, .sigmoid, .tanh, .softplus, .softmax,
+  ]
+
+  private init(_ name: String) {
+    self.init(name, .kernel(ActivationKernel.all.first { $0.name == name }!))
+  }
+
+  /// What follows the name in a layer's text: nothing, or the slope if it isn't the usual one.
+  var slopeText: String {
+    if case .leakyReLU(let slope) = kind, slope != 0.01 { ",slope=\(slope)" } else { "" }
+  }
+
+  /// Whether f′ is computed from x rather than from y.
+  var readsX: Bool {
+    switch kind {
+    case .own: true
+    case .kernel(let kernel): kernel.readsX
+    case .none, .relu, .leakyReLU, .softmax: false
+    }
+  }
 
   var isSoftmax: Bool { if case .softmax = kind { true } else { false } }
   var isRelu: Bool { if case .relu = kind { true } else { false } }
 
-  /// He before ReLU, Glorot elsewhere.
+  /// He before ReLU and what is like it for large x, Glorot elsewhere.
   func initializer(fanIn: Int, fanOut: Int) -> Initializer {
-    isRelu ? .he(fanIn: fanIn) : .glorot(fanIn: fanIn, fanOut: fanOut)
+    ["relu", "leaky_relu", "elu", "gelu", "silu", "softplus"].contains(name)
+      ? .he(fanIn: fanIn) : .glorot(fanIn: fanIn, fanOut: fanOut)
   }
 }
 
 /// A layer's activation together with what its backward pass needs: applied in place to the output.
 final class ActivationPass {
   let activation: Activation
-  // f′ of one's own function may need x, which y overwrites.
+  // The x of activations whose f′ needs it: y overwrites it.
   private var inputs: FloatStorage?
 
   init(_ activation: Activation) { self.activation = activation }
 
   func reserve(_ count: Int) {
-    guard case .own = activation.kind, inputs?.count ?? 0 < count else { return }
+    guard activation.readsX, inputs?.count ?? 0 < count else { return }
     inputs = FloatStorage(count: count)
   }
 
@@ -75,7 +115,9 @@ final class ActivationPass {
       switch activation.kind {
       case .none: break
       case .relu: Kernels.reluForward(rows * count, start, start)
-      case .sigmoid: Kernels.sigmoidForward(rows * count, start, start)
+      case .leakyReLU(let slope):
+        Kernels.leakyReLUForward(rows * count, slope: slope, start, start)
+      case .kernel(let kernel): kernel.forward(rows * count, start, start)
       case .softmax: Kernels.softmaxForward(rows: rows, count, start, start)
       case .own(let value, _): for i in 0..<rows * count { start[i] = value(start[i]) }
       }
@@ -94,7 +136,12 @@ final class ActivationPass {
       switch activation.kind {
       case .none: break
       case .relu: Kernels.reluBackward(rows * count, y: out, gradient, gradient)
-      case .sigmoid: Kernels.sigmoidBackward(rows * count, y: out, gradient, gradient)
+      case .leakyReLU(let slope):
+        Kernels.leakyReLUBackward(rows * count, slope: slope, y: out, gradient, gradient)
+      case .kernel(let kernel):
+        kernel.backward(
+          rows * count, from: inputs.map { $0 + range.lowerBound * count } ?? out, gradient,
+          gradient)
       case .softmax: Kernels.softmaxBackward(rows: rows, count, y: out, gradient, gradient)
       case .own(_, let derivative):
         let start = range.lowerBound * count
@@ -109,7 +156,7 @@ final class ActivationPass {
     return activation.name + (backward ? "_backward" : "_forward")
   }
 
-  /// The backward pass: f′ from y, and dy read and written.
+  /// The backward pass: f′ from x or y, and dy read and written.
   func cost(_ output: Shape) -> PassCost? {
     if case .none = activation.kind { return nil }
     return PassCost(

@@ -29,21 +29,23 @@ public enum Architecture {
   }
 
   // What each layer takes: names in the order of position.
-  private static let grammar: [(name: String, arguments: [String])] = [
-    ("conv", ["filters", "size", "stride", "padding", "activation"]),
-    ("maxpool", ["size", "stride"]),
-    ("avgpool", ["size", "stride"]),
-    ("flatten", []),
-    ("relu", ["outputs"]),
-    ("sigmoid", ["outputs"]),
-    ("softmax", ["outputs"]),
-    ("dense", ["outputs", "activation"]),
-    ("activation", ["activation"]),
-    ("batchnorm", ["activation", "momentum", "epsilon"]),
-    ("layernorm", ["epsilon"]),
-    ("dropout", ["rate"]),
-    (residual, []),
-  ]
+  private static let grammar: [(name: String, arguments: [String])] =
+    [
+      ("conv", ["filters", "size", "stride", "padding", "activation", "slope"]),
+      ("maxpool", ["size", "stride"]),
+      ("avgpool", ["size", "stride"]),
+      ("flatten", []),
+    ]
+    + Activation.builtIn.dropFirst().map {
+      ($0.name, $0.name == "leaky_relu" ? ["outputs", "slope"] : ["outputs"])
+    } + [
+      ("dense", ["outputs", "activation", "slope"]),
+      ("activation", ["activation", "slope"]),
+      ("batchnorm", ["activation", "momentum", "epsilon", "slope"]),
+      ("layernorm", ["epsilon"]),
+      ("dropout", ["rate"]),
+      (residual, []),
+    ]
   private static let residual = "residual"
 
   private struct Value {
@@ -163,8 +165,9 @@ public enum Architecture {
         return Activate(activation)
       default:
         let outputs = try number(values, "outputs", of: name, place)
-        let fixed = Activation.builtIn.first { $0.name == name }
-        return Dense(outputs, activation: try fixed ?? activation(values) ?? .none)
+        // Where the layer is named after its activation, that is as if given.
+        return Dense(
+          outputs, activation: try activation(values, named: name == "dense" ? nil : name) ?? .none)
       }
     }
 
@@ -293,14 +296,27 @@ public enum Architecture {
       return pair
     }
 
-    private func activation(_ values: [String: Value]) throws -> Activation? {
-      guard let value = values["activation"] else { return nil }
-      guard let activation = Activation.builtIn.first(where: { $0.name == value.text }) else {
+    private func activation(_ values: [String: Value], named name: String? = nil) throws
+      -> Activation?
+    {
+      let given = values["activation"]
+      let activation = Activation.builtIn.first { $0.name == name ?? given?.text }
+      if let given, activation == nil {
         throw error(
-          "unknown activation", at: value.position, found: found(value.text, value.position),
+          "unknown activation", at: given.position, found: found(given.text, given.position),
           expected: Activation.builtIn.map(\.name).joined(separator: ", "))
       }
-      return activation
+      guard let slope = try decimal(values, "slope", "0 … 1", { $0 >= 0 && $0 <= 1 }) else {
+        return activation
+      }
+      guard let activation, case .leakyReLU = activation.kind else {
+        let value = values["slope"]!
+        throw error(
+          "a slope without leaky_relu", at: value.position,
+          found: found(value.text, value.position),
+          expected: "activation=leaky_relu, the one that has a slope")
+      }
+      return .leakyReLU(slope: slope)
     }
 
     // MARK: Characters

@@ -47,7 +47,8 @@ public final class Conv2D: ImageLayer {
     if stride != (1, 1) { arguments.append("stride=\(pair(stride))") }
     if padding != (0, 0) { arguments.append("padding=\(pair(padding))") }
     if !activation.activation.isRelu {
-      arguments.append("activation=\(activation.activation.name)")
+      arguments.append(
+        "activation=\(activation.activation.name)\(activation.activation.slopeText)")
     }
     return "conv(\(arguments.joined(separator: ",")))"
   }

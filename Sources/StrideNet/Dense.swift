@@ -21,7 +21,7 @@ public final class Dense: Layer {
     switch activation.activation.kind {
     case .none: return "dense(\(outputs))"
     case .own: return "dense(\(outputs),activation=\(name))"
-    default: return "\(name)(\(outputs))"
+    default: return "\(name)(\(outputs)\(activation.activation.slopeText))"
     }
   }
 
@@ -99,7 +99,9 @@ public final class Activate: Layer {
 
   public init(_ activation: Activation) { self.activation = ActivationPass(activation) }
 
-  public override var text: String { "activation(\(activation.activation.name))" }
+  public override var text: String {
+    "activation(\(activation.activation.name)\(activation.activation.slopeText))"
+  }
   public override var finalActivation: Activation { activation.activation }
 
   public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {

@@ -88,11 +88,13 @@ enum Kernels {
   static func reluPlaces(_ count: Int, y: Floats, _ places: UnsafeMutablePointer<UInt16>) {
     ck_relu_places(count, y, places)
   }
-  static func sigmoidForward(_ count: Int, _ x: Floats, _ y: MutableFloats) {
-    ck_sigmoid_forward(count, x, y)
+  static func leakyReLUForward(_ count: Int, slope: Float, _ x: Floats, _ y: MutableFloats) {
+    ck_leaky_relu_forward(count, slope, x, y)
   }
-  static func sigmoidBackward(_ count: Int, y: Floats, _ dy: Floats, _ dx: MutableFloats) {
-    ck_sigmoid_backward(count, y, dy, dx)
+  static func leakyReLUBackward(
+    _ count: Int, slope: Float, y: Floats, _ dy: Floats, _ dx: MutableFloats
+  ) {
+    ck_leaky_relu_backward(count, slope, y, dy, dx)
   }
   static func softmaxForward(rows: Int, _ count: Int, _ x: Floats, _ y: MutableFloats) {
     ck_softmax_forward(rows, count, x, y)
@@ -190,6 +192,29 @@ enum Kernels {
 
   /// Floating-point operations done in `steps` rounds of multiply-adds.
   static func fmaPeak(steps: Int) -> Double { ck_fma_peak(Int64(steps)) }
+}
+
+/// An activation of the list in activations.def.
+struct ActivationKernel: @unchecked Sendable {
+  // Sendable because the functions are pure.
+  let name: String
+  private let functions: ck_activation
+
+  static let all: [ActivationKernel] = list(ck_activation_at).map {
+    ActivationKernel(name: String(cString: $0.name), functions: $0)
+  }
+
+  /// Whether the backward pass is computed from x rather than from y.
+  var readsX: Bool { functions.reads_x != 0 }
+
+  func forward(_ count: Int, _ x: Kernels.Floats, _ y: Kernels.MutableFloats) {
+    functions.forward(count, x, y)
+  }
+  func backward(
+    _ count: Int, from: Kernels.Floats, _ dy: Kernels.Floats, _ dx: Kernels.MutableFloats
+  ) {
+    functions.backward(count, from, dy, dx)
+  }
 }
 
 /// A kernel variant as the list in variants.def has it.

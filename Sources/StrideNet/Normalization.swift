@@ -40,7 +40,9 @@ public final class BatchNorm: Layer {
 
   public override var text: String {
     var arguments: [String] = []
-    if activation.name != Activation.none.name { arguments.append("activation=\(activation.name)") }
+    if activation.name != Activation.none.name {
+      arguments.append("activation=\(activation.name)\(activation.slopeText)")
+    }
     if momentum != 0.1 { arguments.append("momentum=\(momentum)") }
     if epsilon != 1e-5 { arguments.append("epsilon=\(epsilon)") }
     return "batchnorm" + (arguments.isEmpty ? "" : "(\(arguments.joined(separator: ",")))")

@@ -16,8 +16,8 @@ import Testing
     var testDescription: String { name }
   }
 
-  static let tanh = Activation(
-    "tanh", { Float(Foundation.tanh(Double($0))) }, derivative: { _, y in 1 - y * y })
+  static let softsign = Activation(
+    "softsign", { $0 / (1 + abs($0)) }, derivative: { _, y in (1 - abs(y)) * (1 - abs(y)) })
 
   static let cases: [Case] = [
     Case(name: "conv", input: Shape(6, 5, 2)) { Conv2D(3, 3, activation: .none) },
@@ -27,7 +27,7 @@ import Testing
     Case(name: "conv and ReLU", input: Shape(6, 6, 1), layer: { Conv2D(3, 3) }, kinks: true),
     Case(name: "conv and sigmoid", input: Shape(5, 5, 2)) { Conv2D(3, 3, activation: .sigmoid) },
     Case(name: "conv and softmax", input: Shape(4, 4, 1)) { Conv2D(2, 3, activation: .softmax) },
-    Case(name: "conv and one's own", input: Shape(5, 5, 2)) { Conv2D(3, 3, activation: tanh) },
+    Case(name: "conv and one's own", input: Shape(5, 5, 2)) { Conv2D(3, 3, activation: softsign) },
     Case(name: "max pool", input: Shape(6, 6, 3), layer: { MaxPool2D(2) }, kinks: true),
     Case(
       name: "max pool, overlapping", input: Shape(7, 5, 2), layer: { MaxPool2D(3, stride: 1) },
@@ -38,7 +38,17 @@ import Testing
     Case(name: "dense and ReLU", input: Shape(9), layer: { Dense(8) }, kinks: true),
     Case(name: "dense and sigmoid", input: Shape(9)) { Dense(5, activation: .sigmoid) },
     Case(name: "dense and softmax", input: Shape(6)) { Dense(5, activation: .softmax) },
-    Case(name: "dense and one's own", input: Shape(6)) { Dense(5, activation: tanh) },
+    Case(name: "dense and one's own", input: Shape(6)) { Dense(5, activation: softsign) },
+    Case(name: "conv and GELU", input: Shape(5, 5, 2)) { Conv2D(3, 3, activation: .gelu) },
+    Case(name: "conv and SiLU", input: Shape(5, 4, 1)) { Conv2D(3, 3, activation: .silu) },
+    Case(
+      name: "conv and leaky ReLU", input: Shape(6, 6, 1),
+      layer: { Conv2D(3, 3, activation: .leakyReLU(slope: 0.3)) }, kinks: true),
+    Case(name: "dense and tanh", input: Shape(9)) { Dense(5, activation: .tanh) },
+    Case(name: "dense and softplus", input: Shape(9)) { Dense(5, activation: .softplus) },
+    Case(name: "dense and SiLU", input: Shape(9)) { Dense(5, activation: .silu) },
+    Case(name: "ELU alone", input: Shape(3, 2, 2), layer: { Activate(.elu) }, kinks: true),
+    Case(name: "GELU alone", input: Shape(3, 2, 2)) { Activate(.gelu) },
     Case(name: "softmax alone", input: Shape(7)) { Activate(.softmax) },
     Case(name: "sigmoid alone", input: Shape(3, 2, 2)) { Activate(.sigmoid) },
     // With ReLU, whose corners can lie anywhere after the normalisation, only against PyTorch.

@@ -7,7 +7,7 @@ Needs torch and numpy. The folder holds the digits as gzip-compressed IDX files
 (train-images*.gz, train-labels*.gz); without it, the package's own sample is
 used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
 written next to the script: convolution.json, pooling.json, dense_softmax.json,
-normalization.json and training.json.
+activation.json, normalization.json and training.json.
 
 Inputs are never stored, only results, because the tests make the same inputs:
 
@@ -32,6 +32,8 @@ convolution.json   "cases"; x = value(i, 1), w = value(i, 2), b = value(i, 3), a
 pooling.json       "cases"; x = value(i, 1), dy = value(i, 4), no padding;
                    max_y, max_dx, avg_y, avg_dx. Float64. x has no equal values
                    within a window.
+activation.json    "cases"; x = scale * value(i, 1), dy = value(i, 4), n of each; y, dx.
+                   slope is leaky_relu's. Float64.
 dense_softmax.json "dense": x (n, in) = value(i, 1), w = value(i, 2),
                    b = value(i, 3), then the activation none, relu or sigmoid,
                    whose output is y; dy = value(i, 4) arrives at y. y dx dw db.
@@ -206,6 +208,27 @@ def pooling():
         ordered = np.sort(windows.reshape(-1, fh * fw), axis=1)
         assert (np.diff(ordered, axis=1) > 0).all()
         cases.append(case)
+    return dict(value_check=value_check(), cases=cases)
+
+
+# --- activations -------------------------------------------------------------
+
+ACTIVATIONS = dict(
+    none=lambda x, _: x, relu=lambda x, _: torch.relu(x), leaky_relu=F.leaky_relu,
+    elu=lambda x, _: F.elu(x), gelu=lambda x, _: F.gelu(x), silu=lambda x, _: F.silu(x),
+    sigmoid=lambda x, _: torch.sigmoid(x), tanh=lambda x, _: torch.tanh(x),
+    softplus=lambda x, _: F.softplus(x, threshold=1000))
+
+
+def activation():
+    cases = []
+    for name, function in ACTIVATIONS.items():
+        for n, scale, slope in ((65, 0.0625, 0.01), (65, 16, 0.25), (35, 128, 0.01)):
+            x = tensor(scale * values((n,), 1), True)
+            y = function(x, float(np.float32(slope)))
+            y.backward(tensor(values((n,), 4)))
+            cases.append(dict(n=n, activation=name, scale=scale, slope=slope, y=flat(y),
+                              dx=flat(x.grad)))
     return dict(value_check=value_check(), cases=cases)
 
 
@@ -433,6 +456,7 @@ def main():
     torch.set_num_threads(1)
     write("convolution.json", convolution())
     write("pooling.json", pooling())
+    write("activation.json", activation())
     write("dense_softmax.json", dense_softmax())
     write("normalization.json", normalization(folder))
     write("training.json", training(folder))
