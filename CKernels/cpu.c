@@ -131,9 +131,8 @@ void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradi
 void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y) {
   isa()->scale_bytes(n, x, scale, y);
 }
-void ck_moments(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *shift, float *sum,
-                float *square) {
-  isa()->moments(rows, c, x, shift, sum, square);
+void ck_moments(ptrdiff_t rows, ptrdiff_t c, const float *x, float *mean, float *squares) {
+  isa()->moments(rows, c, x, mean, squares);
 }
 void ck_scale_shift(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *scale,
                     const float *shift, int relu, float *y) {

@@ -42,7 +42,7 @@ typedef struct ck_isa {
   void (*sum)(ptrdiff_t, const float *, const float *, float *);
   void (*sgd_momentum)(ptrdiff_t, float, float, const float *, float *, float *);
   void (*scale_bytes)(ptrdiff_t, const uint8_t *, float, float *);
-  void (*moments)(ptrdiff_t, ptrdiff_t, const float *, const float *, float *, float *);
+  void (*moments)(ptrdiff_t, ptrdiff_t, const float *, float *, float *);
   void (*scale_shift)(ptrdiff_t, ptrdiff_t, const float *, const float *, const float *, int,
                       float *);
   void (*normalization_sums)(ptrdiff_t, ptrdiff_t, const float *, const float *, const float *,

@@ -22,10 +22,11 @@
 enum { CK_NAME(part) = 256 };
 
 INLINE void CK_NAME(moments_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i,
-                                     const float *x, const float *shift, float *sum,
-                                     float *square) {
+                                     const float *x, float *mean, float *squares) {
+  // Off the first row's value: a variance is the difference of two sums, and these are small where
+  // what is summed is near zero.
   vec total[2] = {{0}}, totals[2] = {{0}}, from[2];
-  for (int v = 0; v < n; v++) from[v] = *(const vec *)(shift + i + v * CK_LANES);
+  for (int v = 0; v < n; v++) from[v] = *(const vec *)(x + i + v * CK_LANES);
   for (ptrdiff_t r = 0; r < rows;) {
     ptrdiff_t end = rows - r < CK_NAME(part) ? rows : r + CK_NAME(part);
     vec s[2] = {{0}}, q[2] = {{0}};
@@ -38,24 +39,23 @@ INLINE void CK_NAME(moments_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, p
     for (int v = 0; v < n; v++) total[v] += s[v], totals[v] += q[v];
   }
   for (int v = 0; v < n; v++) {
-    *(vec *)(sum + i + v * CK_LANES) = total[v];
-    *(vec *)(square + i + v * CK_LANES) = totals[v];
+    *(vec *)(mean + i + v * CK_LANES) = from[v] + total[v] / (float)rows;
+    *(vec *)(squares + i + v * CK_LANES) = totals[v] - total[v] * total[v] / (float)rows;
   }
 }
 
 INLINE void CK_NAME(moments_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
-                                    const float *shift, float *sum, float *square) {
+                                    float *mean, float *squares) {
   double s = 0, q = 0;
   for (ptrdiff_t r = 0; r < rows; r++) {
-    float off = x[r * c + i] - shift[i];
-    s += off, q += (double)off * off;
+    double off = (double)x[r * c + i] - x[i];
+    s += off, q += off * off;
   }
-  sum[i] = (float)s, square[i] = (float)q;
+  mean[i] = (float)(x[i] + s / (double)rows), squares[i] = (float)(q - s * s / (double)rows);
 }
 
-static void CK_NAME(ck_moments)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *shift,
-                                float *sum,
-                                float *square){CK_FOR_COLUMNS(c, moments, x, shift, sum, square)}
+static void CK_NAME(ck_moments)(ptrdiff_t rows, ptrdiff_t c, const float *x, float *mean,
+                                float *squares){CK_FOR_COLUMNS(c, moments, x, mean, squares)}
 
 INLINE void CK_NAME(scale_shift_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i,
                                          const float *x, const float *scale, const float *shift,

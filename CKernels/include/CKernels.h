@@ -215,10 +215,8 @@ void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y);
 
 // ---- Normalisation ------------------------------------------------------------------------------
 
-/// sum[c] = sum over r of x[r,c] - shift[c], square[c] = sum over r of its square. A shift near the
-/// mean keeps the variance, square/rows - (sum/rows)², from losing digits.   x (rows,C)
-void ck_moments(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *shift, float *sum,
-                float *square);
+/// mean[c] over r of x[r,c]; squares[c] = sum over r of (x[r,c] - mean[c])²   x (rows,C)
+void ck_moments(ptrdiff_t rows, ptrdiff_t c, const float *x, float *mean, float *squares);
 /// y[r,c] = x[r,c] · scale[c] + shift[c], and of that max(., 0) with relu; y may be x
 void ck_scale_shift(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *scale,
                     const float *shift, int relu, float *y);

@@ -133,10 +133,9 @@ enum Kernels {
   // MARK: Normalisation
 
   static func moments(
-    rows: Int, _ channels: Int, _ x: Floats, shift: Floats, sum: MutableFloats,
-    square: MutableFloats
+    rows: Int, _ channels: Int, _ x: Floats, mean: MutableFloats, squares: MutableFloats
   ) {
-    ck_moments(rows, channels, x, shift, sum, square)
+    ck_moments(rows, channels, x, mean, squares)
   }
   static func scaleShift(
     rows: Int, _ channels: Int, _ x: Floats, scale: Floats, shift: Floats, relu: Bool,

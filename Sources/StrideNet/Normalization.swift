@@ -5,7 +5,7 @@
 ///
 /// Running means of both statistics are kept; where nothing is trained they take the mini-batch's
 /// place, and a convolution before the layer then has the factors in its weights.
-public final class BatchNorm: Layer {
+public final class BatchNorm: ImageLayer {
   /// Share of a mini-batch's statistics in the running ones, which start at mean 0, variance 1.
   public let momentum: Float
   public let epsilon: Float
@@ -21,10 +21,12 @@ public final class BatchNorm: Layer {
   /// (C), not trained; of the population: n / (n − 1) times the mini-batch's
   public private(set) var runningVariance: Parameter!
 
-  // Rows of C: what the passes work with, then each piece's sums.
+  // Rows of C: what the passes work with, then two a piece of either kind.
   private enum Row: Int, CaseIterable { case mean, inverse, scale, shift, a, b }
   private var rows = FloatStorage(count: 0)
   private var channels = 0
+  /// Images whose statistics are taken together.
+  var imagesMeasured = 8
 
   public init(activation: Activation = .none, momentum: Float = 0.1, epsilon: Float = 1e-5) {
     self.activation = activation
@@ -61,21 +63,24 @@ public final class BatchNorm: Layer {
 
   public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
     activationPass.reserve(batch * output.count)
-    let needed = (Row.allCases.count + 2 * ImageLayer.pieces(batch)) * channels
+    runtime.reserveScratch(scratchCount)
+    let pieces = max(batch / imagesMeasured + 1, Self.pieces(batch))
+    let needed = (Row.allCases.count + 2 * pieces) * channels
     if rows.count < needed { rows = FloatStorage(count: needed) }
   }
+
+  /// A part's sums, before they are added to its piece's.
+  override var scratchCount: Int { 2 * channels }
+
+  /// Whether kernels do all there is to do.
+  var isPlain: Bool { activation.isRelu || activation.name == Activation.none.name }
 
   private func row(_ row: Row) -> UnsafeMutablePointer<Float> {
     rows.pointer + row.rawValue * channels
   }
-  /// A piece's two sums, one behind the other.
+  /// A piece's two rows, one behind the other.
   private func sums(_ piece: Int) -> UnsafeMutablePointer<Float> {
     rows.pointer + (Row.allCases.count + 2 * piece) * channels
-  }
-  private func total(_ pieces: Int, _ channel: Int) -> Double {
-    var sum = 0.0
-    for piece in 0..<pieces { sum += Double(sums(piece)[channel]) }
-    return sum
   }
 
   /// What to multiply a channel by and then add, with the running statistics.
@@ -90,9 +95,14 @@ public final class BatchNorm: Layer {
     return (factors.map(\.scale), factors.map(\.shift))
   }
 
+  // MARK: Forward: the statistics of all images, then the normalisation of each
+
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     if pass.training {
-      takeStatistics(x, pass.runtime)
+      pass.runtime.parallel(over: x.batch, by: imagesMeasured, (self, x)) { context, images, _ in
+        context.0.measure(context.1.examples(images), at: images.lowerBound)
+      }
+      finishStatistics(x)
     } else {
       for c in 0..<channels {
         let (scale, shift) = inferenceFactors(c)
@@ -100,33 +110,31 @@ public final class BatchNorm: Layer {
         row(.shift)[c] = shift
       }
     }
-    pass.runtime.parallel(over: x.batch, by: 4, (self, x, y)) { context, images, _ in
-      let (layer, x, y) = context
-      let part = x.examples(images)
-      Kernels.scaleShift(
-        rows: part.count / layer.channels, layer.channels, part.pointer, scale: layer.row(.scale),
-        shift: layer.row(.shift), relu: layer.activation.isRelu, y.example(images.lowerBound))
-    }
-    if !activation.isRelu && !leavesSoftmaxToLoss { activationPass.forward(y, pass) }
+    super.forward(x, y, pass)
+    if !isPlain && !leavesSoftmaxToLoss { activationPass.forward(y, pass) }
   }
 
-  private func takeStatistics(_ x: TensorView, _ runtime: Runtime) {
-    let size = ImageLayer.imagesAPiece(x.batch)
-    // Relative to the first pixel: near enough to the mean.
-    row(.mean).update(from: x.pointer, count: channels)
-    runtime.parallel(over: x.batch, by: size, (self, x, size)) { context, images, _ in
-      let (layer, x, size) = context
-      let (part, channels) = (x.examples(images), layer.channels)
-      let sums = layer.sums(images.lowerBound / size)
-      Kernels.moments(
-        rows: part.count / channels, channels, part.pointer, shift: layer.row(.mean), sum: sums,
-        square: sums + channels)
-    }
-    let (pieces, n) = (ImageLayer.pieces(x.batch), Double(x.count / channels))
+  /// Takes the statistics of the images from number `first` on.
+  func measure(_ x: TensorView, at first: Int) {
+    let sums = sums(first / imagesMeasured)
+    Kernels.moments(
+      rows: x.count / channels, channels, x.pointer, mean: sums, squares: sums + channels)
+  }
+
+  /// Puts together what was measured of all of x (Chan, Golub & LeVeque 1979).
+  func finishStatistics(_ x: TensorView) {
+    let pixels = x.shape.count / channels
     for c in 0..<channels {
-      let offset = total(pieces, c) / n
-      let variance = max(0, total(pieces, channels + c) / n - offset * offset)
-      let mean = Double(row(.mean)[c]) + offset
+      var (n, mean, squares) = (0.0, 0.0, 0.0)
+      for first in stride(from: 0, to: x.batch, by: imagesMeasured) {
+        let sums = sums(first / imagesMeasured)
+        let count = Double(min(imagesMeasured, x.batch - first) * pixels)
+        let off = Double(sums[c]) - mean
+        mean += off * count / (n + count)
+        squares += Double(sums[channels + c]) + off * off * n * count / (n + count)
+        n += count
+      }
+      let variance = max(0, squares / n)
       let inverse = 1 / (variance + Double(epsilon)).squareRoot()
       row(.mean)[c] = Float(mean)
       row(.inverse)[c] = Float(inverse)
@@ -139,39 +147,59 @@ public final class BatchNorm: Layer {
     }
   }
 
+  override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
+    Kernels.scaleShift(
+      rows: x.count / channels, channels, x.pointer, scale: row(.scale), shift: row(.shift),
+      relu: activation.isRelu, y.pointer)
+    part.lap(.forward)
+  }
+
+  // MARK: Backward: two sums over all images, then the gradient of each
+
   public override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    if !activation.isRelu && !leavesSoftmaxToLoss { activationPass.backward(y, dy, pass) }
-    let size = ImageLayer.imagesAPiece(x.batch)
-    pass.runtime.parallel(over: x.batch, by: size, (self, x, dy, size)) { context, images, _ in
-      let (layer, x, dy, size) = context
-      let (part, channels) = (x.examples(images), layer.channels)
-      let sums = layer.sums(images.lowerBound / size)
-      Kernels.normalizationSums(
-        rows: part.count / channels, channels, part.pointer, dy: dy.example(images.lowerBound),
-        mean: layer.row(.mean), scale: layer.row(.scale), shift: layer.row(.shift),
-        relu: layer.activation.isRelu, sum: sums, product: sums + channels)
-    }
-    let (pieces, n) = (ImageLayer.pieces(x.batch), Double(x.count / channels))
+    if !isPlain && !leavesSoftmaxToLoss { activationPass.backward(y, dy, pass) }
+    forEachPart(x, y, dy, nil, pass, sums: true)
+    finishSums(x)
+    if dx != nil { super.backward(x, y, dy, dx, pass) }
+  }
+
+  override func addSums(_ x: TensorView, _ dy: TensorView, _ part: Part) {
+    let total = sums(part.piece)
+    let sums = part.isFirst ? total : part.scratch
+    Kernels.normalizationSums(
+      rows: x.count / channels, channels, x.pointer, dy: dy.pointer, mean: row(.mean),
+      scale: row(.scale), shift: row(.shift), relu: activation.isRelu, sum: sums,
+      product: sums + channels)
+    if !part.isFirst { Kernels.add(2 * channels, sums, to: total) }
+  }
+
+  func finishSums(_ x: TensorView) {
+    let n = Double(x.count / channels)
     for c in 0..<channels {
-      let (sum, product) = (total(pieces, c), total(pieces, channels + c))
+      var (sum, product) = (0.0, 0.0)
+      for piece in 0..<Self.pieces(x.batch) {
+        sum += Double(sums(piece)[c])
+        product += Double(sums(piece)[channels + c])
+      }
       let inverse = Double(row(.inverse)[c])
       bias.gradient[c] = Float(sum)
       weight.gradient[c] = Float(product * inverse)
       row(.a)[c] = Float(sum / n)
       row(.b)[c] = Float(product * inverse * inverse / n)
     }
+  }
+
+  override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
+  ) {
     guard let dx else { return }
-    pass.runtime.parallel(over: x.batch, by: 4, (self, x, dy, dx)) { context, images, _ in
-      let (layer, x, dy, dx) = context
-      let part = x.examples(images)
-      Kernels.normalizationGradient(
-        rows: part.count / layer.channels, layer.channels, part.pointer,
-        dy: dy.example(images.lowerBound), mean: layer.row(.mean), scale: layer.row(.scale),
-        shift: layer.row(.shift), relu: layer.activation.isRelu, a: layer.row(.a),
-        b: layer.row(.b), dx: dx.example(images.lowerBound))
-    }
+    Kernels.normalizationGradient(
+      rows: x.count / channels, channels, x.pointer, dy: dy.pointer, mean: row(.mean),
+      scale: row(.scale), shift: row(.shift), relu: activation.isRelu, a: row(.a), b: row(.b),
+      dx: dx.pointer)
+    part.lap(.backward)
   }
 
   override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)

@@ -28,23 +28,28 @@ final class Plan {
     self.shapes = shapes
     self.runtime = runtime
     var index = 0
+    var chain: Chain?
     while index < layers.count {
-      let chain = Chain(layers, shapes, from: index)
+      chain = Chain(layers, shapes, from: index, below: chain)
       let last = chain?.last ?? index
-      if let chain, runtime.fusing, last > index {
-        add(chain, index, last)
+      if let chain, runtime.fusing, chain.isWorthIt {
+        steps.append(
+          Step(
+            layer: chain, first: index, last: last, parameters: Self.parameters(chain.finished)))
       } else {
         for single in index...last where !layers[single].onlyReshapes {
-          add(layers[single], single, single)
+          steps.append(
+            Step(
+              layer: layers[single], first: single, last: single,
+              parameters: Self.parameters([layers[single]])))
         }
       }
       index = last + 1
     }
   }
 
-  private func add(_ layer: Layer, _ first: Int, _ last: Int) {
-    let parameters = layers[first...last].flatMap(\.parameters).filter(\.isTrained)
-    steps.append(Step(layer: layer, first: first, last: last, parameters: parameters))
+  private static func parameters(_ layers: [Layer]) -> [Parameter] {
+    layers.flatMap(\.parameters).filter(\.isTrained)
   }
 
   /// Each layer's output size; the layers make their parameters.

@@ -184,6 +184,8 @@ import Testing
 
   static let texts = [
     "conv(6,3,activation=none) batchnorm(activation=relu) maxpool(2) dropout(0.3) flatten relu(20) softmax(10)",
+    "conv(6,3,padding=1,activation=none) batchnorm(activation=relu) conv(33,3,activation=none) batchnorm(activation=relu) maxpool(2) conv(5,3) conv(7,3,activation=none) batchnorm conv(4,1,activation=none) batchnorm flatten softmax(10)",
+    "residual(conv(5,3,padding=1,activation=none) batchnorm(activation=relu) conv(4,3,padding=1,activation=none) batchnorm maxpool(2) | avgpool(2) conv(4,1,activation=none)) flatten softmax(10)",
     "residual(conv(5,3,padding=1) dropout(0.2) conv(4,3,padding=1,activation=none) batchnorm | conv(4,1,activation=none)) layernorm maxpool(2) flatten dropout(0.5) softmax(10)",
     "batchnorm conv(5,3,stride=2,activation=none) batchnorm(activation=sigmoid) residual(residual(conv(5,3,padding=1)) layernorm) flatten dense(12) batchnorm dropout(0.1) softmax(10)",
   ]
