@@ -14,7 +14,8 @@ struct Train: ParsableCommand {
       Layers: conv(filters,size[,stride[,padding]]) with ReLU, maxpool(size[,stride]), \
       avgpool(size[,stride]), flatten, dense(n), and dense layers by their activation: relu(n), \
       leaky_relu(n[,slope]), elu(n), gelu(n), silu(n), sigmoid(n), tanh(n), softplus(n), \
-      softmax(n). Arguments also go by name: conv(32,3,stride=2,activation=gelu). A size may be two \
+      softmax(n). Arguments also go by name: conv(32,3,stride=2,activation=gelu), and \
+      init= says how weights start: \(Initializer.names). A size may be two \
       numbers: conv(8,3x5).
 
       Kernels:

@@ -86,9 +86,9 @@ public struct Activation: Sendable {
   var isRelu: Bool { if case .relu = kind { true } else { false } }
 
   /// He before ReLU and what is like it for large x, Glorot elsewhere.
-  func initializer(fanIn: Int, fanOut: Int) -> Initializer {
+  var initializer: Initializer {
     ["relu", "leaky_relu", "elu", "gelu", "silu", "softplus"].contains(name)
-      ? .he(fanIn: fanIn) : .glorot(fanIn: fanIn, fanOut: fanOut)
+      ? .heUniform : .glorotUniform
   }
 }
 

@@ -31,15 +31,15 @@ public enum Architecture {
   // What each layer takes: names in the order of position.
   private static let grammar: [(name: String, arguments: [String])] =
     [
-      ("conv", ["filters", "size", "stride", "padding", "activation", "slope"]),
+      ("conv", ["filters", "size", "stride", "padding", "activation", "slope", "init"]),
       ("maxpool", ["size", "stride"]),
       ("avgpool", ["size", "stride"]),
       ("flatten", []),
     ]
     + Activation.builtIn.dropFirst().map {
-      ($0.name, $0.name == "leaky_relu" ? ["outputs", "slope"] : ["outputs"])
+      ($0.name, $0.name == "leaky_relu" ? ["outputs", "slope", "init"] : ["outputs", "init"])
     } + [
-      ("dense", ["outputs", "activation", "slope"]),
+      ("dense", ["outputs", "activation", "slope", "init"]),
       ("activation", ["activation", "slope"]),
       ("batchnorm", ["activation", "momentum", "epsilon", "slope"]),
       ("layernorm", ["epsilon"]),
@@ -135,7 +135,7 @@ public enum Architecture {
           try number(values, "filters", of: name, place), size,
           stride: try optionalPair(values, "stride", minimum: 1) ?? (1, 1),
           padding: try optionalPair(values, "padding", minimum: 0) ?? (0, 0),
-          activation: try activation(values) ?? .relu)
+          activation: try activation(values) ?? .relu, initializer: try initializer(values))
       case "maxpool":
         return MaxPool2D(
           try pair(values, "size", of: name, place),
@@ -167,7 +167,8 @@ public enum Architecture {
         let outputs = try number(values, "outputs", of: name, place)
         // Where the layer is named after its activation, that is as if given.
         return Dense(
-          outputs, activation: try activation(values, named: name == "dense" ? nil : name) ?? .none)
+          outputs, activation: try activation(values, named: name == "dense" ? nil : name) ?? .none,
+          initializer: try initializer(values))
       }
     }
 
@@ -317,6 +318,16 @@ public enum Architecture {
           expected: "activation=leaky_relu, the one that has a slope")
       }
       return .leakyReLU(slope: slope)
+    }
+
+    private func initializer(_ values: [String: Value]) throws -> Initializer? {
+      guard let value = values["init"] else { return nil }
+      guard let initializer = Initializer(value.text) else {
+        throw error(
+          "unknown initializer", at: value.position, found: found(value.text, value.position),
+          expected: Initializer.names)
+      }
+      return initializer
     }
 
     // MARK: Characters

@@ -12,6 +12,7 @@ public final class Conv2D: ImageLayer {
   public let stride: (height: Int, width: Int)
   public let padding: (height: Int, width: Int)
   private let activation: ActivationPass
+  private let initializer: Initializer?
 
   /// (FH, FW, C, F)
   public private(set) var weight: Parameter!
@@ -21,22 +22,25 @@ public final class Conv2D: ImageLayer {
   private var kernelScratch = 0
 
   public convenience init(
-    _ filters: Int, _ size: Int, stride: Int = 1, padding: Int = 0, activation: Activation = .relu
+    _ filters: Int, _ size: Int, stride: Int = 1, padding: Int = 0, activation: Activation = .relu,
+    initializer: Initializer? = nil
   ) {
     self.init(
       filters, (size, size), stride: (stride, stride), padding: (padding, padding),
-      activation: activation)
+      activation: activation, initializer: initializer)
   }
 
   public init(
     _ filters: Int, _ size: (height: Int, width: Int), stride: (height: Int, width: Int) = (1, 1),
-    padding: (height: Int, width: Int) = (0, 0), activation: Activation = .relu
+    padding: (height: Int, width: Int) = (0, 0), activation: Activation = .relu,
+    initializer: Initializer? = nil
   ) {
     self.filters = filters
     self.size = size
     self.stride = stride
     self.padding = padding
     self.activation = ActivationPass(activation)
+    self.initializer = initializer
   }
 
   public override var parameters: [Parameter] { weight == nil ? [] : [weight, bias] }
@@ -50,6 +54,7 @@ public final class Conv2D: ImageLayer {
       arguments.append(
         "activation=\(activation.activation.name)\(activation.activation.slopeText)")
     }
+    if let initializer { arguments.append("init=\(initializer.text)") }
     return "conv(\(arguments.joined(separator: ",")))"
   }
 
@@ -68,8 +73,8 @@ public final class Conv2D: ImageLayer {
     let window = size.height * size.width
     weight = Parameter(
       "weight", shape: shape,
-      activation.activation.initializer(
-        fanIn: window * input.channels, fanOut: window * filters))
+      initializer ?? activation.activation.initializer,
+      fanIn: window * input.channels, fanOut: window * filters)
     bias = Parameter("bias", shape: [filters], .constant(0))
     return Shape(rows, columns, filters)
   }
@@ -88,7 +93,9 @@ public final class Conv2D: ImageLayer {
 
   /// A layer of the same kind with another activation.
   private func copy(activation: Activation) -> Conv2D {
-    Conv2D(filters, size, stride: stride, padding: padding, activation: activation)
+    Conv2D(
+      filters, size, stride: stride, padding: padding, activation: activation,
+      initializer: initializer)
   }
 
   override var forInference: Layer {

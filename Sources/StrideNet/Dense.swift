@@ -2,15 +2,19 @@
 public final class Dense: Layer {
   public let outputs: Int
   private let activation: ActivationPass
+  private let initializer: Initializer?
 
   /// (outputs, inputs)
   public private(set) var weight: Parameter!
   /// (outputs)
   public private(set) var bias: Parameter!
 
-  public init(_ outputs: Int, activation: Activation = .relu) {
+  /// - Parameter initializer: of the weights; nil: He's before ReLU and its like, else Glorot's,
+  ///   uniform
+  public init(_ outputs: Int, activation: Activation = .relu, initializer: Initializer? = nil) {
     self.outputs = outputs
     self.activation = ActivationPass(activation)
+    self.initializer = initializer
   }
 
   public override var parameters: [Parameter] { weight == nil ? [] : [weight, bias] }
@@ -18,10 +22,11 @@ public final class Dense: Layer {
 
   public override var text: String {
     let name = activation.activation.name
+    let start = initializer.map { ",init=\($0.text)" } ?? ""
     switch activation.activation.kind {
-    case .none: return "dense(\(outputs))"
-    case .own: return "dense(\(outputs),activation=\(name))"
-    default: return "\(name)(\(outputs)\(activation.activation.slopeText))"
+    case .none: return "dense(\(outputs)\(start))"
+    case .own: return "dense(\(outputs),activation=\(name)\(start))"
+    default: return "\(name)(\(outputs)\(activation.activation.slopeText)\(start))"
     }
   }
 
@@ -34,7 +39,7 @@ public final class Dense: Layer {
     }
     weight = Parameter(
       "weight", shape: [outputs, input.count],
-      activation.activation.initializer(fanIn: input.count, fanOut: outputs))
+      initializer ?? activation.activation.initializer, fanIn: input.count, fanOut: outputs)
     bias = Parameter("bias", shape: [outputs], .constant(0))
     return Shape(outputs)
   }

@@ -9,8 +9,9 @@ public final class Parameter {
   public internal(set) var name: String
   /// Convolution weights are (FH, FW, C, F), dense weights (outputs, inputs).
   public let shape: [Int]
-  /// How the values start.
+  /// How the values start, and what each output sums over and each input goes into.
   public let initializer: Initializer
+  public let fanIn, fanOut: Int
   /// False for what is saved with the weights but not learned by descent: running statistics.
   public let isTrained: Bool
 
@@ -21,10 +22,15 @@ public final class Parameter {
   /// What momentum remembers. Valid while the network is trained.
   var velocity: UnsafeMutablePointer<Float>
 
-  public init(_ name: String, shape: [Int], _ initializer: Initializer, isTrained: Bool = true) {
+  public init(
+    _ name: String, shape: [Int], _ initializer: Initializer, fanIn: Int = 1, fanOut: Int = 1,
+    isTrained: Bool = true
+  ) {
     self.name = name
     self.shape = shape
     self.initializer = initializer
+    self.fanIn = fanIn
+    self.fanOut = fanOut
     self.isTrained = isTrained
     // What a parameter points to before the network has given it memory.
     let unbound = UnsafeMutablePointer<Float>(bitPattern: 64)!
@@ -34,30 +40,6 @@ public final class Parameter {
   }
 
   public var count: Int { shape.reduce(1, *) }
-}
-
-/// How a parameter's values start.
-public enum Initializer: Sendable {
-  /// All the same.
-  case constant(Float)
-  /// Uniform in ±√(6 / fan-in): keeps the variance of activations through ReLU layers
-  /// (He et al. 2015, arXiv:1502.01852).
-  case he(fanIn: Int)
-  /// Uniform in ±√(6 / (fan-in + fan-out)): keeps it through linear and S-shaped ones
-  /// (Glorot & Bengio 2010).
-  case glorot(fanIn: Int, fanOut: Int)
-
-  func fill(_ values: UnsafeMutableBufferPointer<Float>, _ random: inout SeededGenerator) {
-    let bound: Float
-    switch self {
-    case .constant(let value):
-      values.update(repeating: value)
-      return
-    case .he(let fanIn): bound = (6 / Float(fanIn)).squareRoot()
-    case .glorot(let fanIn, let fanOut): bound = (6 / Float(fanIn + fanOut)).squareRoot()
-    }
-    for i in values.indices { values[i] = (2 * random.uniform() - 1) * bound }
-  }
 }
 
 /// What all layers have in common. To write one's own, override ``build(for:runtime:)``,

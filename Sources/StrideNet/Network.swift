@@ -127,8 +127,7 @@ public final class Network {
     point(all)
     var random = SeededGenerator(seed: seed, stream: 1)
     for parameter in all {
-      parameter.initializer.fill(
-        UnsafeMutableBufferPointer(start: parameter.value, count: parameter.count), &random)
+      parameter.initializer.fill(parameter, &random)
     }
   }
 

@@ -439,8 +439,12 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     layers("conv(filters=4,3)", column: 16, "by position after one by name", "size=3"),
     layers("conv(4,3,activation=tahn)", column: 21, "unknown activation", "'tahn'", "tanh"),
     layers("dense(4,relu,slope=0.1)", column: 20, "a slope without leaky_relu", "'0.1'", "leaky"),
+    layers("relu(4,init=he)", column: 13, "unknown initializer", "'he'", "he_normal"),
+    layers(
+      "conv(4,3,init=uniform:1:0)", column: 15, "unknown initializer", "'uniform:1:0'", "lecun"),
     layers("leaky_relu(4,1.5)", column: 14, "slope out of range", "'1.5'", "0 … 1"),
-    layers("flatten softmax(10,1,2)", column: 20, "too many arguments for softmax", "at most 1"),
+    layers(
+      "flatten softmax(10,he_normal,2)", column: 30, "too many arguments for softmax", "at most 2"),
     layers("flatten(3)", column: 9, "too many arguments for flatten"),
     layers("flatten softmax(10", column: 16, "a bracket that isn't closed"),
     layers("flatten softmax(10 11)", column: 20, "unexpected character", "'1'"),

@@ -271,6 +271,8 @@ import Testing
   @Test func textAndBack() throws {
     let text =
       "conv(32,3) conv(8,3x5,stride=2x1,padding=1x2,activation=none) maxpool(2) avgpool(3,stride=1) "
+      + "conv(4,3,init=he_normal) relu(5,init=glorot_uniform) dense(2,init=constant:0.5) "
+      + "leaky_relu(5,slope=0.2,init=lecun_normal) tanh(7,init=uniform:-0.5:0.25) "
       + "conv(4,3,activation=leaky_relu,slope=0.2) batchnorm(activation=leaky_relu,slope=0.2) activation(leaky_relu,slope=0.125) elu(7) gelu(8) "
       + "dense(3) tanh(4) softplus(5) silu(6) leaky_relu(9) leaky_relu(10,slope=0.3) activation(gelu) "
       + "activation(sigmoid) flatten relu(100) sigmoid(20) dense(30) softmax(10)"
