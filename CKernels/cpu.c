@@ -89,6 +89,21 @@ void ck_conv_weight_gradient_direct(const ck_conv_shape *s, const float *x, cons
                                     float *dw, float *workspace) {
   isa()->conv_weight_gradient(s, x, dy, dw, workspace);
 }
+size_t ck_conv_workspace_depthwise(const ck_conv_shape *s, ck_pass pass) {
+  return isa()->depthwise_workspace(s, pass);
+}
+void ck_conv_forward_depthwise(const ck_conv_shape *s, const float *x, const float *w,
+                               const float *bias, int relu, float *y, float *workspace) {
+  isa()->depthwise_forward(s, x, w, bias, relu, y, workspace);
+}
+void ck_conv_input_gradient_depthwise(const ck_conv_shape *s, const float *dy, const float *w,
+                                      float *dx, float *workspace) {
+  isa()->depthwise_input_gradient(s, dy, w, dx, workspace);
+}
+void ck_conv_weight_gradient_depthwise(const ck_conv_shape *s, const float *x, const float *dy,
+                                       float *dw, float *workspace) {
+  isa()->depthwise_weight_gradient(s, x, dy, dw, workspace);
+}
 void ck_conv_pool_forward_direct(const ck_conv_shape *s, const float *x, const float *w,
                                  const float *bias, int relu, float *y, uint16_t *place,
                                  float *workspace) {

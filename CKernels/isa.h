@@ -18,6 +18,10 @@ typedef struct ck_isa {
   ck_conv_input_gradient_fn *conv_input_gradient;
   ck_conv_weight_gradient_fn *conv_weight_gradient;
   ck_conv_workspace_fn *conv_workspace;
+  ck_conv_forward_fn *depthwise_forward;
+  ck_conv_input_gradient_fn *depthwise_input_gradient;
+  ck_conv_weight_gradient_fn *depthwise_weight_gradient;
+  ck_conv_workspace_fn *depthwise_workspace;
   void (*conv_pool_forward)(const ck_conv_shape *, const float *, const float *, const float *, int,
                             float *, uint16_t *, float *);
   void (*dense_forward)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *,

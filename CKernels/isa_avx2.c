@@ -12,6 +12,7 @@
 #include "activation.inc.h"
 #include "conv_direct.inc.h"
 #include "conv_pool_direct.inc.h"
+#include "conv_depthwise.inc.h"
 #include "dense.inc.h"
 #include "normalization.inc.h"
 #include "pool_direct.inc.h"

@@ -17,32 +17,37 @@
 
 // ---- Convolution --------------------------------------------------------------------------------
 
-/// Shape of a convolution. OH = (H + PH + bottom - FH) / SH + 1 rounded down: the caller gives OH
-/// and OW, so padding below and to the right is whatever the last window needs, zeros all round.
+/// Shape of a convolution. OH = (H + PH + bottom - DH·(FH - 1) - 1) / SH + 1 rounded down: the
+/// caller gives OH and OW, so padding below and to the right is whatever the last window needs,
+/// zeros all round. Dilation DH, DW: the distance of a window's elements, 1 where they are
+/// neighbours. With G groups, filters f in g·F/G..<(g + 1)·F/G see channels g·C/G..<(g + 1)·C/G
+/// alone.
 typedef struct ck_conv_shape {
   int32_t n, h, w, c;
   int32_t fh, fw, f;
   int32_t sh, sw;
   int32_t ph, pw;
   int32_t oh, ow;
+  int32_t dh, dw, groups;
 } ck_conv_shape;
 
 /// The three passes of a layer.
 typedef enum ck_pass { CK_FORWARD = 0, CK_INPUT_GRADIENT = 1, CK_WEIGHT_GRADIENT = 2 } ck_pass;
 
-/// y[n,p,q,f] = bias[f] + sum over i,j,c of x[n, p·SH+i-PH, q·SW+j-PW, c] · w[i,j,c,f],
-/// and of that max(., 0) with relu.
-/// x (N,H,W,C), w (FH,FW,C,F), bias (F) or NULL, y (N,OH,OW,F), overwritten.
+/// y[n,p,q,f] = bias[f] + sum over i,j,c of x[n, p·SH+DH·i-PH, q·SW+DW·j-PW, g·C/G+c] · w[i,j,c,f],
+/// c in 0..<C/G, g the group of f, and of that max(., 0) with relu.
+/// x (N,H,W,C), w (FH,FW,C/G,F), bias (F) or NULL, y (N,OH,OW,F), overwritten.
 typedef void ck_conv_forward_fn(const ck_conv_shape *s, const float *x, const float *w,
                                 const float *bias, int relu, float *y, float *workspace);
 
-/// dx[n,a,b,c] = sum over all (p,i), (q,j) with p·SH+i-PH = a, q·SW+j-PW = b, and f, of
-/// dy[n,p,q,f] · w[i,j,c,f].   dy (N,OH,OW,F), w (FH,FW,C,F), dx (N,H,W,C), overwritten.
+/// dx[n,a,b,g·C/G+c] = sum over all (p,i), (q,j) with p·SH+DH·i-PH = a, q·SW+DW·j-PW = b, and f of
+/// group g, of dy[n,p,q,f] · w[i,j,c,f].  dy (N,OH,OW,F), w (FH,FW,C/G,F), dx (N,H,W,C),
+/// overwritten.
 typedef void ck_conv_input_gradient_fn(const ck_conv_shape *s, const float *dy, const float *w,
                                        float *dx, float *workspace);
 
-/// dw[i,j,c,f] = sum over n,p,q of x[n, p·SH+i-PH, q·SW+j-PW, c] · dy[n,p,q,f]
-/// x (N,H,W,C), dy (N,OH,OW,F), dw (FH,FW,C,F), overwritten. The bias' gradient is
+/// dw[i,j,c,f] = sum over n,p,q of x[n, p·SH+DH·i-PH, q·SW+DW·j-PW, g·C/G+c] · dy[n,p,q,f]
+/// x (N,H,W,C), dy (N,OH,OW,F), dw (FH,FW,C/G,F), overwritten. The bias' gradient is
 /// ck_column_sum of dy.
 typedef void ck_conv_weight_gradient_fn(const ck_conv_shape *s, const float *x, const float *dy,
                                         float *dw, float *workspace);
@@ -50,6 +55,8 @@ typedef void ck_conv_weight_gradient_fn(const ck_conv_shape *s, const float *x, 
 /// Floats of workspace that a pass needs; may be 0.
 typedef size_t ck_conv_workspace_fn(const ck_conv_shape *s, ck_pass pass);
 
+/// A way of computing it. But for the first, the definition, the functions take shapes without
+/// dilation and groups alone; for any there is ck_conv_forward and so on.
 typedef struct ck_conv_variant {
   const char *name, *description;
   ck_conv_forward_fn *forward;
@@ -57,6 +64,26 @@ typedef struct ck_conv_variant {
   ck_conv_weight_gradient_fn *weight_gradient;
   ck_conv_workspace_fn *workspace;
 } ck_conv_variant;
+
+/// Any convolution by a variant: dense ones, without dilation and groups, by itself; depthwise
+/// ones, where groups, channels and filters are as many, by kernels of their own if it is the
+/// direct one; others split into dense ones (conv_split.c).
+void ck_conv_forward(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                     const float *w, const float *bias, int relu, float *y, float *workspace);
+void ck_conv_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *dy,
+                            const float *w, float *dx, float *workspace);
+void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                             const float *dy, float *dw, float *workspace);
+size_t ck_conv_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass);
+
+typedef enum ck_conv_way { CK_ITSELF = 0, CK_DEPTHWISE = 1, CK_SPLIT = 2 } ck_conv_way;
+/// Which of the three it is.
+ck_conv_way ck_conv_way_of(const ck_conv_variant *v, const ck_conv_shape *s);
+
+ck_conv_forward_fn ck_conv_forward_depthwise;
+ck_conv_input_gradient_fn ck_conv_input_gradient_depthwise;
+ck_conv_weight_gradient_fn ck_conv_weight_gradient_depthwise;
+ck_conv_workspace_fn ck_conv_workspace_depthwise;
 
 // ---- Pooling ------------------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ struct Train: ParsableCommand {
       Models:
       \(Architecture.presets.map { "  \($0.name): \($0.text)" }.joined(separator: "\n"))
 
-      Layers: conv(filters,size[,stride[,padding]]) with ReLU, maxpool(size[,stride]), \
+      Layers: conv(filters,size[,stride[,padding]]) with ReLU (also padding=same, dilation=2, \
+      groups=4, activation=gelu), maxpool(size[,stride]), \
       avgpool(size[,stride]), flatten, dense(n), and dense layers by their activation: relu(n), \
       leaky_relu(n[,slope]), elu(n), gelu(n), silu(n), sigmoid(n), tanh(n), softplus(n), \
-      softmax(n). Arguments also go by name: conv(32,3,stride=2,activation=gelu), and \
+      softmax(n). Arguments also go by name: conv(32,3,stride=2), and \
       init= says how weights start: \(Initializer.names). A size may be two \
       numbers: conv(8,3x5).
 

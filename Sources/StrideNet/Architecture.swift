@@ -1,7 +1,8 @@
 /// Networks written as text: `conv(32,3) maxpool(2) flatten relu(100) softmax(10)`.
 ///
-/// Arguments go by position or by name: `conv(32,3,stride=2,activation=none)`. A size, a stride or
-/// a padding is one number, or two as `3x5`, height first.
+/// Arguments go by position or by name: `conv(32,3,stride=2,activation=none)`. A size, a stride,
+/// a dilation or a padding is one number, or two as `3x5`, height first; padding also `same`, or four
+/// numbers: top, left, bottom, right.
 public enum Architecture {
   /// The networks that have names.
   public static let presets: [(name: String, text: String)] = [
@@ -31,7 +32,13 @@ public enum Architecture {
   // What each layer takes: names in the order of position.
   private static let grammar: [(name: String, arguments: [String])] =
     [
-      ("conv", ["filters", "size", "stride", "padding", "activation", "slope", "init"]),
+      (
+        "conv",
+        [
+          "filters", "size", "stride", "padding", "activation", "slope", "init", "dilation",
+          "groups",
+        ]
+      ),
       ("maxpool", ["size", "stride"]),
       ("avgpool", ["size", "stride"]),
       ("flatten", []),
@@ -134,7 +141,11 @@ public enum Architecture {
         return Conv2D(
           try number(values, "filters", of: name, place), size,
           stride: try optionalPair(values, "stride", minimum: 1) ?? (1, 1),
-          padding: try optionalPair(values, "padding", minimum: 0) ?? (0, 0),
+          padding: try padding(values),
+          dilation: try optionalPair(values, "dilation", minimum: 1) ?? (1, 1),
+          groups: try values["groups"].map {
+            try number($0.text, "groups", $0.position, minimum: 1)
+          } ?? 1,
           activation: try activation(values) ?? .relu, initializer: try initializer(values))
       case "maxpool":
         return MaxPool2D(
@@ -318,6 +329,23 @@ public enum Architecture {
           expected: "activation=leaky_relu, the one that has a slope")
       }
       return .leakyReLU(slope: slope)
+    }
+
+    private func padding(_ values: [String: Value]) throws -> Padding {
+      guard let value = values["padding"], value.text != "valid" else { return .valid }
+      if value.text == "same" { return .same }
+      let parts = value.text.split(separator: "x", omittingEmptySubsequences: false)
+      let numbers = parts.compactMap { Int($0) }.filter { $0 >= 0 && $0 <= 1 << 24 }
+      switch (numbers.count, parts.count) {
+      case (1, 1), (2, 2): return .explicit(numbers.first!, numbers.last!)
+      case (4, 4):
+        return .explicit(top: numbers[0], left: numbers[1], bottom: numbers[2], right: numbers[3])
+      default:
+        throw error(
+          "padding out of range", at: value.position, found: found(value.text, value.position),
+          expected: "same, valid, a whole number, two as 1x2 or four as 0x0x1x1 "
+            + "(top, left, bottom, right)")
+      }
     }
 
     private func initializer(_ values: [String: Value]) throws -> Initializer? {

@@ -1,44 +1,88 @@
 import CKernels
 
+/// Zeros around an image.
+public enum Padding: Sendable, Equatable, ExpressibleByIntegerLiteral {
+  /// None.
+  case valid
+  /// As many as it takes for ⌈input / stride⌉ outputs: with stride 1 the output is as large as the
+  /// input. Where their number is odd, the one more is below and to the right, as in TensorFlow and
+  /// (with stride 1, the only one that it takes) in PyTorch.
+  case same
+  case explicit(top: Int, left: Int, bottom: Int, right: Int)
+
+  /// So many above and below, and so many to the left and to the right.
+  public static func explicit(_ height: Int, _ width: Int) -> Padding {
+    .explicit(top: height, left: width, bottom: height, right: width)
+  }
+
+  /// So many on each side.
+  public init(integerLiteral value: Int) { self = .explicit(value, value) }
+
+  /// As after `padding=`: "same", "1", "1x2", "0x0x1x1".
+  var text: String {
+    switch self {
+    case .valid: "0"
+    case .same: "same"
+    case .explicit(let top, let left, let bottom, let right):
+      (top, left) == (bottom, right)
+        ? pair((top, left)) : [top, left, bottom, right].map(String.init).joined(separator: "x")
+    }
+  }
+}
+
 /// Two-dimensional convolution (cross-correlation, as everywhere in this field):
 ///
-///     y[p,q,f] = activation(bias[f] + Σ i,j,c  x[p·stride + i − padding, q·stride + j − padding, c] · w[i,j,c,f])
+///     y[p,q,f] = activation(bias[f] + Σ i,j,c  x[p·stride + i·dilation − top, q·stride + j·dilation − left, g·C/groups + c] · w[i,j,c,f])
 ///
-/// The output is ⌊(input + 2·padding − size) / stride⌋ + 1 on each axis.
+/// where f is one of the filters of group g. The output is
+/// ⌊(input + padding − dilation·(size − 1) − 1) / stride⌋ + 1 on each axis.
 public final class Conv2D: ImageLayer {
   public let filters: Int
   /// Height and width of the filters.
   public let size: (height: Int, width: Int)
   public let stride: (height: Int, width: Int)
-  public let padding: (height: Int, width: Int)
+  public let padding: Padding
+  /// The distance between neighbouring elements of a window (Yu & Koltun 2016, arXiv:1511.07122).
+  public let dilation: (height: Int, width: Int)
+  /// Channels and filters are divided into so many groups; a group's filters see its channels alone.
+  /// With as many as there are channels and filters the convolution is depthwise (Chollet 2017,
+  /// arXiv:1610.02357).
+  public let groups: Int
   private let activation: ActivationPass
   private let initializer: Initializer?
 
-  /// (FH, FW, C, F)
+  /// (FH, FW, C / groups, F)
   public private(set) var weight: Parameter!
   /// (F)
   public private(set) var bias: Parameter!
+  // Padding above and to the left, known with the input.
+  private var start = (top: 0, left: 0)
   private var partialSums = FloatStorage(count: 0)
   private var kernelScratch = 0
 
   public convenience init(
-    _ filters: Int, _ size: Int, stride: Int = 1, padding: Int = 0, activation: Activation = .relu,
-    initializer: Initializer? = nil
+    _ filters: Int, _ size: Int, stride: Int = 1, padding: Padding = .valid, dilation: Int = 1,
+    groups: Int = 1, activation: Activation = .relu, initializer: Initializer? = nil
   ) {
     self.init(
-      filters, (size, size), stride: (stride, stride), padding: (padding, padding),
-      activation: activation, initializer: initializer)
+      filters, (size, size), stride: (stride, stride), padding: padding,
+      dilation: (dilation, dilation), groups: groups, activation: activation,
+      initializer: initializer)
   }
 
+  /// - Parameter initializer: of the weights; nil: He's before ReLU and its like, else Glorot's,
+  ///   uniform
   public init(
     _ filters: Int, _ size: (height: Int, width: Int), stride: (height: Int, width: Int) = (1, 1),
-    padding: (height: Int, width: Int) = (0, 0), activation: Activation = .relu,
-    initializer: Initializer? = nil
+    padding: Padding = .valid, dilation: (height: Int, width: Int) = (1, 1), groups: Int = 1,
+    activation: Activation = .relu, initializer: Initializer? = nil
   ) {
     self.filters = filters
     self.size = size
     self.stride = stride
     self.padding = padding
+    self.dilation = dilation
+    self.groups = groups
     self.activation = ActivationPass(activation)
     self.initializer = initializer
   }
@@ -49,7 +93,9 @@ public final class Conv2D: ImageLayer {
   public override var text: String {
     var arguments = ["\(filters)", pair(size)]
     if stride != (1, 1) { arguments.append("stride=\(pair(stride))") }
-    if padding != (0, 0) { arguments.append("padding=\(pair(padding))") }
+    if padding != .valid && padding != 0 { arguments.append("padding=\(padding.text)") }
+    if dilation != (1, 1) { arguments.append("dilation=\(pair(dilation))") }
+    if groups != 1 { arguments.append("groups=\(groups)") }
     if !activation.activation.isRelu {
       arguments.append(
         "activation=\(activation.activation.name)\(activation.activation.slopeText)")
@@ -60,10 +106,19 @@ public final class Conv2D: ImageLayer {
 
   public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
     try requirePositive(filters, "filters", in: text)
-    let (rows, columns) = try windows(
-      over: input, size: size, stride: stride, padding: padding, in: text)
+    try requirePositive(groups, "groups", in: text)
+    guard input.channels % groups == 0 && filters % groups == 0 else {
+      throw StrideNetError(
+        .badData, "groups that channels and filters can't be divided into", at: text,
+        found: "\(groups) groups of \(input.channels) channels and \(filters) filters",
+        expected: "a number that divides both")
+    }
+    let output = try windows(
+      over: input, size: size, stride: stride, padding: padding, dilation: dilation, in: text)
+    start = output.start
+    let channels = input.channels / groups
     // Before anything is multiplied: windows may be so large that the products don't fit 64 bits.
-    let shape = [size.height, size.width, input.channels, filters]
+    let shape = [size.height, size.width, channels, filters]
     guard let count = IDX.product(shape), count <= 1 << 31 else {
       throw StrideNetError(
         .badData, "layer too large", at: text,
@@ -74,9 +129,9 @@ public final class Conv2D: ImageLayer {
     weight = Parameter(
       "weight", shape: shape,
       initializer ?? activation.activation.initializer,
-      fanIn: window * input.channels, fanOut: window * filters)
+      fanIn: window * channels, fanOut: window * filters / groups)
     bias = Parameter("bias", shape: [filters], .constant(0))
-    return Shape(rows, columns, filters)
+    return Shape(output.rows, output.columns, filters)
   }
 
   public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
@@ -93,9 +148,11 @@ public final class Conv2D: ImageLayer {
 
   /// A layer of the same kind with another activation.
   private func copy(activation: Activation) -> Conv2D {
-    Conv2D(
-      filters, size, stride: stride, padding: padding, activation: activation,
-      initializer: initializer)
+    let other = Conv2D(
+      filters, size, stride: stride, padding: padding, dilation: dilation, groups: groups,
+      activation: activation, initializer: initializer)
+    other.start = start
+    return other
   }
 
   override var forInference: Layer {
@@ -163,7 +220,7 @@ public final class Conv2D: ImageLayer {
     let shape = kernelShape(imagesAtATime, input, output)
     let choice = runtime.kernels.convolution(shape, kernelPass)
     return PassCost(
-      kernel: "conv_\(kernelPass.name)_\(choice.variant.variant.name)", why: "\(choice.why)",
+      kernel: choice.variant.kernel(shape, kernelPass), why: "\(choice.why)",
       operations: shape.operations / Double(shape.n), inputs: Double(input.count),
       outputs: Double(output.count), weights: gradientCount)
   }
@@ -231,8 +288,9 @@ public final class Conv2D: ImageLayer {
       n: Int32(images), h: Int32(input.height), w: Int32(input.width), c: Int32(input.channels),
       fh: Int32(size.height), fw: Int32(size.width), f: Int32(filters),
       sh: Int32(stride.height), sw: Int32(stride.width),
-      ph: Int32(padding.height), pw: Int32(padding.width),
-      oh: Int32(output.height), ow: Int32(output.width))
+      ph: Int32(start.top), pw: Int32(start.left),
+      oh: Int32(output.height), ow: Int32(output.width),
+      dh: Int32(dilation.height), dw: Int32(dilation.width), groups: Int32(groups))
   }
 }
 
@@ -253,32 +311,59 @@ func requirePositive(_ value: Int, _ name: String, in layer: String) throws {
   }
 }
 
-/// Output rows and columns of windows that slide over `input`.
+/// Output rows and columns of windows that slide over `input`, and the padding above and to the left.
 /// - Throws: ``StrideNetError`` naming the layer and both sizes where they don't fit
 func windows(
   over input: Shape, size: (height: Int, width: Int), stride: (height: Int, width: Int),
-  padding: (height: Int, width: Int), in layer: String
-) throws -> (rows: Int, columns: Int) {
-  for (value, name) in [(size.height, "size"), (size.width, "size")] {
-    try requirePositive(value, name, in: layer)
-  }
+  padding: Padding = .valid, dilation: (height: Int, width: Int) = (1, 1), in layer: String
+) throws -> (rows: Int, columns: Int, start: (top: Int, left: Int)) {
+  for value in [size.height, size.width] { try requirePositive(value, "size", in: layer) }
   for value in [stride.height, stride.width] { try requirePositive(value, "stride", in: layer) }
-  for (value, size) in [(padding.height, size.height), (padding.width, size.width)]
-  where value < 0 || value >= size {
+  for value in [dilation.height, dilation.width] {
+    try requirePositive(value, "dilation", in: layer)
+  }
+  // From a window's first element to its last.
+  let reach = (dilation.height * (size.height - 1) + 1, dilation.width * (size.width - 1) + 1)
+  let zeros: (top: Int, left: Int, bottom: Int, right: Int)
+  switch padding {
+  case .valid: zeros = (0, 0, 0, 0)
+  case .same:
+    func missing(_ input: Int, _ stride: Int, _ reach: Int) -> Int {
+      max(0, (input - 1) / stride * stride + reach - input)
+    }
+    let rows = missing(input.height, stride.height, reach.0)
+    let columns = missing(input.width, stride.width, reach.1)
+    zeros = (rows / 2, columns / 2, rows - rows / 2, columns - columns / 2)
+  case .explicit(let top, let left, let bottom, let right): zeros = (top, left, bottom, right)
+  }
+  for (value, reach) in [
+    (zeros.top, reach.0), (zeros.bottom, reach.0), (zeros.left, reach.1), (zeros.right, reach.1),
+  ] where value < 0 || value >= reach {
     throw StrideNetError(
-      .badData, "padding out of range", at: layer, found: "\(value)", expected: "0 … \(size - 1)",
+      .badData, "padding out of range", at: layer, found: "\(value)", expected: "0 … \(reach - 1)",
       hint: "more padding than that would make windows of zeros alone")
   }
-  let padded = (input.height + 2 * padding.height, input.width + 2 * padding.width)
-  guard size.height <= padded.0 && size.width <= padded.1 else {
+  let padded = (
+    input.height + zeros.top + zeros.bottom, input.width + zeros.left + zeros.right
+  )
+  guard reach.0 <= padded.0 && reach.1 <= padded.1 else {
     throw StrideNetError(
       .badData, "a window is larger than its input", at: layer,
-      found: "windows of \(size.height)×\(size.width) over an input of \(input)"
-        + (padding == (0, 0) ? "" : " padded to \(padded.0)×\(padded.1)"),
+      found: "windows of \(size.height)×\(size.width)"
+        + (dilation == (1, 1) ? "" : ", dilated to \(reach.0)×\(reach.1),")
+        + " over an input of \(input)"
+        + (zeros == (0, 0, 0, 0) ? "" : " padded to \(padded.0)×\(padded.1)"),
       expected: "windows of at most \(padded.0)×\(padded.1)",
       hint: "take a smaller window, more padding, or fewer layers that shrink the image before it")
   }
+  // Reached by as much padding, windows may be larger than kernels count.
+  guard reach.0 <= 1 << 24 && reach.1 <= 1 << 24 else {
+    throw StrideNetError(
+      .badData, "window too large", at: layer, found: "\(reach.0)×\(reach.1) with its dilation",
+      expected: "at most \(1 << 24) on each axis")
+  }
   return (
-    (padded.0 - size.height) / stride.height + 1, (padded.1 - size.width) / stride.width + 1
+    (padded.0 - reach.0) / stride.height + 1, (padded.1 - reach.1) / stride.width + 1,
+    (zeros.top, zeros.left)
   )
 }

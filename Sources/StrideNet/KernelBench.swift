@@ -174,6 +174,9 @@ public struct KernelBench {
     ConvCase(name: "5×5", shape: .init(8, 28, 28, 1, 5, 5, 24)),
     ConvCase(name: "stride 2", shape: .init(8, 28, 28, 16, 3, 3, 32, stride: 2)),
     ConvCase(name: "patches", shape: .init(8, 28, 28, 16, 4, 4, 32, stride: 4)),
+    ConvCase(name: "dilated", shape: .init(8, 28, 28, 32, 3, 3, 32, padding: 2, dilation: 2)),
+    ConvCase(name: "groups", shape: .init(8, 28, 28, 32, 3, 3, 32, padding: 1, groups: 4)),
+    ConvCase(name: "depthwise", shape: .init(8, 28, 28, 32, 3, 3, 32, padding: 1, groups: 32)),
     ConvCase(name: "1×1", shape: .init(8, 14, 14, 64, 1, 1, 64)),
   ]
 
@@ -331,23 +334,26 @@ extension ck_conv_shape {
   /// A square convolution; output sizes follow.
   init(
     _ n: Int, _ h: Int, _ w: Int, _ c: Int, _ fh: Int, _ fw: Int, _ f: Int, stride: Int = 1,
-    padding: Int = 0
+    padding: Int = 0, dilation: Int = 1, groups: Int = 1
   ) {
     self.init(
       n: Int32(n), h: Int32(h), w: Int32(w), c: Int32(c), fh: Int32(fh), fw: Int32(fw), f: Int32(f),
       sh: Int32(stride), sw: Int32(stride), ph: Int32(padding), pw: Int32(padding),
-      oh: Int32((h + 2 * padding - fh) / stride + 1), ow: Int32((w + 2 * padding - fw) / stride + 1)
-    )
+      oh: Int32((h + 2 * padding - dilation * (fh - 1) - 1) / stride + 1),
+      ow: Int32((w + 2 * padding - dilation * (fw - 1) - 1) / stride + 1), dh: Int32(dilation),
+      dw: Int32(dilation), groups: Int32(groups))
   }
 
   var inputs: Int { Int(n) * Int(h) * Int(w) * Int(c) }
-  var weights: Int { Int(fh) * Int(fw) * Int(c) * Int(f) }
+  var weights: Int { Int(fh) * Int(fw) * Int(c / groups) * Int(f) }
   var outputs: Int { Int(n) * Int(oh) * Int(ow) * Int(f) }
   /// Two a multiply-add, in each of the passes.
-  var operations: Double { 2 * Double(outputs) * Double(Int(fh) * Int(fw) * Int(c)) }
+  var operations: Double { 2 * Double(outputs) * Double(Int(fh) * Int(fw) * Int(c / groups)) }
   var text: String {
     "\(n)×\(h)×\(w)×\(c), \(f) of \(fh)×\(fw)" + (sh == 1 && sw == 1 ? "" : " by \(sh)×\(sw)")
       + (ph == 0 && pw == 0 ? "" : ", padded \(ph)×\(pw)")
+      + (dh == 1 && dw == 1 ? "" : ", dilated \(dh)×\(dw)")
+      + (groups == 1 ? "" : ", \(groups) groups")
   }
 }
 

@@ -200,7 +200,7 @@ struct ActivationKernel: @unchecked Sendable {
   private let functions: ck_activation
 
   static let all: [ActivationKernel] = list(ck_activation_at).map {
-    ActivationKernel(name: String(cString: $0.name), functions: $0)
+    ActivationKernel(name: String(cString: $0.pointee.name), functions: $0.pointee)
   }
 
   /// Whether the backward pass is computed from x rather than from y.
@@ -293,12 +293,12 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
 struct ConvVariant: @unchecked Sendable {
   // Sendable because the functions are pure.
   let variant: KernelVariant
-  let functions: ck_conv_variant
+  private let functions: UnsafePointer<ck_conv_variant>
 
   static let all: [ConvVariant] = list(ck_conv_variant_at).map {
     ConvVariant(
       variant: KernelVariant(
-        name: String(cString: $0.name), summary: String(cString: $0.description)),
+        name: String(cString: $0.pointee.name), summary: String(cString: $0.pointee.description)),
       functions: $0)
   }
 
@@ -314,20 +314,41 @@ struct ConvVariant: @unchecked Sendable {
   /// im2col, which fills them with the window's elements, is faster, unless its products are small
   /// beside the gradients that it has to add back: the limit is where the two were measured to meet.
   static func pick(_ s: ck_conv_shape, _ pass: ck_pass) -> Choice {
-    if pass == CK_INPUT_GRADIENT && s.c <= 8 && s.fh * s.fw * s.f > 120 + 20 * s.c {
+    if direct.way(s) == CK_DEPTHWISE {
+      return (direct, "depthwise: a vector of channels at a time")
+    }
+    let (c, f) = (s.c / s.groups, s.f / s.groups)
+    if pass == CK_INPUT_GRADIENT && c <= 8 && s.fh * s.fw * f > 120 + 20 * c {
       return (im2col, "few channels would leave direct's vectors half empty")
     }
     return (direct, "sums stay in registers, nothing is gathered")
   }
 
+  /// Whether it computes such a convolution itself, by the kernels for depthwise ones, or split into
+  /// ones without dilation and groups.
+  func way(_ shape: ck_conv_shape) -> ck_conv_way {
+    withUnsafePointer(to: shape) { ck_conv_way_of(functions, $0) }
+  }
+
+  /// What runs: the C symbol without its prefix.
+  func kernel(_ shape: ck_conv_shape, _ pass: ck_pass) -> String {
+    switch way(shape) {
+    case CK_DEPTHWISE: "conv_\(pass.name)_depthwise"
+    case CK_SPLIT: "conv_\(pass.name)_\(variant.name), split"
+    default: "conv_\(pass.name)_\(variant.name)"
+    }
+  }
+
   func workspace(_ shape: ck_conv_shape, _ pass: ck_pass) -> Int {
-    withUnsafePointer(to: shape) { Int(functions.workspace($0, pass)) }
+    withUnsafePointer(to: shape) { Int(ck_conv_workspace(functions, $0, pass)) }
   }
   func forward(
     _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats?,
     relu: Bool = false, _ y: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
   ) {
-    withUnsafePointer(to: s) { functions.forward($0, x, w, bias, relu ? 1 : 0, y, workspace) }
+    withUnsafePointer(to: s) {
+      ck_conv_forward(functions, $0, x, w, bias, relu ? 1 : 0, y, workspace)
+    }
   }
   /// The forward pass and max-pooling in windows of 2×2 behind it in one kernel; false, and nothing
   /// done, where the variant has none.
@@ -336,7 +357,7 @@ struct ConvVariant: @unchecked Sendable {
     relu: Bool, _ y: Kernels.MutableFloats, _ places: UnsafeMutablePointer<UInt16>?,
     _ workspace: Kernels.MutableFloats
   ) -> Bool {
-    guard variant.name == Self.direct.variant.name else { return false }
+    guard variant.name == Self.direct.variant.name && way(s) == CK_ITSELF else { return false }
     withUnsafePointer(to: s) {
       ck_conv_pool_forward_direct($0, x, w, bias, relu ? 1 : 0, y, places, workspace)
     }
@@ -346,13 +367,13 @@ struct ConvVariant: @unchecked Sendable {
     _ s: ck_conv_shape, _ dy: Kernels.Floats, _ w: Kernels.Floats, _ dx: Kernels.MutableFloats,
     _ workspace: Kernels.MutableFloats
   ) {
-    withUnsafePointer(to: s) { functions.input_gradient($0, dy, w, dx, workspace) }
+    withUnsafePointer(to: s) { ck_conv_input_gradient(functions, $0, dy, w, dx, workspace) }
   }
   func weightGradient(
     _ s: ck_conv_shape, _ x: Kernels.Floats, _ dy: Kernels.Floats, _ dw: Kernels.MutableFloats,
     _ workspace: Kernels.MutableFloats
   ) {
-    withUnsafePointer(to: s) { functions.weight_gradient($0, x, dy, dw, workspace) }
+    withUnsafePointer(to: s) { ck_conv_weight_gradient(functions, $0, x, dy, dw, workspace) }
   }
 }
 
@@ -365,8 +386,8 @@ struct PoolVariant: @unchecked Sendable {
   static let all: [PoolVariant] = list(ck_pool_variant_at).map {
     PoolVariant(
       variant: KernelVariant(
-        name: String(cString: $0.name), summary: String(cString: $0.description)),
-      functions: $0)
+        name: String(cString: $0.pointee.name), summary: String(cString: $0.pointee.description)),
+      functions: $0.pointee)
   }
 
   func maxForward(
@@ -389,8 +410,8 @@ struct PoolVariant: @unchecked Sendable {
   }
 }
 
-private func list<V>(_ at: (Int) -> UnsafePointer<V>?) -> [V] {
-  var result: [V] = []
-  while let variant = at(result.count) { result.append(variant.pointee) }
+private func list<V>(_ at: (Int) -> UnsafePointer<V>?) -> [UnsafePointer<V>] {
+  var result: [UnsafePointer<V>] = []
+  while let variant = at(result.count) { result.append(variant) }
   return result
 }

@@ -23,8 +23,7 @@ public class Pool2D: ImageLayer {
   }
 
   public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
-    let (rows, columns) = try windows(
-      over: input, size: size, stride: stride, padding: (0, 0), in: text)
+    let (rows, columns, _) = try windows(over: input, size: size, stride: stride, in: text)
     guard size.height * size.width <= 65_535 else {
       throw StrideNetError(
         .badData, "window too large", at: text, found: "\(size.height)×\(size.width)",

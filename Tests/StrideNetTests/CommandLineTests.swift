@@ -442,6 +442,9 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     layers("relu(4,init=he)", column: 13, "unknown initializer", "'he'", "he_normal"),
     layers(
       "conv(4,3,init=uniform:1:0)", column: 15, "unknown initializer", "'uniform:1:0'", "lecun"),
+    layers("conv(4,3,padding=1x2x3)", column: 18, "padding out of range", "'1x2x3'", "same, valid"),
+    layers("conv(4,3,padding=sane)", column: 18, "padding out of range", "'sane'", "0x0x1x1"),
+    layers("conv(4,3,groups=0)", column: 17, "groups out of range", "'0'"),
     layers("leaky_relu(4,1.5)", column: 14, "slope out of range", "'1.5'", "0 … 1"),
     layers(
       "flatten softmax(10,he_normal,2)", column: 30, "too many arguments for softmax", "at most 2"),

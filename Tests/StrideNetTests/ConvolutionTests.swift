@@ -12,13 +12,36 @@ import Testing
     var shapes: [ck_conv_shape] = []
     func add(
       _ n: Int, _ h: Int, _ w: Int, _ c: Int, _ fh: Int, _ fw: Int, _ f: Int, _ sh: Int = 1,
-      _ sw: Int = 1, _ ph: Int = 0, _ pw: Int = 0
+      _ sw: Int = 1, _ ph: Int = 0, _ pw: Int = 0, _ dh: Int = 1, _ dw: Int = 1,
+      groups: Int = 1, bottom: Int = 0, right: Int = 0
     ) {
       shapes.append(
         ck_conv_shape(
           n: Int32(n), h: Int32(h), w: Int32(w), c: Int32(c), fh: Int32(fh), fw: Int32(fw),
           f: Int32(f), sh: Int32(sh), sw: Int32(sw), ph: Int32(ph), pw: Int32(pw),
-          oh: Int32((h + 2 * ph - fh) / sh + 1), ow: Int32((w + 2 * pw - fw) / sw + 1)))
+          oh: Int32((h + 2 * ph + bottom - dh * (fh - 1) - 1) / sh + 1),
+          ow: Int32((w + 2 * pw + right - dw * (fw - 1) - 1) / sw + 1), dh: Int32(dh),
+          dw: Int32(dw), groups: Int32(groups)))
+    }
+    // More padding below and to the right: as "same" has it where sizes or strides are even.
+    add(2, 8, 8, 3, 3, 3, 5, 2, 2, bottom: 1, right: 1)
+    add(2, 7, 9, 2, 2, 4, 17, 1, 1, 0, 1, bottom: 1, right: 1)
+    // Dilation: with strides that share a divisor with it, share none, are multiples; over edges.
+    add(2, 9, 9, 3, 3, 3, 17, 1, 1, 2, 2, 2, 2)
+    add(1, 11, 8, 2, 3, 2, 5, 2, 1, 1, 0, 2, 3)
+    add(2, 13, 12, 2, 3, 3, 3, 2, 3, 3, 2, 4, 2)
+    add(1, 12, 13, 1, 2, 3, 9, 4, 6, 0, 3, 6, 4)
+    add(2, 4, 5, 2, 3, 3, 3, 1, 1, 5, 4, 5, 3)
+    add(1, 7, 7, 2, 1, 3, 3, 2, 2, 0, 2, 3, 3, right: 2)
+    // Groups, also of one channel or one filter each, and with dilation.
+    add(2, 7, 6, 6, 2, 3, 9, 2, 1, 0, 1, groups: 3)
+    add(1, 6, 6, 5, 3, 3, 10, 1, 1, 1, 1, groups: 5)
+    add(1, 6, 6, 10, 3, 3, 5, 1, 1, 1, 1, groups: 5)
+    add(2, 9, 8, 4, 3, 3, 8, 2, 1, 2, 1, 2, 3, groups: 2, bottom: 1)
+    // Depthwise; channels around the width of a vector.
+    for c in [1, 3, 4, 7, 8, 15, 16, 17, 33] {
+      add(2, 7, 9, c, 3, 3, c, 1, 1, 1, 1, groups: c)
+      add(1, 9, 12, c, 2, 4, c, 1 + c % 3, 2, 1, 3, 1 + c % 2, 2, groups: c, right: 1)
     }
     // Where the source's stride groups crash or go wrong, and their neighbours.
     for (size, width, stride) in [
@@ -72,21 +95,30 @@ import Testing
     return shapes
   }()
 
-  /// 200 more, by a seed.
+  /// 300 more, by a seed.
   static let random: [ck_conv_shape] = {
     var random = SeededGenerator(seed: 2026, stream: 3)
     func pick(_ range: ClosedRange<Int>) -> Int { range.lowerBound + random.below(range.count) }
     var shapes: [ck_conv_shape] = []
-    while shapes.count < 200 {
+    while shapes.count < 300 {
       let (h, w, fh, fw) = (pick(1...14), pick(1...14), pick(1...6), pick(1...6))
       let (ph, pw, sh, sw) = (pick(0...fh - 1), pick(0...fw - 1), pick(1...4), pick(1...4))
-      guard fh <= h + 2 * ph, fw <= w + 2 * pw else { continue }
+      // Every third with dilation, groups or both, some of these depthwise.
+      let kind = shapes.count % 6
+      let (dh, dw) = kind % 4 == 1 ? (pick(1...3), pick(1...3)) : (1, 1)
+      let groups = kind % 3 == 2 ? pick(2...5) : 1
+      let (c, f) =
+        groups == 1 ? (pick(1...20), pick(1...40)) : (groups * pick(1...4), groups * pick(1...5))
+      let isDepthwise = kind == 5 && pick(0...1) == 1
+      let (rows, columns) = (h + 2 * ph - dh * (fh - 1) - 1, w + 2 * pw - dw * (fw - 1) - 1)
+      guard rows >= 0, columns >= 0 else { continue }
       shapes.append(
         ck_conv_shape(
-          n: Int32(pick(1...4)), h: Int32(h), w: Int32(w), c: Int32(pick(1...20)), fh: Int32(fh),
-          fw: Int32(fw), f: Int32(pick(1...40)), sh: Int32(sh), sw: Int32(sw), ph: Int32(ph),
-          pw: Int32(pw), oh: Int32((h + 2 * ph - fh) / sh + 1),
-          ow: Int32((w + 2 * pw - fw) / sw + 1)))
+          n: Int32(pick(1...4)), h: Int32(h), w: Int32(w), c: Int32(c), fh: Int32(fh),
+          fw: Int32(fw),
+          f: Int32(isDepthwise ? c : f), sh: Int32(sh), sw: Int32(sw), ph: Int32(ph), pw: Int32(pw),
+          oh: Int32(rows / sh + 1), ow: Int32(columns / sw + 1), dh: Int32(dh), dw: Int32(dw),
+          groups: Int32(isDepthwise ? c : groups)))
     }
     return shapes
   }()
@@ -117,8 +149,8 @@ import Testing
   /// Products that go into one element of a pass' result.
   static func terms(_ s: ck_conv_shape, _ pass: ck_pass) -> Int {
     switch pass {
-    case CK_FORWARD: Int(s.fh * s.fw * s.c)
-    case CK_INPUT_GRADIENT: Int(s.fh * s.fw * s.f)
+    case CK_FORWARD: Int(s.fh * s.fw * s.c / s.groups)
+    case CK_INPUT_GRADIENT: Int(s.fh * s.fw * s.f / s.groups)
     default: Int(s.n * s.oh * s.ow)
     }
   }
@@ -139,7 +171,7 @@ import Testing
   }
 
   @Test func enoughShapes() {
-    #expect(Self.awkward.count >= 60 && Self.random.count >= 200)
+    #expect(Self.awkward.count >= 60 && Self.random.count >= 300)
     #expect(ConvVariant.all.first!.variant.name == "naive")
   }
 
@@ -153,7 +185,8 @@ import Testing
 
   struct Expected: Decodable {
     struct Case: Decodable {
-      let n, h, w, c, fh, fw, f, sh, sw, ph, pw, oh, ow: Int32
+      let n, h, w, c, fh, fw, f, sh, sw, ph, pw, oh, ow, groups: Int32
+      let dilation: [Int32]
       let y, dx, dw, db: [Float]
     }
     let value_check: [[Double]]
@@ -168,12 +201,12 @@ import Testing
 
   @Test(arguments: ConvVariant.all.map(\.variant.name)) func pyTorch(variant: String) throws {
     let file = try expectations(Expected.self, "convolution.json")
-    #expect(file.cases.count >= 20)
+    #expect(file.cases.count >= 40)
     let kernels = ConvVariant.all.first { $0.variant.name == variant }!
     for c in file.cases {
       let s = ck_conv_shape(
         n: c.n, h: c.h, w: c.w, c: c.c, fh: c.fh, fw: c.fw, f: c.f, sh: c.sh, sw: c.sw, ph: c.ph,
-        pw: c.pw, oh: c.oh, ow: c.ow)
+        pw: c.pw, oh: c.oh, ow: c.ow, dh: c.dilation[0], dw: c.dilation[1], groups: c.groups)
       let (x, w, b, dy) = (
         values(s.inputs, 1), values(s.weights, 2), values(Int(s.f), 3), values(s.outputs, 4)
       )
@@ -196,8 +229,12 @@ import Testing
   ) {
     let kernels = ConvVariant.all.first { $0.variant.name == variant }!
     for var s in Self.awkward where s.fh * s.fw * s.c <= 64 {
-      s.f = s.fh * s.fw * s.c
-      let identity = (0..<s.weights).map { Float($0 / Int(s.f) == $0 % Int(s.f) ? 1 : 0) }
+      // So many a group, and as many groups.
+      let window = s.fh * s.fw * (s.c / s.groups)
+      s.f = window * s.groups
+      let identity = (0..<s.weights).map {
+        Float($0 / Int(s.f) == $0 % Int(s.f) % Int(window) ? 1 : 0)
+      }
       for w in [identity, values(s.weights, 2)] {
         let (x, y) = (values(s.inputs, 1), values(s.outputs, 4))
         let gathered = Self.run(kernels, CK_FORWARD, s, x: x, w: w, y: y)
@@ -208,6 +245,40 @@ import Testing
         #expect(abs(left - right) <= 1e-5 * scale, "\(s.text): \(left) and \(right)")
       }
     }
+  }
+}
+
+@Suite struct PaddingTests {
+  /// Input, size, stride, dilation; outputs and zeros before and behind, of one axis. The first four
+  /// are TensorFlow's own.
+  @Test(arguments: [
+    ([13, 6, 5, 1], [3, 1, 2]), ([5, 3, 1, 1], [5, 1, 1]), ([5, 3, 2, 1], [3, 1, 1]),
+    ([4, 3, 2, 1], [2, 0, 1]), ([6, 2, 1, 1], [6, 0, 1]), ([7, 3, 1, 3], [7, 3, 3]),
+    ([8, 4, 1, 3], [8, 4, 5]), ([9, 3, 4, 2], [3, 2, 2]), ([9, 1, 4, 1], [3, 0, 0]),
+  ])
+  func same(axis: [Int], expected: [Int]) throws {
+    let (input, size, stride, dilation) = (axis[0], axis[1], axis[2], axis[3])
+    func output(_ layer: Conv2D, _ shape: Shape) throws -> Tensor {
+      let x = Tensor(batch: 2, shape: shape, values(2 * shape.count, 1))
+      return try Network([layer]).predict(x)
+    }
+    let rows = try output(
+      Conv2D(
+        3, (size, 1), stride: (stride, 1), padding: .same, dilation: (dilation, 1),
+        activation: .none), Shape(input, 2, 2))
+    #expect(rows.shape == Shape(expected[0], 2, 3))
+    #expect(
+      try output(
+        Conv2D(
+          3, (size, 1), stride: (stride, 1),
+          padding: .explicit(top: expected[1], left: 0, bottom: expected[2], right: 0),
+          dilation: (dilation, 1), activation: .none), Shape(input, 2, 2)
+      ).values == rows.values)
+    let columns = try output(
+      Conv2D(
+        3, (1, size), stride: (1, stride), padding: .same, dilation: (1, dilation),
+        activation: .none), Shape(2, input, 2))
+    #expect(columns.shape == Shape(2, expected[0], 3))
   }
 }
 
@@ -250,7 +321,7 @@ import Testing
 
   /// Each position is in exactly one group, no input twice in one, and their number is bounded.
   @Test func theDefiningProperties() {
-    for s in ConvolutionTests.awkward + ConvolutionTests.random {
+    for s in ConvolutionTests.awkward + ConvolutionTests.random where s.dh == 1 && s.dw == 1 {
       let groups = StrideGroups(
         output: (Int(s.oh), Int(s.ow)), size: (Int(s.fh), Int(s.fw)),
         stride: (Int(s.sh), Int(s.sw)), padding: (Int(s.ph), Int(s.pw))

@@ -22,7 +22,21 @@ import Testing
   static let cases: [Case] = [
     Case(name: "conv", input: Shape(6, 5, 2)) { Conv2D(3, 3, activation: .none) },
     Case(name: "conv, strided and padded", input: Shape(7, 6, 2)) {
-      Conv2D(4, (3, 2), stride: (2, 1), padding: (1, 1), activation: .none)
+      Conv2D(4, (3, 2), stride: (2, 1), padding: 1, activation: .none)
+    },
+    Case(name: "conv, dilated", input: Shape(8, 7, 2)) {
+      Conv2D(3, (3, 2), padding: .same, dilation: (2, 3), activation: .none)
+    },
+    Case(name: "conv, dilated, strided, in groups", input: Shape(9, 8, 4)) {
+      Conv2D(6, 3, stride: 2, padding: .same, dilation: 3, groups: 2, activation: .sigmoid)
+    },
+    Case(name: "conv, depthwise", input: Shape(6, 7, 5)) {
+      Conv2D(5, 3, padding: .same, groups: 5, activation: .none)
+    },
+    Case(name: "conv, depthwise, strided", input: Shape(8, 7, 3)) {
+      Conv2D(
+        3, 3, stride: 2, padding: .explicit(top: 0, left: 1, bottom: 2, right: 0), groups: 3,
+        activation: .tanh)
     },
     Case(name: "conv and ReLU", input: Shape(6, 6, 1), layer: { Conv2D(3, 3) }, kinks: true),
     Case(name: "conv and sigmoid", input: Shape(5, 5, 2)) { Conv2D(3, 3, activation: .sigmoid) },

@@ -110,6 +110,9 @@ import Testing
       "conv(6,3,activation=none) maxpool(3,2) conv(17,3,padding=1) maxpool(2) flatten softmax(10)",
       "maxpool(2) conv(4,5) maxpool(2,1) conv(8,3) flatten softmax(10)",
       "conv(33,4,stride=2) maxpool(2) conv(16,3,padding=1) maxpool(2) flatten softmax(10)",
+      "conv(8,3,padding=same) conv(8,3,groups=8,dilation=2) maxpool(2) flatten softmax(10)",
+      "conv(16,3,groups=1,padding=0x1x2x0) maxpool(2) conv(12,3,groups=4,stride=2,padding=same) "
+        + "conv(12,3,padding=same,groups=12) maxpool(2) flatten softmax(10)",
       "conv(4,3) conv(40,3,stride=2) conv(7,3) maxpool(2) conv(3,2) avgpool(2) flatten softmax(10)",
     ], KernelChoice.names)
   func fusedAndUnfused(text: String, kernels: String) throws {
@@ -165,13 +168,16 @@ import Testing
       "allocations are counted in release builds on glibc"))
   func stepsAllocateNothing() throws {
     let batch = try Self.batches(1, of: 32)[0]
+    let options =
+      "conv(8,3,padding=same,dilation=2) conv(16,3,stride=2,groups=4,activation=gelu) "
+      + "conv(16,3,groups=16) activation(silu) maxpool(2) flatten leaky_relu(9) softmax(10)"
     for (name, threads, isTimed) in [
       ("cnn", 1, false), ("cnn", 2, false), ("flat", 2, false), ("small", 2, false),
-      ("cnn", 2, true), ("small", 2, true),
+      ("cnn", 2, true), ("small", 2, true), ("options", 2, false), ("options", 2, true),
     ] {
       let runtime = Runtime(threads: threads)
       let network =
-        try Architecture.presets.first { $0.name == name }
+        try (Architecture.presets + [("options", options)]).first { $0.name == name }
         .map { Network(try Architecture.layers($0.text), runtime: runtime) }
         ?? Self.small(threads: threads)
       if isTimed { network.timePasses() }
@@ -240,6 +246,9 @@ import Testing
     ("flatten relu(10)", "layer 2", "relu"),
     ("maxpool(3) maxpool(3) flatten softmax(10)", "layer 2", "2×2×1"),
     ("conv(4,3,padding=3) flatten softmax(10)", "layer 1", "3"),
+    ("conv(4,3,padding=0x0x3x0) flatten softmax(10)", "layer 1", "3"),
+    ("conv(4,3) conv(6,3,groups=4) flatten softmax(10)", "layer 2", "4 groups of 4 channels and 6"),
+    ("conv(4,3,dilation=4) flatten softmax(10)", "layer 1", "dilated to 9×9"),
   ])
   func whatDoesntFitSaysWhere(text: String, layer: String, found: String) throws {
     let network = Network(try Architecture.layers(text))
@@ -271,6 +280,7 @@ import Testing
   @Test func textAndBack() throws {
     let text =
       "conv(32,3) conv(8,3x5,stride=2x1,padding=1x2,activation=none) maxpool(2) avgpool(3,stride=1) "
+      + "conv(32,3,padding=same,dilation=2,groups=4) conv(3,3,padding=0x1x2x3,dilation=2x1) "
       + "conv(4,3,init=he_normal) relu(5,init=glorot_uniform) dense(2,init=constant:0.5) "
       + "leaky_relu(5,slope=0.2,init=lecun_normal) tanh(7,init=uniform:-0.5:0.25) "
       + "conv(4,3,activation=leaky_relu,slope=0.2) batchnorm(activation=leaky_relu,slope=0.2) activation(leaky_relu,slope=0.125) elu(7) gelu(8) "

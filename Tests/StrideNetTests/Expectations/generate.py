@@ -26,8 +26,10 @@ significant digits; magnitudes below 1e-30 are stored as 0.
 convolution.json   "cases"; x = value(i, 1), w = value(i, 2), b = value(i, 3), and
                    the gradient that arrives from above dy = value(i, 4).
                    n h w c fh fw f sh sw ph pw give the sizes (s stride, p padding
-                   on each side), oh ow the output's; "x" and "w" are inputs and
-                   not stored, "y", "dx", "dw", "db" are results. The width is
+                   on each side, to which some cases add more below and to the
+                   right), dilation both, groups those of channels and
+                   filters (w is (fh, fw, c / groups, f)), oh ow the output's;
+                   "x" and "w" are inputs and not stored, "y", "dx", "dw", "db" are results. The width is
                    stored as "w". Float64.
 pooling.json       "cases"; x = value(i, 1), dy = value(i, 4), no padding;
                    max_y, max_dx, avg_y, avg_dx. Float64. x has no equal values
@@ -155,20 +157,39 @@ CONVOLUTIONS = [
     (1, 7, 8, 17, 3, 3, 9, 1, 1, 0, 0),  # channel counts that fill no vector evenly
     (2, 6, 7, 3, 3, 3, 33, 1, 1, 1, 0),  # more filters than a vector
     (1, 6, 6, 16, 3, 3, 16, 2, 2, 1, 1),
+    #                                        dh dw groups bottom right
+    (2, 8, 8, 3, 3, 3, 5, 2, 2, 0, 0,        1, 1, 1, 1, 1),   # "same" of TensorFlow: more below
+    (2, 7, 9, 2, 2, 4, 5, 1, 1, 0, 1,        1, 1, 1, 1, 1),   # even sizes, "same"
+    (2, 9, 9, 3, 3, 3, 4, 1, 1, 2, 2,        2, 2, 1, 0, 0),   # dilated
+    (1, 11, 8, 2, 3, 2, 5, 2, 1, 1, 0,       2, 3, 1, 0, 0),   # strides, some share a divisor
+    (2, 13, 12, 2, 3, 3, 3, 2, 3, 3, 2,      4, 2, 1, 0, 0),
+    (1, 12, 13, 1, 2, 3, 4, 4, 6, 0, 3,      6, 4, 1, 0, 0),
+    (2, 4, 5, 2, 3, 3, 3, 1, 1, 5, 4,        5, 3, 1, 0, 0),   # dilated beyond the image
+    (2, 6, 5, 4, 3, 3, 6, 1, 1, 1, 1,        1, 1, 2, 0, 0),   # groups
+    (2, 7, 6, 6, 2, 3, 9, 2, 1, 0, 1,        1, 1, 3, 0, 0),
+    (1, 6, 6, 5, 3, 3, 10, 1, 1, 1, 1,       1, 1, 5, 0, 0),   # a channel each
+    (1, 6, 6, 10, 3, 3, 5, 1, 1, 1, 1,       1, 1, 5, 0, 0),   # a filter each
+    (2, 9, 8, 4, 3, 3, 8, 2, 1, 2, 1,        2, 3, 2, 1, 0),   # everything
+    (2, 7, 9, 3, 3, 3, 3, 1, 1, 1, 1,        1, 1, 3, 0, 0),   # depthwise
+    (1, 7, 6, 17, 3, 3, 17, 1, 1, 2, 2,      2, 2, 17, 0, 0),
+    (1, 9, 8, 8, 3, 3, 8, 2, 2, 0, 0,        1, 1, 8, 1, 1),
+    (1, 6, 7, 16, 2, 4, 16, 1, 3, 1, 2,      1, 1, 16, 0, 0),
 ]
 
 
 def convolution():
     cases = []
-    for n, h, w, c, fh, fw, f, sh, sw, ph, pw in CONVOLUTIONS:
+    for n, h, w, c, fh, fw, f, sh, sw, ph, pw, *rest in CONVOLUTIONS:
+        dh, dw, groups, bottom, right = rest or (1, 1, 1, 0, 0)
         x = tensor(nchw(values((n, h, w, c), 1)), True)
-        k = tensor(oihw(values((fh, fw, c, f), 2)), True)
+        k = tensor(oihw(values((fh, fw, c // groups, f), 2)), True)
         b = tensor(values((f,), 3), True)
-        y = F.conv2d(x, k, b, stride=(sh, sw), padding=(ph, pw))
+        y = F.conv2d(F.pad(x, (0, right, 0, bottom)), k, b, stride=(sh, sw), padding=(ph, pw),
+                     dilation=(dh, dw), groups=groups)
         oh, ow = y.shape[2:]
         y.backward(tensor(nchw(values((n, oh, ow, f), 4))))
         cases.append(dict(n=n, h=h, w=w, c=c, fh=fh, fw=fw, f=f, sh=sh, sw=sw, ph=ph, pw=pw,
-                          oh=oh, ow=ow, y=flat(nhwc(y)), dx=flat(nhwc(x.grad)),
+                          dilation=[dh, dw], groups=groups, oh=oh, ow=ow, y=flat(nhwc(y)), dx=flat(nhwc(x.grad)),
                           dw=flat(hwio(k.grad)), db=flat(b.grad)))
     return dict(value_check=value_check(), cases=cases)
 

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+// Dilated and grouped convolutions by kernels that know neither: split into dense ones.
+//
+// A group of filters sees its own channels alone, so it is a convolution of its own over a copy of
+// these. Dilation: on an axis with dilation d and stride s let g be their greatest common divisor
+// and P = d / g. Outputs a, a + P, a + 2P, ... (a phase; there are P) have windows that start
+// P·s = d·(s / g) apart, and within a window taps are d apart: all of them read only rows
+// a·s - padding + d·k. These rows, copied one after the other with the zeros around them, are the
+// input of a dense convolution of stride s / g whose outputs are the phase's.
+//
+// Backwards it is the same with the copies turned round. a·s differs between two phases by no
+// multiple of d, so an input is in one phase at most: input gradients are put back, not added.
+#include <string.h>
+
+#include "CKernels.h"
+
+/// One axis of a phase: outputs first, first + apart, ...; inputs base, base + step, ...
+typedef struct axis {
+  ptrdiff_t first, apart, outputs;
+  ptrdiff_t base, step, inputs;
+  ptrdiff_t stride;
+} axis;
+
+static ptrdiff_t common_divisor(ptrdiff_t a, ptrdiff_t b) {
+  return b ? common_divisor(b, a % b) : a;
+}
+
+static ptrdiff_t phases(ptrdiff_t dilation, ptrdiff_t stride) {
+  return dilation / common_divisor(dilation, stride);
+}
+
+static axis phase_of(ptrdiff_t phase, ptrdiff_t outputs, ptrdiff_t filter, ptrdiff_t stride,
+                     ptrdiff_t padding, ptrdiff_t dilation) {
+  ptrdiff_t apart = phases(dilation, stride);
+  axis a = {.first = phase,
+            .apart = apart,
+            .outputs = phase < outputs ? (outputs - phase + apart - 1) / apart : 0,
+            .base = phase * stride - padding,
+            .step = dilation,
+            .stride = apart * stride / dilation};
+  a.inputs = (a.outputs - 1) * a.stride + filter;
+  return a;
+}
+
+/// One of the dense convolutions.
+typedef struct part {
+  const ck_conv_shape *s;
+  axis rows, columns;
+  ck_conv_shape dense;
+} part;
+
+static part part_of(const ck_conv_shape *s, ptrdiff_t row_phase, ptrdiff_t column_phase) {
+  part p = {s, phase_of(row_phase, s->oh, s->fh, s->sh, s->ph, s->dh),
+            phase_of(column_phase, s->ow, s->fw, s->sw, s->pw, s->dw), *s};
+  p.dense.h = (int32_t)p.rows.inputs, p.dense.w = (int32_t)p.columns.inputs;
+  p.dense.oh = (int32_t)p.rows.outputs, p.dense.ow = (int32_t)p.columns.outputs;
+  p.dense.sh = (int32_t)p.rows.stride, p.dense.sw = (int32_t)p.columns.stride;
+  p.dense.c /= s->groups, p.dense.f /= s->groups;
+  p.dense.ph = p.dense.pw = 0;
+  p.dense.dh = p.dense.dw = p.dense.groups = 1;
+  return p;
+}
+
+static size_t inputs(const ck_conv_shape *s) { return (size_t)s->n * s->h * s->w * s->c; }
+static size_t weights(const ck_conv_shape *s) { return (size_t)s->fh * s->fw * s->c * s->f; }
+static size_t outputs(const ck_conv_shape *s) { return (size_t)s->n * s->oh * s->ow * s->f; }
+
+// Workspace: the part's x or dx, y or dy, and w or dw, then that of the variant.
+static size_t split_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass) {
+  part p = part_of(s, 0, 0);  // the largest
+  return inputs(&p.dense) + outputs(&p.dense) + weights(&p.dense) + v->workspace(&p.dense, pass);
+}
+
+// The part's input, from image to part or, with back, the other way, where what lies outside of the
+// image is left out.
+static void copy_inputs(const part *p, ptrdiff_t group, float *x, float *to, int back) {
+  const ck_conv_shape *s = p->s, *d = &p->dense;
+  for (ptrdiff_t n = 0; n < s->n; n++)
+    for (ptrdiff_t i = 0; i < d->h; i++) {
+      ptrdiff_t row = p->rows.base + i * p->rows.step;
+      for (ptrdiff_t j = 0; j < d->w; j++, to += d->c) {
+        ptrdiff_t column = p->columns.base + j * p->columns.step;
+        int inside = row >= 0 && row < s->h && column >= 0 && column < s->w;
+        float *pixel = inside ? x + ((n * s->h + row) * s->w + column) * s->c + group * d->c : NULL;
+        if (back && inside)
+          memcpy(pixel, to, sizeof(float) * d->c);
+        else if (inside)
+          memcpy(to, pixel, sizeof(float) * d->c);
+        else if (!back)
+          memset(to, 0, sizeof(float) * d->c);
+      }
+    }
+}
+
+// The part's outputs, from the whole's or, with back, to them.
+static void copy_outputs(const part *p, ptrdiff_t group, float *y, float *to, int back) {
+  const ck_conv_shape *s = p->s, *d = &p->dense;
+  for (ptrdiff_t n = 0; n < s->n; n++)
+    for (ptrdiff_t i = 0; i < d->oh; i++)
+      for (ptrdiff_t j = 0; j < d->ow; j++, to += d->f) {
+        ptrdiff_t row = p->rows.first + i * p->rows.apart;
+        ptrdiff_t column = p->columns.first + j * p->columns.apart;
+        float *from = y + ((n * s->oh + row) * s->ow + column) * s->f + group * d->f;
+        memcpy(back ? from : to, back ? to : from, sizeof(float) * d->f);
+      }
+}
+
+// A group's weights: the columns of its filters.
+static void copy_weights(const part *p, ptrdiff_t group, const float *w, float *to) {
+  ptrdiff_t f = p->dense.f;
+  for (size_t k = 0; k < weights(&p->dense) / f; k++)
+    memcpy(to + k * f, w + k * p->s->f + group * f, sizeof(float) * f);
+}
+
+// For each group, and of that each phase that has outputs.
+#define FOR_PARTS(s, group, p)                                    \
+  for (ptrdiff_t group = 0; group < (s)->groups; group++)         \
+    for (ptrdiff_t u = 0; u < phases((s)->dh, (s)->sh); u++)      \
+      for (ptrdiff_t v_ = 0; v_ < phases((s)->dw, (s)->sw); v_++) \
+        for (part p = part_of(s, u, v_), *once = &p;              \
+             once && p.rows.outputs > 0 && p.columns.outputs > 0; once = NULL)
+
+static void split_forward(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                          const float *w, const float *bias, int relu, float *y, float *workspace) {
+  FOR_PARTS(s, group, p) {
+    float *part_x = workspace, *part_y = part_x + inputs(&p.dense);
+    float *part_w = part_y + outputs(&p.dense), *rest = part_w + weights(&p.dense);
+    copy_inputs(&p, group, (float *)x, part_x, 0);
+    copy_weights(&p, group, w, part_w);
+    v->forward(&p.dense, part_x, part_w, bias ? bias + group * p.dense.f : NULL, relu, part_y,
+               rest);
+    copy_outputs(&p, group, y, part_y, 1);
+  }
+}
+
+static void split_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *dy,
+                                 const float *w, float *dx, float *workspace) {
+  memset(dx, 0, sizeof(float) * inputs(s));
+  FOR_PARTS(s, group, p) {
+    float *part_dx = workspace, *part_dy = part_dx + inputs(&p.dense);
+    float *part_w = part_dy + outputs(&p.dense), *rest = part_w + weights(&p.dense);
+    copy_outputs(&p, group, (float *)dy, part_dy, 0);
+    copy_weights(&p, group, w, part_w);
+    v->input_gradient(&p.dense, part_dy, part_w, part_dx, rest);
+    copy_inputs(&p, group, dx, part_dx, 1);
+  }
+}
+
+static void split_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                                  const float *dy, float *dw, float *workspace) {
+  memset(dw, 0, sizeof(float) * weights(s) / s->groups);
+  FOR_PARTS(s, group, p) {
+    float *part_x = workspace, *part_dy = part_x + inputs(&p.dense);
+    float *part_dw = part_dy + outputs(&p.dense), *rest = part_dw + weights(&p.dense);
+    copy_inputs(&p, group, (float *)x, part_x, 0);
+    copy_outputs(&p, group, (float *)dy, part_dy, 0);
+    v->weight_gradient(&p.dense, part_x, part_dy, part_dw, rest);
+    ptrdiff_t f = p.dense.f;
+    for (size_t k = 0; k < weights(&p.dense); k++)
+      dw[k / f * s->f + group * f + k % f] += part_dw[k];
+  }
+}
+
+// ---- Any convolution ----------------------------------------------------------------------------
+
+ck_conv_way ck_conv_way_of(const ck_conv_variant *v, const ck_conv_shape *s) {
+  int dense = s->dh == 1 && s->dw == 1 && s->groups == 1;
+  if (dense || v->forward == ck_conv_forward_naive) return CK_ITSELF;
+  int depthwise = s->groups == s->c && s->f == s->c;
+  return depthwise && v->forward == ck_conv_forward_direct ? CK_DEPTHWISE : CK_SPLIT;
+}
+
+size_t ck_conv_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass) {
+  switch (ck_conv_way_of(v, s)) {
+    case CK_ITSELF:
+      return v->workspace(s, pass);
+    case CK_DEPTHWISE:
+      return ck_conv_workspace_depthwise(s, pass);
+    default:
+      return split_workspace(v, s, pass);
+  }
+}
+
+void ck_conv_forward(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                     const float *w, const float *bias, int relu, float *y, float *workspace) {
+  switch (ck_conv_way_of(v, s)) {
+    case CK_ITSELF:
+      return v->forward(s, x, w, bias, relu, y, workspace);
+    case CK_DEPTHWISE:
+      return ck_conv_forward_depthwise(s, x, w, bias, relu, y, workspace);
+    case CK_SPLIT:
+      return split_forward(v, s, x, w, bias, relu, y, workspace);
+  }
+}
+
+void ck_conv_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *dy,
+                            const float *w, float *dx, float *workspace) {
+  switch (ck_conv_way_of(v, s)) {
+    case CK_ITSELF:
+      return v->input_gradient(s, dy, w, dx, workspace);
+    case CK_DEPTHWISE:
+      return ck_conv_input_gradient_depthwise(s, dy, w, dx, workspace);
+    case CK_SPLIT:
+      return split_input_gradient(v, s, dy, w, dx, workspace);
+  }
+}
+
+void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                             const float *dy, float *dw, float *workspace) {
+  switch (ck_conv_way_of(v, s)) {
+    case CK_ITSELF:
+      return v->weight_gradient(s, x, dy, dw, workspace);
+    case CK_DEPTHWISE:
+      return ck_conv_weight_gradient_depthwise(s, x, dy, dw, workspace);
+    case CK_SPLIT:
+      return split_weight_gradient(v, s, x, dy, dw, workspace);
+  }
+}
