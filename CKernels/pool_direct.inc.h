@@ -57,15 +57,43 @@ static void CK_NAME(ck_pool_max_forward_direct)(const ck_pool_shape *s, const fl
     CK_NAME(max_forward)(s->fh, s->fw, s, x, y, place);
 }
 
-static void CK_NAME(ck_pool_avg_forward_direct)(const ck_pool_shape *s, const float *x, float *y) {
+// `vectors` vectors of channels, as many sums that don't wait for each other.
+INLINE void CK_NAME(avg_window)(const int vectors, ptrdiff_t fh, ptrdiff_t fw, ptrdiff_t row,
+                                ptrdiff_t c, const float *x, float share, float *y) {
+  vec sum[4] = {{0}, {0}, {0}, {0}};
+  for (ptrdiff_t i = 0; i < fh; i++)
+    for (ptrdiff_t j = 0; j < fw; j++)
+#pragma clang loop unroll(full)
+      for (int v = 0; v < vectors; v++)
+        sum[v] += *(const vec *)(x + i * row + j * c + v * CK_LANES);
+#pragma clang loop unroll(full)
+  for (int v = 0; v < vectors; v++) *(vec *)(y + v * CK_LANES) = sum[v] * share;
+}
+
+INLINE void CK_NAME(avg_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const ck_pool_shape *s,
+                                 const float *x, float *y) {
   ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c;
-  float share = 1.0f / (float)(s->fh * s->fw);
+  float share = 1 / (float)(fh * fw);
   FOR_WINDOWS(s) {
-    for (ptrdiff_t k = 0; k < c; k++) y[out + k] = 0;
-    for (ptrdiff_t i = 0; i < s->fh; i++)
-      for (ptrdiff_t j = 0; j < s->fw; j++)
-        for (ptrdiff_t k = 0; k < c; k++) y[out + k] += x[in + i * row + j * c + k] * share;
+    ptrdiff_t k = 0;
+    for (; k + 4 * CK_LANES <= c; k += 4 * CK_LANES)
+      CK_NAME(avg_window)(4, fh, fw, row, c, x + in + k, share, y + out + k);
+    for (; k + CK_LANES <= c; k += CK_LANES)
+      CK_NAME(avg_window)(1, fh, fw, row, c, x + in + k, share, y + out + k);
+    for (; k < c; k++) {
+      float sum = 0;
+      for (ptrdiff_t i = 0; i < fh; i++)
+        for (ptrdiff_t j = 0; j < fw; j++) sum += x[in + i * row + j * c + k];
+      y[out + k] = sum * share;
+    }
   }
+}
+
+static void CK_NAME(ck_pool_avg_forward_direct)(const ck_pool_shape *s, const float *x, float *y) {
+  if (s->fh == 2 && s->fw == 2)
+    CK_NAME(avg_forward)(2, 2, s, x, y);
+  else
+    CK_NAME(avg_forward)(s->fh, s->fw, s, x, y);
 }
 
 // With windows side by side or apart, zeros only where no window reaches; else everywhere.
@@ -119,14 +147,34 @@ static void CK_NAME(ck_pool_max_backward_direct)(const ck_pool_shape *s, const f
     CK_NAME(max_backward)(s->fh, s->fw, overlap, s, dy, place, dx);
 }
 
+INLINE void CK_NAME(avg_backward)(const ptrdiff_t fh, const ptrdiff_t fw, const int overlap,
+                                  const ck_pool_shape *s, const float *dy, float *dx) {
+  ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c, whole = c / CK_LANES * CK_LANES;
+  float share = 1 / (float)(fh * fw);
+  FOR_WINDOWS(s)
+  for (ptrdiff_t i = 0; i < fh; i++)
+    for (ptrdiff_t j = 0; j < fw; j++) {
+      float *to = dx + in + i * row + j * c;
+      for (ptrdiff_t k = 0; k < whole; k += CK_LANES) {
+        vec part = *(const vec *)(dy + out + k) * share;
+        *(vec *)(to + k) = overlap ? *(vec *)(to + k) + part : part;
+      }
+      for (ptrdiff_t k = whole; k < c; k++) {
+        float part = dy[out + k] * share;
+        to[k] = overlap ? to[k] + part : part;
+      }
+    }
+}
+
 static void CK_NAME(ck_pool_avg_backward_direct)(const ck_pool_shape *s, const float *dy,
                                                  float *dx) {
-  ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c;
-  float share = 1.0f / (float)(s->fh * s->fw);
-  memset(dx, 0, sizeof(float) * s->n * s->h * row);
-  FOR_WINDOWS(s)
-  for (ptrdiff_t i = 0; i < s->fh; i++)
-    for (ptrdiff_t j = 0; j < s->fw; j++)
-      for (ptrdiff_t k = 0; k < c; k++) dx[in + i * row + j * c + k] += dy[out + k] * share;
+  int overlap = s->sh < s->fh || s->sw < s->fw;
+  CK_NAME(clear_outside)(s, overlap, dx);
+  if (overlap)
+    CK_NAME(avg_backward)(s->fh, s->fw, 1, s, dy, dx);
+  else if (s->fh == 2 && s->fw == 2)
+    CK_NAME(avg_backward)(2, 2, 0, s, dy, dx);
+  else
+    CK_NAME(avg_backward)(s->fh, s->fw, 0, s, dy, dx);
 }
 #undef FOR_WINDOWS

@@ -87,7 +87,8 @@ ck_conv_workspace_fn ck_conv_workspace_depthwise;
 
 // ---- Pooling ------------------------------------------------------------------------------------
 
-/// Shape of a pooling: window FH×FW (at most 65,535 elements), no padding,
+/// Shape of a pooling: window FH×FW (at most 65,535 elements for the largest, whose place is kept,
+/// and 2^24 for the mean), no padding,
 /// OH = (H - FH) / SH + 1 rounded down.
 typedef struct ck_pool_shape {
   int32_t n, h, w, c;

@@ -13,7 +13,7 @@ struct Train: ParsableCommand {
 
       Layers: conv(filters,size[,stride[,padding]]) with ReLU (also padding=same, dilation=2, \
       groups=4, activation=gelu), maxpool(size[,stride]), \
-      avgpool(size[,stride]), flatten, dense(n), and dense layers by their activation: relu(n), \
+      avgpool(size[,stride]), globalavgpool, flatten, dense(n), and dense layers by their activation: relu(n), \
       leaky_relu(n[,slope]), elu(n), gelu(n), silu(n), sigmoid(n), tanh(n), softplus(n), \
       softmax(n). Arguments also go by name: conv(32,3,stride=2), and \
       init= says how weights start: \(Initializer.names). A size may be two \

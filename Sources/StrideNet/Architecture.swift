@@ -41,6 +41,7 @@ public enum Architecture {
       ),
       ("maxpool", ["size", "stride"]),
       ("avgpool", ["size", "stride"]),
+      ("globalavgpool", []),
       ("flatten", []),
     ]
     + Activation.builtIn.dropFirst().map {
@@ -155,6 +156,7 @@ public enum Architecture {
         return AvgPool2D(
           try pair(values, "size", of: name, place),
           stride: try optionalPair(values, "stride", minimum: 1))
+      case "globalavgpool": return GlobalAvgPool()
       case "flatten": return Flatten()
       case "batchnorm":
         return BatchNorm(

@@ -3,8 +3,8 @@ import CKernels
 /// What max and average pooling share: windows that slide over each channel.
 public class Pool2D: ImageLayer {
   /// Height and width of the windows.
-  public let size: (height: Int, width: Int)
-  public let stride: (height: Int, width: Int)
+  public fileprivate(set) var size: (height: Int, width: Int)
+  public fileprivate(set) var stride: (height: Int, width: Int)
 
   /// The stride is the window's size unless given; a smaller one makes windows overlap.
   public convenience init(_ size: Int, stride: Int? = nil) {
@@ -24,10 +24,10 @@ public class Pool2D: ImageLayer {
 
   public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
     let (rows, columns, _) = try windows(over: input, size: size, stride: stride, in: text)
-    guard size.height * size.width <= 65_535 else {
+    guard size.height * size.width <= largest else {
       throw StrideNetError(
         .badData, "window too large", at: text, found: "\(size.height)×\(size.width)",
-        expected: "at most 65,535 elements")
+        expected: "at most \(largest) elements")
     }
     return Shape(rows, columns, input.channels)
   }
@@ -42,12 +42,15 @@ public class Pool2D: ImageLayer {
       outputs: outputArrays * Double(output.count))
   }
 
+  /// Elements that a window may have.
+  fileprivate var largest: Int { 1 << 24 }
+
   /// Arrays of the output's size that a pass moves, in floats.
   fileprivate var outputArrays: Double { 1 }
 
   private func kernel(_ pool: PoolVariant, backward: Bool) -> String {
-    // "max" and "avg", as in C.
-    "pool_\(keyword.prefix(3))_\(backward ? "backward" : "forward")_\(pool.variant.name)"
+    // As in C.
+    "pool_\(self is MaxPool2D ? "max" : "avg")_\(backward ? "backward" : "forward")_\(pool.variant.name)"
   }
 
   fileprivate func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_pool_shape {
@@ -68,6 +71,8 @@ public final class MaxPool2D: Pool2D {
   deinit { places.deallocate() }
 
   fileprivate override var keyword: String { "maxpool" }
+  // A place is kept in two bytes.
+  fileprivate override var largest: Int { 65_535 }
   /// The places, of two bytes each, too.
   fileprivate override var outputArrays: Double { 1.5 }
 
@@ -105,7 +110,7 @@ public final class MaxPool2D: Pool2D {
 }
 
 /// The mean of each window. Backwards, each of its values gets an equal share.
-public final class AvgPool2D: Pool2D {
+public class AvgPool2D: Pool2D {
   fileprivate override var keyword: String { "avgpool" }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
@@ -121,6 +126,20 @@ public final class AvgPool2D: Pool2D {
     part.runtime.kernels.pool.averageBackward(
       kernelShape(dx.batch, dx.shape, dy.shape), dy.pointer, dx.pointer)
     part.lap(.inputGradient)
+  }
+}
+
+/// The mean of each channel over the whole image: y[c] = mean x[·,·,c] (Lin et al. 2014,
+/// arXiv:1312.4400). The output, 1×1×channels, is flat, so that a dense layer can follow.
+public final class GlobalAvgPool: AvgPool2D {
+  public init() { super.init((1, 1), stride: nil) }
+
+  public override var text: String { "globalavgpool" }
+
+  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+    size = (input.height, input.width)
+    stride = size
+    return try super.build(for: input, runtime: runtime)
   }
 }
 

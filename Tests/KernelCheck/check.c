@@ -437,6 +437,8 @@ static void check_pool(void) {
     check_pool_shape(&pairs, 1);
     check_pool_shape(&uneven, 0);
     check_pool_shape(&large, 0);
+    ck_pool_shape wide = {1, 3, 9, 4 * channels[i] + 1, 2, 3, 2, 3, 1, 3};
+    check_pool_shape(&wide, 0);
   }
 }
 

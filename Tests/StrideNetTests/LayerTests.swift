@@ -48,6 +48,7 @@ import Testing
       kinks: true),
     Case(name: "average pool", input: Shape(6, 7, 3)) { AvgPool2D(2) },
     Case(name: "average pool, overlapping", input: Shape(7, 7, 2)) { AvgPool2D(3, stride: 2) },
+    Case(name: "average pool, global", input: Shape(5, 6, 3)) { GlobalAvgPool() },
     Case(name: "dense", input: Shape(11)) { Dense(7, activation: .none) },
     Case(name: "dense and ReLU", input: Shape(9), layer: { Dense(8) }, kinks: true),
     Case(name: "dense and sigmoid", input: Shape(9)) { Dense(5, activation: .sigmoid) },

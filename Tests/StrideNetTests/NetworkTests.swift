@@ -279,7 +279,7 @@ import Testing
 
   @Test func textAndBack() throws {
     let text =
-      "conv(32,3) conv(8,3x5,stride=2x1,padding=1x2,activation=none) maxpool(2) avgpool(3,stride=1) "
+      "conv(32,3) conv(8,3x5,stride=2x1,padding=1x2,activation=none) maxpool(2) avgpool(3,stride=1) globalavgpool "
       + "conv(32,3,padding=same,dilation=2,groups=4) conv(3,3,padding=0x1x2x3,dilation=2x1) "
       + "conv(4,3,init=he_normal) relu(5,init=glorot_uniform) dense(2,init=constant:0.5) "
       + "leaky_relu(5,slope=0.2,init=lecun_normal) tanh(7,init=uniform:-0.5:0.25) "

@@ -86,6 +86,23 @@ import Testing
     #expect(dx == [0, 3, 4, 0, 0, 0, 0, 0])
   }
 
+  /// The mean of all of a channel, whatever the image's size; what follows takes it as a flat vector.
+  @Test(arguments: [Shape(1, 1, 3), Shape(7, 5, 17), Shape(300, 301, 2)]) func global(shape: Shape)
+    throws
+  {
+    let layers = try Architecture.layers("globalavgpool dense(4,init=constant:1)")
+    let network = Network(layers)
+    let x = values(2 * shape.count, 1)
+    let y = try network.predict(Tensor(batch: 2, shape: shape, x))
+    #expect(network.shapes == [Shape(shape.channels), Shape(4)])
+    for image in 0..<2 {
+      let pixels = x[image * shape.count..<(image + 1) * shape.count]
+      let sum = pixels.reduce(0) { $0 + Double($1) }
+      let mean = Float(sum / Double(shape.height * shape.width))
+      for f in 0..<4 { #expect(abs(y[image * 4 + f] - mean) < 1e-5) }
+    }
+  }
+
   struct Expected: Decodable {
     struct Case: Decodable {
       let n, h, w, c, fh, fw, sh, sw, oh, ow: Int32
