@@ -17,12 +17,20 @@ extension Activation {
     try String(contentsOf: root.appending(path: path), encoding: .utf8)
   }
 
-  /// The README's code blocks in one language.
-  static func blocks(_ language: String) throws -> [String] {
-    try text("README.md").components(separatedBy: "\n```\(language)\n").dropFirst().map {
-      $0.components(separatedBy: "\n```")[0]
+  /// The code blocks of the README, or of other documents, in one language.
+  static func blocks(_ language: String, in documents: [String] = ["README.md"]) throws -> [String]
+  {
+    try documents.flatMap { document in
+      try text(document).components(separatedBy: "\n```\(language)\n").dropFirst().map {
+        $0.components(separatedBy: "\n```")[0]
+      }
     }
   }
+
+  static let articles = ["FromFourLoopsToTheRoofline", "Layers"].map {
+    "Sources/StrideNet/StrideNet.docc/\($0).md"
+  }
+  static let documents = ["README.md"] + articles
 
   // MARK: Examples
 
@@ -131,9 +139,9 @@ extension Activation {
 
   // MARK: Commands
 
-  /// The README's commands that begin with this word, without their comments, split into words.
+  /// The documents' commands that begin with this word, without their comments, split into words.
   static func commands(_ program: String) throws -> [[String]] {
-    try blocks("sh").flatMap { $0.split(separator: "\n") }.map { line in
+    try blocks("sh", in: documents).flatMap { $0.split(separator: "\n") }.map { line in
       // Odd pieces stand between quotes.
       line.components(separatedBy: " #")[0].components(separatedBy: "'").enumerated()
         .flatMap { $0 % 2 == 1 ? [$1] : $1.split(separator: " ").map(String.init) }
@@ -142,7 +150,7 @@ extension Activation {
 
   /// Everything in the shell blocks is one of the two programs', so that nothing goes untested.
   @Test func onlyKnownPrograms() throws {
-    let lines = try Self.blocks("sh").flatMap { $0.split(separator: "\n") }
+    let lines = try Self.blocks("sh", in: Self.documents).flatMap { $0.split(separator: "\n") }
     let known = try Self.commands("stridenet").count + Self.commands("make").count
     #expect(known == lines.count && known >= 15)
   }
@@ -221,6 +229,20 @@ extension Activation {
     let list = names.map { "\"\($0)\"" }.joined(separator: ", ")
     #expect(try Self.text("Package.swift").contains("let variants = [\(list)]"))
     for name in names { #expect(try Self.text("README.md").contains("| [`\(name)`](CKernels/")) }
+  }
+
+  /// What `--layers` has names for is in the article on layers.
+  @Test func layersAreListed() throws {
+    let article = try Self.text("Sources/StrideNet/StrideNet.docc/Layers.md")
+    // What may be written there is in the errors.
+    for text in ["?", "activation(?)", "dense(1,init=?)"] {
+      let error = #expect(throws: StrideNetError.self) { try Architecture.layers(text) }
+      let names = try #require(error?.expected).components(separatedBy: ", ")
+      #expect(names.count >= 8)
+      for name in names {
+        #expect(article.contains("`\(name)`") || article.contains("`\(name)("), "\(name)")
+      }
+    }
   }
 
   @Test func modelsAndCodesAreListed() throws {
