@@ -139,9 +139,20 @@ void ck_leaky_relu_backward(ptrdiff_t n, float slope, const float *y, const floa
 #undef CK_ACTIVATION
 void ck_add(ptrdiff_t n, const float *x, float *y) { isa()->add(n, x, y); }
 void ck_sum(ptrdiff_t n, const float *a, const float *b, float *y) { isa()->sum(n, a, b, y); }
-void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradient,
-                     float *velocity, float *weight) {
-  isa()->sgd_momentum(n, rate, momentum, gradient, velocity, weight);
+void ck_sgd(ptrdiff_t n, const ck_update *u, const float *gradient, float *velocity,
+            float *weight) {
+  isa()->sgd(n, u, gradient, velocity, weight);
+}
+void ck_rmsprop(ptrdiff_t n, const ck_update *u, const float *gradient, float *velocity,
+                float *square, float *weight) {
+  isa()->rmsprop(n, u, gradient, velocity, square, weight);
+}
+void ck_adam(ptrdiff_t n, const ck_update *u, const float *gradient, float *first, float *second,
+             float *weight) {
+  isa()->adam(n, u, gradient, first, second, weight);
+}
+void ck_average(ptrdiff_t n, float share, const float *x, float *y) {
+  isa()->average(n, share, x, y);
 }
 void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y) {
   isa()->scale_bytes(n, x, scale, y);

@@ -58,14 +58,6 @@ static void CK_NAME(ck_sum)(ptrdiff_t n, const float *a, const float *b, float *
   for (ptrdiff_t i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
 
-static void CK_NAME(ck_sgd_momentum)(ptrdiff_t n, float rate, float momentum, const float *gradient,
-                                     float *velocity, float *weight) {
-  for (ptrdiff_t i = 0; i < n; i++) {
-    velocity[i] = momentum * velocity[i] + gradient[i];
-    weight[i] -= rate * velocity[i];
-  }
-}
-
 static void CK_NAME(ck_scale_bytes)(ptrdiff_t n, const uint8_t *x, float scale, float *y) {
   for (ptrdiff_t i = 0; i < n; i++) y[i] = scale * (float)x[i];
 }

@@ -44,7 +44,10 @@ typedef struct ck_isa {
   void (*leaky_relu_backward)(ptrdiff_t, float, const float *, const float *, float *);
   void (*add)(ptrdiff_t, const float *, float *);
   void (*sum)(ptrdiff_t, const float *, const float *, float *);
-  void (*sgd_momentum)(ptrdiff_t, float, float, const float *, float *, float *);
+  void (*sgd)(ptrdiff_t, const ck_update *, const float *, float *, float *);
+  void (*rmsprop)(ptrdiff_t, const ck_update *, const float *, float *, float *, float *);
+  void (*adam)(ptrdiff_t, const ck_update *, const float *, float *, float *, float *);
+  void (*average)(ptrdiff_t, float, const float *, float *);
   void (*scale_bytes)(ptrdiff_t, const uint8_t *, float, float *);
   void (*moments)(ptrdiff_t, ptrdiff_t, const float *, float *, float *);
   void (*scale_shift)(ptrdiff_t, ptrdiff_t, const float *, const float *, const float *, int,

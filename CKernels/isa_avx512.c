@@ -16,6 +16,7 @@
 #include "conv_depthwise.inc.h"
 #include "dense.inc.h"
 #include "normalization.inc.h"
+#include "optimizers.inc.h"
 #include "pool_direct.inc.h"
 #pragma clang attribute pop
 #include "table.inc.h"

@@ -20,5 +20,6 @@
 #include "conv_depthwise.inc.h"
 #include "dense.inc.h"
 #include "normalization.inc.h"
+#include "optimizers.inc.h"
 #include "pool_direct.inc.h"
 #include "table.inc.h"

@@ -70,3 +70,13 @@ void ck_squared_error(ptrdiff_t rows, ptrdiff_t f, const float *y, const int32_t
     }
   }
 }
+
+double ck_sum_of_squares(ptrdiff_t n, const float *x) {
+  double sums[8] = {0}, sum = 0;
+  ptrdiff_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int j = 0; j < 8; j++) sums[j] += (double)x[i + j] * x[i + j];
+  for (; i < n; i++) sum += (double)x[i] * x[i];
+  for (int j = 0; j < 8; j++) sum += sums[j];
+  return sum;
+}

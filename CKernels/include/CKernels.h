@@ -231,15 +231,42 @@ void ck_squared_error(ptrdiff_t rows, ptrdiff_t f, const float *y, const int32_t
 void ck_add(ptrdiff_t n, const float *x, float *y);
 /// y = a + b
 void ck_sum(ptrdiff_t n, const float *a, const float *b, float *y);
-/// velocity = momentum · velocity + gradient; weight -= rate · velocity
-void ck_sgd_momentum(ptrdiff_t n, float rate, float momentum, const float *gradient,
-                     float *velocity, float *weight);
 /// y = scale · x where a hash of key and the element's number, first onwards, is at least
 /// threshold, else 0: each element is dropped with a probability of threshold / 2^32; y may be x
 void ck_dropout(ptrdiff_t n, uint64_t key, uint32_t first, uint32_t threshold, float scale,
                 const float *x, float *y);
 /// y = scale · x, from bytes
 void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y);
+
+// ---- Optimisers ---------------------------------------------------------------------------------
+
+/// What a step of descent does. g, which all of them start from, is
+/// scale · gradient + l2 · weight + l1 · sign(weight).
+typedef struct ck_update {
+  float rate;            // the learning rate
+  float scale, l2, l1;   // of the gradient
+  float keep;            // Adam: 1 less the decoupled weight decay: weight starts as keep · weight
+  float momentum;        // Adam's beta1
+  float beta2, epsilon;  // RMSprop, Adam
+  float correction1, correction2;  // Adam: 1 - beta1^t, 1 - beta2^t in step t
+  int nesterov;
+} ck_update;
+
+/// velocity = momentum · velocity + g; weight -= rate · velocity, or with nesterov
+/// rate · (g + momentum · velocity)
+void ck_sgd(ptrdiff_t n, const ck_update *u, const float *gradient, float *velocity, float *weight);
+/// square = beta2 · square + (1 - beta2) · g²; velocity = momentum · velocity + g / (√square +
+/// epsilon); weight -= rate · velocity
+void ck_rmsprop(ptrdiff_t n, const ck_update *u, const float *gradient, float *velocity,
+                float *square, float *weight);
+/// first = beta1 · first + (1 - beta1) · g; second = beta2 · second + (1 - beta2) · g²;
+/// weight = keep · weight - rate · first/correction1 / (√(second/correction2) + epsilon)
+void ck_adam(ptrdiff_t n, const ck_update *u, const float *gradient, float *first, float *second,
+             float *weight);
+/// y += share · (x - y)
+void ck_average(ptrdiff_t n, float share, const float *x, float *y);
+/// Sum of squares, in double precision and the order of x
+double ck_sum_of_squares(ptrdiff_t n, const float *x);
 
 // ---- Normalisation ------------------------------------------------------------------------------
 

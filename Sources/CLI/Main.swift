@@ -11,7 +11,7 @@ struct StrideNetCommand: AsyncParsableCommand {
       'train' is the default: 'stridenet cnn' is 'stridenet train cnn'.
 
       Exit codes: 0 done, 64 usage, 65 bad data, 66 missing input, 69 server, 70 our own mistake, \
-      73 and 74 cannot write.
+      73 and 74 cannot write, 130 stopped by Ctrl-C.
       """,
     subcommands: [
       Train.self, Evaluate.self, Predict.self, Fetch.self, KernelList.self, Bench.self,
@@ -61,14 +61,19 @@ struct ComputeOptions: ParsableArguments {
   }
 
   /// - Parameter positional: the variant as the second word of `train`
-  func runtime(positional: String? = nil) throws -> Runtime {
+  func name(positional: String?) throws -> String? {
     if let positional, let kernels, positional != kernels {
       throw StrideNetError(
         .usage, "two kernel variants", found: "'\(positional)' and --kernels \(kernels)",
         expected: "one of them")
     }
-    let name = positional ?? kernels
-    return Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })
+    return positional ?? kernels
+  }
+
+  func runtime() throws -> Runtime { try runtime(named: kernels) }
+
+  func runtime(named name: String?) throws -> Runtime {
+    Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })
   }
 }
 

@@ -37,6 +37,9 @@ struct Train: ParsableCommand {
 
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
+  @OptionGroup(title: "TRAINING") var training: TrainingOptions
+  @OptionGroup(title: "OPTIMISER") var optimizer: OptimizerOptions
+  @OptionGroup(title: "FILES") var files: RunFileOptions
 
   // Unconditional: a number below 0 after an option is its value, to be refused as such.
   @Option(
@@ -46,35 +49,17 @@ struct Train: ParsableCommand {
       valueName: "share"))
   var split: Double?
 
-  @Option(parsing: .unconditional, help: "Passes over the training images.")
-  var epochs = TrainingSettings().epochs
-
   @Option(
     parsing: .unconditional,
-    help: "Images a step (default: \(TrainingSettings().batchSize), or all there are).")
-  var batchSize: Int?
-
-  @Option(parsing: .unconditional, help: "Step size of gradient descent at the start.")
-  var learningRate = TrainingSettings().learningRate
-
-  @Option(help: "How the learning rate goes on: falling to 0 by the end, or constant.")
-  var schedule = TrainingSettings().schedule
-
-  @Option(parsing: .unconditional, help: "Share of the last step that the next one keeps.")
-  var momentum = TrainingSettings().momentum
-
-  @Option(parsing: .unconditional, help: "Decides everything random.")
-  var seed = TrainingSettings().seed
+    help: ArgumentHelp(
+      "Hold out the last so many training images and evaluate those; the test set is measured once, at the end.",
+      valueName: "images"))
+  var validate: Int?
 
   @Option(
     parsing: .unconditional,
     help: "Train on the first so many images; the test set stays whole.")
   var limit: Int?
-
-  @Option(
-    help: ArgumentHelp(
-      "Write the weights there after every epoch (safetensors).", valueName: "file"))
-  var save: String?
 
   @Flag(help: "Then print where the time went: each layer's passes, their kernels and why those.")
   var explain = false
@@ -86,44 +71,68 @@ struct Train: ParsableCommand {
   var json = false
 
   func run() throws {
-    var settings = TrainingSettings()
-    settings.epochs = epochs
-    settings.schedule = schedule
-    if let batchSize { settings.batchSize = batchSize }
-    settings.learningRate = learningRate
-    settings.momentum = momentum
-    settings.seed = seed
-    let (name, network) = try makeNetwork()
+    let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
+    var configuration = try configuration(
+      checkpoint?.configuration ?? files.config.map { try RunConfiguration.read(from: $0) })
     // What is wrong with the numbers themselves is said before data is read.
-    try settings.check(images: .max)
+    try configuration.training.check(images: .max)
+    if let checkpoint {
+      let differences = configuration.differences(from: checkpoint.configuration)
+      guard differences.isEmpty else {
+        throw StrideNetError(
+          .usage, "a training goes on with the settings it began with", at: files.resume,
+          found: differences.joined(separator: "; ") + " before",
+          hint: "leave these out: --resume knows them")
+      }
+    }
     if explain && quiet {
       throw StrideNetError(
         .usage, "a table that isn't to be printed", found: "--explain and --quiet",
         expected: "one of them")
     }
-    if let save { try AtomicFile.checkWritable(save) }
-    let data = try loadData()
-    if batchSize == nil { settings.batchSize = min(settings.batchSize, data.train.count) }
-    let trainer = try Trainer(network, data, settings)
+    if let every = files.checkpointEvery, every < 1 {
+      throw StrideNetError(
+        .usage, "--checkpoint-every out of range", found: "\(every)", expected: "at least 1")
+    }
+    let network = Network(
+      try Architecture.layers(configuration.layers, source: "--layers"),
+      seed: configuration.training.seed, runtime: try compute.runtime(named: configuration.kernels))
+    let checkpointPath = files.checkpoint ?? files.resume
+    for path in [files.save, files.writeConfig, checkpointPath] {
+      if let path { try AtomicFile.checkWritable(path) }
+    }
+    let (data, test) = try configuration.loadData()
+    if checkpoint == nil && configuration.training.batchSize > data.train.count
+      && training.batchSize == nil && files.config == nil
+    {
+      configuration.training.batchSize = data.train.count
+    }
+    let trainer = try Trainer(network, data, configuration.training)
+    if let checkpoint { try trainer.resume(checkpoint) }
+    if let path = files.writeConfig { try configuration.write(to: path) }
+    if let checkpointPath {
+      trainer.writeCheckpoints(
+        to: checkpointPath, every: files.checkpointEvery ?? 1, configuration)
+    }
     if explain { network.timePasses() }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
-    try announce(name, trainer)
+    try announce(trainer)
 
     trainer.shouldStop = { interrupt.requested }
     if !quiet && !json && Output.isTerminal {
-      trainer.onBatch = { progress in Output.progress { line(progress) } }
+      trainer.onBatch = { progress in Output.progress { line(progress, of: trainer) } }
     }
     var failure: (any Error)?
     trainer.onEpoch = { result in
       do {
         // Saved first, so that an epoch that was reported isn't lost.
-        if let save { try network.save(to: save) }
+        if let save = files.save { try network.save(to: save) }
         if quiet { return }
         if json {
           try Output.json(EpochEvent(result))
         } else {
-          try Output.line(line(result))
+          try Output.line(line(result, of: trainer))
         }
       } catch {
         failure = error
@@ -132,42 +141,50 @@ struct Train: ParsableCommand {
     }
     let end = try trainer.run()
     if let failure { throw failure }
-    try conclude(end, trainer)
+    try conclude(end, trainer, test)
   }
 
-  private func makeNetwork() throws -> (String, Network) {
+  /// What the flags make of a configuration, or of the defaults.
+  private func configuration(_ base: RunConfiguration?) throws -> RunConfiguration {
     if layers != nil, let model {
       throw StrideNetError(
         .usage, "two networks", found: "'\(model)' and --layers", expected: "one of them")
     }
-    let name = model ?? "cnn"
-    // The model before the kernels: `stridenet evalute FILE` is a command misspelt.
-    guard let preset = Architecture.presets.first(where: { $0.name == name }) else {
+    if files.config != nil && files.resume != nil {
       throw StrideNetError(
-        .usage, "no model or command of that name", found: "'\(name)'",
-        expected: Architecture.presets.map(\.name).joined(separator: ", "),
-        hint: KernelChoice.names.contains(name)
-          ? "kernels go after the model: stridenet cnn \(name)"
-          : "see: stridenet --help; networks of one's own go with --layers")
+        .usage, "two configurations", found: "--config and --resume",
+        expected: "--resume alone: the checkpoint has the configuration")
     }
-    let runtime = try compute.runtime(positional: variant)
-    let (title, text) = layers.map { ("layers", $0) } ?? (name, preset.text)
-    return (
-      title,
-      Network(try Architecture.layers(text, source: "--layers"), seed: seed, runtime: runtime)
-    )
-  }
-
-  private func loadData() throws -> Dataset {
-    var data = try dataOptions.load()
-    if let split { data = try data.split(split, seed: seed) }
-    if let limit { data = try data.limited(to: limit) }
-    return data
+    var result = base ?? RunConfiguration()
+    if let model {
+      // The model before the kernels: `stridenet evalute FILE` is a command misspelt.
+      guard let preset = Architecture.presets.first(where: { $0.name == model }) else {
+        throw StrideNetError(
+          .usage, "no model or command of that name", found: "'\(model)'",
+          expected: Architecture.presets.map(\.name).joined(separator: ", "),
+          hint: KernelChoice.names.contains(model)
+            ? "kernels go after the model: stridenet cnn \(model)"
+            : "see: stridenet --help; networks of one's own go with --layers")
+      }
+      result.layers = preset.text
+    }
+    // As the layers say it themselves, so that the same network is the same text.
+    if let layers {
+      result.layers = Architecture.text(try Architecture.layers(layers, source: "--layers"))
+    }
+    if let kernels = try compute.name(positional: variant) { result.kernels = kernels }
+    if let data = dataOptions.data { result.data = data }
+    if let split { result.split = split }
+    if let limit { result.limit = limit }
+    if let validate { result.validate = validate }
+    try optimizer.apply(to: &result.training, isNew: base == nil)
+    try training.apply(to: &result.training)
+    return result
   }
 
   // MARK: What is printed
 
-  private func announce(_ name: String, _ trainer: Trainer) throws {
+  private func announce(_ trainer: Trainer) throws {
     let network = trainer.network
     if KernelChoice.isDebugBuild {
       Output.complain(
@@ -178,11 +195,12 @@ struct Train: ParsableCommand {
     if json {
       try Output.json(
         StartEvent(
-          model: name, layers: Architecture.text(network.layers),
+          model: layers == nil ? model ?? "cnn" : "layers",
+          layers: Architecture.text(network.layers),
           kernels: network.runtime.kernels.name, isa: KernelChoice.instructionSet,
           threads: network.runtime.threads, parameters: network.parameterCount,
           data: trainer.data.source, train_images: trainer.data.train.count,
-          test_images: trainer.data.test.count, seed: seed))
+          test_images: trainer.data.test.count, seed: trainer.settings.seed))
     } else {
       try Output.line(
         """
@@ -195,63 +213,83 @@ struct Train: ParsableCommand {
     }
   }
 
-  private func line(_ p: BatchProgress) -> String {
-    "\(p.seconds.fixed(1)) s  epoch \(p.epoch)/\(epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
+  private func line(_ p: BatchProgress, of trainer: Trainer) -> String {
+    "\(p.seconds.fixed(1)) s  epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
       + "  \(Int(p.imagesPerSecond).grouped) images/s  CCE \(p.cce.fixed(4))  CE \(percent(p.ce))"
   }
 
-  private func line(_ r: EpochResult) -> String {
-    "epoch \("\(r.epoch)".leftPadded("\(epochs)".count))  \(r.seconds.fixed(2)) s"
+  private func line(_ r: EpochResult, of trainer: Trainer) -> String {
+    "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
       + "  \(Int(r.imagesPerSecond).grouped.leftPadded(8)) images/s"
       + "  train CCE \(r.trainCCE.fixed(4)) CE \(percent(r.trainCE))"
-      + "  test CCE \(r.testCCE.fixed(4)) CE \(percent(r.testCE))"
+      + "  \(validate == nil ? "test" : "validation") CCE \(r.testCCE.fixed(4)) CE \(percent(r.testCE))"
   }
 
   private func percent(_ share: Float) -> String { "\((share * 100).fixed(2)) %" }
 
-  private func conclude(_ end: TrainingEnd, _ trainer: Trainer) throws {
-    let last = trainer.results.last
+  private func conclude(_ end: TrainingEnd, _ trainer: Trainer, _ test: ImageSet?) throws {
+    let (last, save) = (trainer.results.last, files.save)
+    let saved =
+      save.map {
+        last == nil
+          ? "; no epoch was finished, so '\($0)' was not written"
+          : "; '\($0)' has the weights of epoch \(last!.epoch)"
+      } ?? ""
     switch end {
     case .diverged(let epoch, let batch):
+      let settings = trainer.settings
       throw StrideNetError(
         .badData, "training diverged: the loss is no longer a finite number",
         at: "epoch \(epoch), batch \(batch)",
-        found: "learning rate \(learningRate), momentum \(momentum)",
+        found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
         expected: "steps small enough to go downhill",
-        hint: "try a tenth of the learning rate"
-          + (save.map {
-            last == nil
-              ? "; no epoch was finished, so '\($0)' was not written"
-              : "; '\($0)' has the weights of epoch \(last!.epoch)"
-          } ?? ""))
+        hint: "try a tenth of the learning rate" + saved)
     case .stopped:
+      let path = files.checkpoint ?? files.resume
       Output.note(
-        "stopped"
-          + (save.map {
-            last == nil
-              ? "; no epoch was finished, so '\($0)' was not written"
-              : "; '\($0)' has the weights of epoch \(last!.epoch)"
-          } ?? ""))
+        "stopped" + saved + (path.map { "; go on with: stridenet train --resume \($0)" } ?? ""))
+    case .stoppedEarly:
+      if !quiet && !json {
+        try Output.line("stopped  no lower loss for \(trainer.settings.patience!) epochs")
+      }
     case .finished: break
     }
-    let threads = trainer.network.runtime.threads
+    let network = trainer.network
+    // The weights are the best epoch's then.
+    if trainer.settings.keepsBest, last != nil, let save { try network.save(to: save) }
     if explain,
-      let explanation = trainer.network.explanation(MachinePeak(threads: threads).allThreads)
+      let explanation = network.explanation(
+        MachinePeak(threads: network.runtime.threads).allThreads)
     {
       try Explain.print(explanation, json: json)
     }
-    let sha256 = trainer.network.snapshot().sha256
+    // Images that nothing has seen are measured once, with the final weights.
+    let final =
+      trainer.settings.keepsBest ? trainer.bestEpoch.map { trainer.results[$0 - 1] } : last
+    var testCE = final?.testCE
+    if let test, last != nil { testCE = try network.evaluate(test).ce }
+    let images = (test ?? trainer.data.test).count
+    // The share as it was counted, without the rounding of a Float.
+    let accuracy = testCE.map {
+      Double(images - Int((Double($0) * Double(images)).rounded())) / Double(images)
+    }
+    if trainer.settings.keepsBest, let best = trainer.bestEpoch, !quiet, !json {
+      try Output.line("best     epoch \(best)")
+    }
+    let sha256 = network.snapshot().sha256
     if json {
       try Output.json(
         DoneEvent(
-          seconds: trainer.seconds, test_accuracy: last.map { 1 - Double($0.testCE) },
+          seconds: trainer.seconds, test_accuracy: accuracy,
           weights_sha256: sha256))
     } else {
-      let accuracy = last.map { "test accuracy \(((1 - $0.testCE) * 100).fixed(2)) %, " } ?? ""
+      let text = accuracy.map { "test accuracy \(($0 * 100).fixed(2)) %, " } ?? ""
       try Output.line(
-        "\(accuracy)trained for \(trainer.seconds.fixed(2)) s, weights SHA-256 \(sha256)")
+        "\(text)trained for \(trainer.seconds.fixed(2)) s, weights SHA-256 \(sha256)")
       if let save, last != nil, !quiet { try Output.line("saved    \(save)") }
     }
+    // As a shell has it for a program that a signal ended.
+    if case .stopped = end { throw ExitCode(130) }
   }
 
   // MARK: Events
@@ -310,5 +348,3 @@ final class Interrupt: @unchecked Sendable {
     }
   }
 }
-
-extension TrainingSettings.Schedule: ExpressibleByArgument {}

@@ -12,19 +12,25 @@ struct Evaluate: ParsableCommand {
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
 
+  @Flag(help: "Also print what was taken for what, and precision, recall and F1 of each class.")
+  var confusion = false
+
   @Flag(help: "Print JSON, an object a line.")
   var json = false
 
   func run() throws {
     let network = try Network.load(from: file, runtime: compute.runtime())
     let data = try dataOptions.load()
-    let (cce, ce) = try network.evaluate(data.test)
+    let metrics = try network.metrics(data.test)
+    let (cce, ce) = (metrics.cce, Float(metrics.ce))
     try requireFinite([cce], file)
     if json {
       try Output.json(
         EvaluateEvent(
           data: data.source, test_images: data.test.count, test_cce: cce, test_ce: ce,
-          test_accuracy: 1 - Double(ce), weights_sha256: network.snapshot().sha256))
+          test_accuracy: metrics.accuracy, weights_sha256: network.snapshot().sha256,
+          confusion: confusion ? metrics.confusion : nil,
+          classes: confusion ? metrics.classes : nil))
     } else {
       try Output.line(
         """
@@ -32,6 +38,25 @@ struct Evaluate: ParsableCommand {
         data     \(data.source): \(data.test.count.grouped) test images
         test CCE \(cce.fixed(4))  CE \((ce * 100).fixed(2)) %  accuracy \(((1 - ce) * 100).fixed(2)) %
         """)
+      if confusion { try printTable(metrics) }
+    }
+  }
+
+  /// A row a class: what its images were taken for, then how well.
+  private func printTable(_ metrics: Metrics) throws {
+    let width = max(5, "\(metrics.confusion.joined().max()!)".count + 1)
+    func row(_ head: String, _ cells: some Sequence<String>, _ shares: [String]) throws {
+      try Output.line(
+        head.leftPadded(6) + cells.map { $0.leftPadded(width) }.joined()
+          + shares.map { $0.leftPadded(11) }.joined())
+    }
+    try Output.line("\nimages of a class (row) by what they were taken for (column)")
+    try row(
+      "", metrics.confusion.indices.map { "\($0)" }, ["precision", "recall", "F1"])
+    for (label, c) in metrics.classes.enumerated() {
+      try row(
+        "\(label)", metrics.confusion[label].map { $0 == 0 ? "." : "\($0)" },
+        [c.precision, c.recall, c.f1].map { $0.map { ($0 * 100).fixed(2) + " %" } ?? "-" })
     }
   }
 
@@ -42,6 +67,8 @@ struct Evaluate: ParsableCommand {
     let test_cce, test_ce: Float
     let test_accuracy: Double
     let weights_sha256: String
+    let confusion: [[Int]]?
+    let classes: [Metrics.Class]?
   }
 }
 

@@ -194,6 +194,18 @@ final class InputFile {
     return done
   }
 
+  /// All of a file of text.
+  func readAll(limit: Int) throws -> [UInt8] {
+    guard size <= limit else {
+      throw StrideNetError(
+        .badData, "a file that is too large", at: path, found: "\(size) bytes",
+        expected: "at most \(limit)")
+    }
+    return try [UInt8](unsafeUninitializedCapacity: size) { buffer, done in
+      done = try read(into: UnsafeMutableRawBufferPointer(buffer), from: 0)
+    }
+  }
+
   private static func unreadable(_ path: String, _ code: Int32) -> StrideNetError {
     StrideNetError(
       .missingInput,

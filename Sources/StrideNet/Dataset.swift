@@ -92,6 +92,19 @@ public struct Dataset: Sendable {
       test: test)
   }
 
+  /// The last n training images are held out: they take the test set's place, which nothing sees
+  /// then.
+  public func holdingOut(_ n: Int) throws -> Dataset {
+    guard n > 0, n < train.count else {
+      throw StrideNetError(
+        .usage, "this number of training images can't be held out", at: source, found: "\(n)",
+        expected: "1 to \(train.count - 1)")
+    }
+    return try Dataset(
+      name: name, source: "\(source), last \(n) training images held out",
+      train: train.prefix(train.count - n), test: train.picking(train.count - n..<train.count))
+  }
+
   /// Fails if a label isn't in 0..<classes.
   public func checkLabels(classes: Int) throws {
     try train.checkLabels(classes: classes, of: "\(source), training")

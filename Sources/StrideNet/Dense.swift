@@ -86,7 +86,7 @@ public final class Dense: Layer {
     case .forward, .inputGradient, .weightGradient:
       let updates = pass == .weightGradient
       return PassCost(
-        kernel: pass == .forward ? "dense_forward" : updates ? "gemm, sgd_momentum" : "gemm",
+        kernel: pass == .forward ? "dense_forward" : updates ? "gemm, update" : "gemm",
         why: PassCost.onlyKernel, operations: 2 * Double(input.count * outputs),
         inputs: Double(input.count), outputs: Double(outputs),
         // Weights and velocities are read and written.

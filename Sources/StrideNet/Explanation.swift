@@ -101,7 +101,9 @@ extension Network {
         add(
           number: (isFused ? step.first...step.last : index...index).map { "\($0 + 1)" }
             .joined(separator: "+"),
-          name, pass.name, kernel: cost.kernel, why: cost.why,
+          name, pass.name,
+          kernel: cost.kernel.replacing(", update", with: ", \(times.optimizer.kernel)"),
+          why: cost.why,
           operations: cost.operations * images,
           bytes: 4 * ((cost.inputs + cost.outputs) * images + Double(cost.weights)),
           .layer(index, pass))
@@ -129,8 +131,8 @@ extension Network {
     let rest = steps.filter { !$0.layer.updatesInBackward }.flatMap(\.parameters)
     if !rest.isEmpty {
       add(
-        "weights", "update", kernel: "sgd_momentum",
-        bytes: Double(20 * rest.reduce(0) { $0 + $1.count }), .update)
+        "weights", "update", kernel: times.optimizer.kernel,
+        bytes: Double(4 * times.optimizer.arraysMoved * rest.reduce(0) { $0 + $1.count }), .update)
     }
 
     func sum(_ value: (Explanation.Row) -> Double) -> Double { rows.reduce(0) { $0 + value($1) } }

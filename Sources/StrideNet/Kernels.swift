@@ -1,4 +1,5 @@
 import CKernels
+import Foundation
 
 /// The one place where Swift calls C kernels. Each function checks sizes, then makes one call.
 enum Kernels {
@@ -170,12 +171,36 @@ enum Kernels {
     ck_layer_norm_backward(rows, channels, x, gain, epsilon, dy, dx, dgain, dbias)
   }
 
-  static func sgdMomentum(
-    _ count: Int, rate: Float, momentum: Float, gradient: Floats, velocity: MutableFloats,
-    weight: MutableFloats
-  ) {
-    ck_sgd_momentum(count, rate, momentum, gradient, velocity, weight)
+  /// One step of an optimiser on some of a parameter's values.
+  static func update(_ u: Update, decays: Bool, _ range: Range<Int>, _ parameter: Parameter) {
+    let (optimizer, start, count) = (u.optimizer, range.lowerBound, range.count)
+    let decay = decays ? optimizer.weightDecay : 0
+    let isDecoupled = optimizer.method == .adamw
+    let steps = Double(u.step)
+    var update = ck_update(
+      rate: u.rate, scale: u.scale, l2: isDecoupled ? 0 : decay, l1: decays ? optimizer.l1 : 0,
+      keep: isDecoupled ? 1 - u.rate * decay : 1, momentum: optimizer.momentum,
+      beta2: optimizer.beta2, epsilon: optimizer.epsilon,
+      correction1: Float(1 - pow(Double(optimizer.momentum), steps)),
+      correction2: Float(1 - pow(Double(optimizer.beta2), steps)),
+      nesterov: optimizer.method == .nesterov ? 1 : 0)
+    let (gradient, velocity, square, weight) = (
+      parameter.gradient + start, parameter.velocity + start, parameter.square + start,
+      parameter.value + start
+    )
+    switch optimizer.method {
+    case .sgd, .nesterov: ck_sgd(count, &update, gradient, velocity, weight)
+    case .rmsprop: ck_rmsprop(count, &update, gradient, velocity, square, weight)
+    case .adam, .adamw: ck_adam(count, &update, gradient, velocity, square, weight)
+    }
   }
+
+  /// y += share · (x − y)
+  static func average(_ count: Int, share: Float, _ x: Floats, _ y: MutableFloats) {
+    ck_average(count, share, x, y)
+  }
+
+  static func sumOfSquares(_ count: Int, _ x: Floats) -> Double { ck_sum_of_squares(count, x) }
 
   static func scaleBytes(
     _ count: Int, _ bytes: UnsafePointer<UInt8>, scale: Float, _ y: MutableFloats

@@ -19,8 +19,9 @@ public final class Parameter {
   public internal(set) var value: UnsafeMutablePointer<Float>
   /// The gradient; a layer's backward pass overwrites it.
   public internal(set) var gradient: UnsafeMutablePointer<Float>
-  /// What momentum remembers. Valid while the network is trained.
-  var velocity: UnsafeMutablePointer<Float>
+  /// What the optimiser remembers: of steps, and of gradients' squares if it does. Valid while the
+  /// network is trained.
+  var velocity, square: UnsafeMutablePointer<Float>
 
   public init(
     _ name: String, shape: [Int], _ initializer: Initializer, fanIn: Int = 1, fanOut: Int = 1,
@@ -37,6 +38,7 @@ public final class Parameter {
     value = unbound
     gradient = unbound
     velocity = unbound
+    square = unbound
   }
 
   public var count: Int { shape.reduce(1, *) }
@@ -131,22 +133,4 @@ public struct Pass {
   var update: Update?
   /// Nil unless somebody explains.
   var times: PassTimes?
-}
-
-/// Gradient descent with momentum: v = momentum · v + gradient; w −= rate · v.
-struct Update {
-  let rate, momentum: Float
-
-  func apply(_ parameter: Parameter, _ range: Range<Int>) {
-    let start = range.lowerBound
-    Kernels.sgdMomentum(
-      range.count, rate: rate, momentum: momentum, gradient: parameter.gradient + start,
-      velocity: parameter.velocity + start, weight: parameter.value + start)
-  }
-
-  func apply(_ parameter: Parameter, _ runtime: Runtime) {
-    runtime.parallel(over: parameter.count, by: 32_768, (self, parameter)) { context, range, _ in
-      context.0.apply(context.1, range)
-    }
-  }
 }

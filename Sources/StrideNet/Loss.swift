@@ -1,5 +1,5 @@
 /// What training minimises: a mean over the mini-batch.
-public enum Loss: Sendable, Hashable, Codable {
+public enum Loss: Sendable, Hashable {
   /// −Σ t·log(softmax(logits)) with t = 1 − s + s/K for the label's class and s/K for the K − 1
   /// others, s the label smoothing (Szegedy et al. 2015, arXiv:1512.00567); with s = 0 the categorical
   /// cross-entropy. Evaluations are without smoothing.
@@ -43,5 +43,46 @@ public enum Loss: Sendable, Hashable, Codable {
           rows: output.batch, classes, y: output.pointer, gradient, gradient)
       }
     }
+  }
+}
+
+/// As text: "cross_entropy", with label smoothing "cross_entropy:0.1", "mean_squared_error".
+extension Loss: CustomStringConvertible, Codable {
+  public var description: String {
+    switch self {
+    case .crossEntropy(let smoothing):
+      smoothing == 0 ? "cross_entropy" : "cross_entropy:\(smoothing)"
+    case .meanSquaredError: "mean_squared_error"
+    }
+  }
+
+  /// - Throws: ``StrideNetError`` with the list of losses
+  public init(_ text: String) throws {
+    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+    switch (parts[0], parts.count) {
+    case ("cross_entropy", 1): self = .crossEntropy()
+    case ("mean_squared_error", 1): self = .meanSquaredError
+    case ("cross_entropy", 2):
+      self = .crossEntropy(labelSmoothing: Float(parts[1]) ?? .nan)
+      try check()
+    default:
+      throw StrideNetError(
+        .usage, "no such loss", found: "'\(text)'",
+        expected: "cross_entropy, cross_entropy:SMOOTHING or mean_squared_error")
+    }
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    do {
+      try self.init(container.decode(String.self))
+    } catch let error as StrideNetError {
+      throw DecodingError.dataCorruptedError(in: container, debugDescription: error.description)
+    }
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
   }
 }

@@ -59,7 +59,13 @@ public final class Network {
 
   private var weights = FloatStorage(count: 0)
   private var gradients = FloatStorage(count: 0)
+  // What the optimiser remembers, and for how many steps.
   private var velocity = FloatStorage(count: 0)
+  private var square = FloatStorage(count: 0)
+  private var updateCount = 0
+  // The moving average of the weights, if there is one.
+  private var average: FloatStorage?
+  private var partialNorms: [Double] = []
   private var parameterList: [(name: String, shape: [Int])] = []
 
   /// Where training steps are timed, if they are.
@@ -137,6 +143,7 @@ public final class Network {
       parameter.value = weights.pointer + offset
       parameter.gradient = gradients.pointer + offset
       parameter.velocity = velocity.pointer + offset
+      parameter.square = square.pointer + offset
       offset += parameter.count
     }
   }
@@ -151,7 +158,7 @@ public final class Network {
   }
 
   /// Makes room for batches of this size.
-  private func reserve(_ batch: Int, training: Bool) {
+  private func reserve(_ batch: Int, training: Bool, _ optimizer: Optimizer? = nil) {
     if training || inferencePlan == nil {
       plan!.reserve(batch, training: training)
     } else {
@@ -163,6 +170,10 @@ public final class Network {
     }
     if training && velocity.count != weights.count {
       velocity = FloatStorage(count: weights.count)
+      point(parameters)
+    }
+    if let optimizer, optimizer.method.isAdaptive, square.count != weights.count {
+      square = FloatStorage(count: weights.count)
       point(parameters)
     }
   }
@@ -178,11 +189,34 @@ public final class Network {
   }
 
   private func backward(_ x: TensorView, _ update: Update) {
-    plan!.backward(
-      x, nil, nil,
-      Pass(
-        runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times)
-    )
+    var pass = Pass(
+      runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times)
+    guard let limit = update.optimizer.clipNorm else { return plan!.backward(x, nil, nil, pass) }
+    // The norm is of all gradients: they come first, then the updates.
+    pass.update = nil
+    plan!.backward(x, nil, nil, pass)
+    var update = update
+    update.scale = min(1, limit / (Float(gradientNorm()) + 1e-6))
+    for step in steps {
+      for parameter in step.parameters { update.apply(parameter, runtime) }
+    }
+    times?.lap(.update)
+  }
+
+  /// The Euclidean norm of all gradients of the last step.
+  func gradientNorm() -> Double {
+    let size = 32_768
+    let pieces = (gradients.count + size - 1) / size
+    if partialNorms.count != pieces { partialNorms = [Double](repeating: 0, count: pieces) }
+    return partialNorms.withUnsafeMutableBufferPointer { sums in
+      runtime.parallel(over: gradients.count, by: size, (gradients.pointer, sums.baseAddress!)) {
+        context, range, _ in
+        let (gradients, sums) = context
+        sums[range.lowerBound / 32_768] = Kernels.sumOfSquares(
+          range.count, gradients + range.lowerBound)
+      }
+      return sums.reduce(0, +).squareRoot()
+    }
   }
 
   /// Softmax, loss and, for training, the gradient that the backward pass starts from.
@@ -207,17 +241,27 @@ public final class Network {
   // MARK: Training and using
 
   /// One step of gradient descent: v = momentum · v + gradient; w −= learningRate · v.
-  /// - Returns: a snapshot of the weights after the step; the categorical cross-entropy (natural
-  ///   logarithm, mean over the batch) and the class error (share misclassified) before it
+  /// - Returns: a snapshot of the weights after the step; the loss, by default the categorical
+  ///   cross-entropy (natural logarithm, mean over the batch), and the class error (share
+  ///   misclassified) before it
   /// - Throws: ``StrideNetError`` if the batch doesn't fit the network, nothing changed then
   @discardableResult
   public func train(_ batch: Batch, learningRate: Float, momentum: Float = 0) throws -> (
     layers: Snapshot, cce: Float, ce: Float
   ) {
+    try train(batch, learningRate: learningRate, optimizer: Optimizer(.sgd, momentum: momentum))
+  }
+
+  /// The same with any optimiser.
+  @discardableResult
+  public func train(_ batch: Batch, learningRate: Float, optimizer: Optimizer) throws -> (
+    layers: Snapshot, cce: Float, ce: Float
+  ) {
+    try optimizer.check()
     try prepare(batch.images, batch.labels)
     let (cce, ce) = batch.images.withView { x in
       batch.labels.withUnsafeBufferPointer {
-        step(x, $0.baseAddress!, learningRate: learningRate, momentum: momentum)
+        step(x, $0.baseAddress!, learningRate: learningRate, optimizer)
       }
     }
     return (snapshot(), cce, ce)
@@ -225,22 +269,54 @@ public final class Network {
 
   /// The same without the checks, which a trainer has made for all of its data.
   func step(
-    _ x: TensorView, _ labels: UnsafePointer<Int32>, learningRate: Float, momentum: Float
+    _ x: TensorView, _ labels: UnsafePointer<Int32>, learningRate: Float, _ optimizer: Optimizer,
+    averageDecay: Float? = nil
   ) -> (cce: Float, ce: Float) {
-    reserve(x.batch, training: true)
+    reserve(x.batch, training: true, optimizer)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
     if !isKnownUniquelyReferenced(&weights) {
       weights = weights.copy()  // somebody kept a snapshot
       point(parameters)
     }
+    times?.optimizer = optimizer
     times?.lap(.other)
     let (sum, errors) = measure(forward(x, training: true), labels, training: true)
     times?.lap(.loss)
-    backward(x, Update(rate: learningRate, momentum: momentum))
+    updateCount += 1
+    backward(x, Update(rate: learningRate, optimizer: optimizer, step: updateCount))
+    if let averageDecay { addToAverage(averageDecay) }
     stepCount += 1
     times?.countStep(of: x.batch)
     return (Float(sum / Double(x.batch)), Float(errors) / Float(x.batch))
+  }
+
+  /// Moving average of the weights: a += (1 − decay) · (w − a); in the first steps with less decay,
+  /// so that the first weights don't count for long.
+  private func addToAverage(_ decay: Float) {
+    if average == nil {
+      average = weights.copy()
+    } else if !isKnownUniquelyReferenced(&average) {
+      average = average!.copy()
+    }
+    let steps = Float(stepCount + 1)
+    let share = 1 - min(decay, (1 + steps) / (10 + steps))
+    runtime.parallel(
+      over: weights.count, by: 32_768, (weights.pointer, average!.pointer, share)
+    ) { context, range, _ in
+      let (weights, average, share) = context
+      Kernels.average(
+        range.count, share: share, weights + range.lowerBound, average + range.lowerBound)
+    }
+    times?.lap(.update)
+  }
+
+  /// Exchanges the weights and their moving average, if there is one.
+  func exchangeAverage() {
+    guard let other = average else { return }
+    average = weights
+    weights = other
+    point(parameters)
   }
 
   /// The network's output for images and how far it is from their labels.
@@ -351,6 +427,44 @@ public final class Network {
     parameters.reduce(0) { $0 + ($1.isTrained ? $1.count : 0) }
   }
 
+  // MARK: The state of training
+
+  /// What a training needs to go on as if it had never stopped, beside the weights.
+  struct TrainingState {
+    var stepCount, updateCount: Int
+    /// As large as the weights, or empty where there is none.
+    var velocity, square, average: [Float]
+  }
+
+  var trainingState: TrainingState {
+    get {
+      func array(_ storage: FloatStorage?) -> [Float] {
+        storage.map { Array(UnsafeBufferPointer(start: $0.pointer, count: $0.count)) } ?? []
+      }
+      return TrainingState(
+        stepCount: stepCount, updateCount: updateCount, velocity: array(velocity),
+        square: array(square), average: array(average))
+    }
+    set {
+      func storage(_ values: [Float]) -> FloatStorage {
+        let new = FloatStorage(count: values.count)
+        new.pointer.update(from: values, count: values.count)
+        return new
+      }
+      (stepCount, updateCount) = (newValue.stepCount, newValue.updateCount)
+      (velocity, square) = (storage(newValue.velocity), storage(newValue.square))
+      average = newValue.average.isEmpty ? nil : storage(newValue.average)
+      point(parameters)
+    }
+  }
+
+  /// A snapshot of these values.
+  func snapshot(of values: [Float]) -> Snapshot {
+    let storage = FloatStorage(count: values.count)
+    storage.pointer.update(from: values, count: values.count)
+    return Snapshot(storage: storage, parameters: parameterList)
+  }
+
   // MARK: Snapshots
 
   /// The weights as they are now.
@@ -364,6 +478,9 @@ public final class Network {
     weights = snapshot.storage
     point(parameters)
     velocity.pointer.update(repeating: 0, count: velocity.count)
+    square.pointer.update(repeating: 0, count: square.count)
+    updateCount = 0
+    average = nil
   }
 
   /// Overwrites all weights with arrays given by name.

@@ -131,7 +131,9 @@ public final class NetworkBench {
     let (x, labels) = buffer.gather(images, part, network.runtime)
     return switch mode {
     case .train:
-      network.step(x, labels, learningRate: Self.learningRate, momentum: Self.momentum).cce
+      network.step(
+        x, labels, learningRate: Self.learningRate, Optimizer(.sgd, momentum: Self.momentum)
+      ).cce
     case .infer:
       network.evaluate(part.count) { (x.examples($0), labels + $0.lowerBound) }.cce
     }

@@ -50,6 +50,8 @@ final class PassTimes: @unchecked Sendable {
 
   /// The layer at work; the first of those that run together.
   var layer = 0
+  /// What the steps update with.
+  var optimizer = Optimizer()
   private(set) var steps = 0
   private(set) var images = 0
   private var nanoseconds: [Double]

@@ -1,30 +1,33 @@
 import Foundation
 
 /// How long and how fast a network is trained.
-public struct TrainingSettings: Sendable {
+public struct TrainingSettings: Sendable, Codable, Hashable {
   /// Passes over the training images.
   public var epochs = 3
   /// Images a step; the last step of an epoch takes what is left.
   public var batchSize = 64
-  /// Step size of gradient descent at the start.
+  /// Step size of gradient descent: the largest of the schedule.
   public var learningRate: Float = 0.05
   /// How the step size goes on from there.
   public var schedule = Schedule.linear
-  /// Share of the last step that the next one keeps.
-  public var momentum: Float = 0.9
+  /// How gradients become steps.
+  public var optimizer = Optimizer()
+  /// What training minimises.
+  public var loss = Loss.crossEntropy()
+  /// Evaluates and returns a moving average of the weights, of which each step keeps this share
+  /// (Polyak & Juditsky 1992); nil for the weights themselves.
+  public var averageDecay: Float?
+  /// Ends the training after so many epochs without a lower loss on the images that are evaluated.
+  public var patience: Int?
+  /// Ends with the weights of the epoch with the lowest loss, instead of the last one's.
+  public var keepsBest = false
   /// Everything random: the order of the images here, the first weights in the network.
   public var seed: UInt64 = 1
 
-  /// How the learning rate changes over a run.
-  public enum Schedule: String, Sendable, CaseIterable {
-    /// Not at all.
-    case constant
-    /// Falls in equal steps, to 0 after the last mini-batch: the last steps settle what the first
-    /// ones found.
-    case linear
-
-    /// The share of the first learning rate that is left after `done` of all steps, 0…1.
-    func share(_ done: Double) -> Double { self == .constant ? 1 : 1 - done }
+  /// Share of the last step that the next one keeps.
+  public var momentum: Float {
+    get { optimizer.momentum }
+    set { optimizer.momentum = newValue }
   }
 
   public init() {}
@@ -45,9 +48,14 @@ public struct TrainingSettings: Sendable {
     try require(
       learningRate.isFinite && learningRate > 0, "learning rate", learningRate,
       "a finite number above 0")
-    try require(
-      momentum.isFinite && momentum >= 0 && momentum < 1, "momentum", momentum,
-      "0 up to, not with, 1")
+    try optimizer.check()
+    try loss.check()
+    if let averageDecay {
+      try require(
+        averageDecay > 0 && averageDecay < 1, "decay of the moving average", averageDecay,
+        "between 0 and 1")
+    }
+    if let patience { try require(patience > 0, "patience", patience, "at least 1") }
   }
 }
 
@@ -69,7 +77,7 @@ public struct BatchProgress: Sendable {
 }
 
 /// What an epoch came to.
-public struct EpochResult: Sendable {
+public struct EpochResult: Sendable, Codable {
   /// From 1.
   public let epoch: Int
   /// Seconds of training, evaluation not counted.
@@ -86,6 +94,8 @@ public struct EpochResult: Sendable {
 /// Why training ended.
 public enum TrainingEnd: Sendable {
   case finished
+  /// No lower loss for ``TrainingSettings/patience`` epochs.
+  case stoppedEarly
   /// Somebody asked to stop; the network has the weights of the last finished epoch.
   case stopped
   /// The loss was no longer a number; the network has the weights of the last finished epoch.
@@ -112,85 +122,171 @@ public final class Trainer {
   public private(set) var results: [EpochResult] = []
   /// Seconds of training in all finished epochs.
   public var seconds: Double { results.reduce(0) { $0 + $1.seconds } }
+  /// The epoch, from 1, with the lowest loss on the images that are evaluated.
+  public private(set) var bestEpoch: Int?
 
   private let buffer: BatchBuffer
+  // The images' order, shuffled anew before each epoch; mini-batches done in the one that is under
+  // way, and the sums over them.
+  private var order: [Int]
+  private var batchesDone = 0
+  private var sums = (cce: 0.0, ce: 0.0)
+  private var best: Snapshot?
 
   /// - Throws: ``StrideNetError`` where settings, data and network don't fit together
   public init(_ network: Network, _ data: Dataset, _ settings: TrainingSettings) throws {
     try settings.check(images: data.train.count)
     let shape = data.train.shape
+    network.loss = settings.loss
     try network.requireClassifier(for: shape)
     try data.checkLabels(classes: network.classes)
     self.network = network
     self.data = data
     self.settings = settings
     buffer = BatchBuffer(capacity: max(settings.batchSize, Network.chunk), shape: shape)
+    order = Array(0..<data.train.count)
+  }
+
+  private var batches: Int { (order.count + settings.batchSize - 1) / settings.batchSize }
+
+  /// Mini-batch number `batch` of an epoch, both from 0.
+  private func step(_ epoch: Int, _ batch: Int) -> (cce: Float, ce: Float) {
+    let range =
+      batch * settings.batchSize..<min(order.count, (batch + 1) * settings.batchSize)
+    network.times?.lap(.other)
+    let (x, labels) = buffer.gather(data.train, order[range], network.runtime)
+    network.times?.lap(.gather)
+    let share = settings.schedule.share(
+      step: epoch * batches + batch, of: settings.epochs * batches, perEpoch: batches)
+    let (cce, ce) = network.step(
+      x, labels, learningRate: settings.learningRate * Float(share), settings.optimizer,
+      averageDecay: settings.averageDecay)
+    sums.cce += Double(cce) * Double(range.count)
+    sums.ce += Double(ce) * Double(range.count)
+    return (cce, ce)
   }
 
   /// Trains for all epochs, or until ``shouldStop`` or the loss says otherwise.
   @discardableResult
   public func run() throws -> TrainingEnd {
-    let count = data.train.count
-    let batches = (count + settings.batchSize - 1) / settings.batchSize
-    var lastGood = network.snapshot()
-    var order = Array(0..<count)
+    let count = order.count
+    var lastGood = lastGoodAtStart ?? network.snapshot()
     let clock = ContinuousClock()
-    for epoch in 1...settings.epochs {
-      var random = SeededGenerator(seed: settings.seed, stream: UInt64(1 + epoch))
-      random.shuffle(&order)
+    for epoch in results.count..<settings.epochs {
+      if batchesDone == 0 { shuffle(epoch) }
       let start = clock.now
-      let before = seconds
-      var sums = (cce: 0.0, ce: 0.0)
+      let (before, first) = (seconds, batchesDone)
       network.times?.skip()
-      for batch in 0..<batches {
+      for batch in first..<batches {
         if shouldStop() {
+          try onStop?(state(lastGood))
           network.restore(lastGood)
           return .stopped
         }
-        let range = batch * settings.batchSize..<min(count, (batch + 1) * settings.batchSize)
-        network.times?.lap(.other)
-        let (x, labels) = buffer.gather(data.train, order[range], network.runtime)
-        network.times?.lap(.gather)
-        let done = Double((epoch - 1) * batches + batch) / Double(settings.epochs * batches)
-        let (cce, ce) = network.step(
-          x, labels,
-          learningRate: settings.learningRate * Float(settings.schedule.share(done)),
-          momentum: settings.momentum)
+        let (cce, ce) = step(epoch, batch)
         guard cce.isFinite else {
           network.restore(lastGood)
-          return .diverged(epoch: epoch, batch: batch + 1)
+          return .diverged(epoch: epoch + 1, batch: batch + 1)
         }
-        sums.cce += Double(cce) * Double(range.count)
-        sums.ce += Double(ce) * Double(range.count)
+        batchesDone = batch + 1
         if let onBatch {
           let elapsed = (clock.now - start).inSeconds
+          let done = min(count, batchesDone * settings.batchSize)
           onBatch(
             BatchProgress(
-              epoch: epoch, batch: batch + 1, batches: batches, batchSize: range.count,
-              seconds: before + elapsed, imagesPerSecond: Double(range.upperBound) / elapsed,
-              cce: cce, ce: ce))
+              epoch: epoch + 1, batch: batch + 1, batches: batches,
+              batchSize: done - batch * settings.batchSize, seconds: before + elapsed,
+              imagesPerSecond: Double(done - first * settings.batchSize) / elapsed, cce: cce,
+              ce: ce))
         }
       }
       network.times?.lap(.other)
       let elapsed = (clock.now - start).inSeconds
+      network.exchangeAverage()
       guard let (testCCE, testCE) = evaluate(data.test) else {
+        network.exchangeAverage()
+        try onStop?(state(lastGood))
         network.restore(lastGood)
         return .stopped
       }
       // The last step of an epoch may have been the one that went wrong.
       guard testCCE.isFinite else {
         network.restore(lastGood)
-        return .diverged(epoch: epoch, batch: batches)
+        return .diverged(epoch: epoch + 1, batch: batches)
       }
       lastGood = network.snapshot()
       let result = EpochResult(
-        epoch: epoch, seconds: elapsed, imagesPerSecond: Double(count) / elapsed,
+        epoch: epoch + 1, seconds: elapsed,
+        imagesPerSecond: Double(max(0, count - first * settings.batchSize)) / elapsed,
         trainCCE: Float(sums.cce / Double(count)), trainCE: Float(sums.ce / Double(count)),
         testCCE: testCCE, testCE: testCE)
       results.append(result)
+      if bestEpoch.map({ testCCE < results[$0 - 1].testCCE }) ?? true {
+        bestEpoch = epoch + 1
+        if settings.keepsBest { best = lastGood }
+      }
+      (batchesDone, sums) = (0, (0, 0))
       onEpoch?(result)
+      network.exchangeAverage()
+      try onState?(state(lastGood))
+      if let patience = settings.patience, epoch + 1 - bestEpoch! >= patience {
+        network.restore(best ?? lastGood)
+        return .stoppedEarly
+      }
     }
+    // Without a moving average or a better epoch the network has the last weights already.
+    if best != nil || settings.averageDecay != nil { network.restore(best ?? lastGood) }
     return .finished
+  }
+
+  /// The order of an epoch follows from that of the one before.
+  private func shuffle(_ epoch: Int) {
+    var random = SeededGenerator(seed: settings.seed, stream: UInt64(2 + epoch))
+    random.shuffle(&order)
+  }
+
+  // MARK: Going on later
+
+  /// Called after each epoch and, when somebody asks to stop, in the middle of one: with all that
+  /// ``resume(_:)`` needs.
+  var onState: ((State) throws -> Void)?
+  var onStop: ((State) throws -> Void)?
+  private var lastGoodAtStart: Snapshot?
+
+  /// Where a training stands.
+  struct State {
+    var progress: Progress
+    var network: Network.TrainingState
+    var weights, lastGood: Snapshot
+    var best: Snapshot?
+  }
+
+  struct Progress: Codable {
+    var results: [EpochResult]
+    var bestEpoch: Int?
+    var batchesDone: Int
+    var sumCCE, sumCE: Double
+  }
+
+  private func state(_ lastGood: Snapshot) -> State {
+    State(
+      progress: Progress(
+        results: results, bestEpoch: bestEpoch, batchesDone: batchesDone, sumCCE: sums.cce,
+        sumCE: sums.ce),
+      network: network.trainingState, weights: network.snapshot(), lastGood: lastGood, best: best)
+  }
+
+  /// Goes on from where a training with the same settings stood: from then on every number is what
+  /// it would have been without a stop.
+  func resume(_ state: State) {
+    network.restore(state.weights)
+    network.trainingState = state.network
+    (results, bestEpoch) = (state.progress.results, state.progress.bestEpoch)
+    (batchesDone, best) = (state.progress.batchesDone, state.best)
+    sums = (state.progress.sumCCE, state.progress.sumCE)
+    lastGoodAtStart = state.lastGood
+    order = Array(0..<data.train.count)
+    for epoch in 0..<results.count + (batchesDone > 0 ? 1 : 0) { shuffle(epoch) }
   }
 
   private func evaluate(_ set: ImageSet) -> (cce: Float, ce: Float)? {

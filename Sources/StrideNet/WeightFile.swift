@@ -8,17 +8,20 @@ extension Network {
   /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
   /// at all.
   public func save(to path: String) throws {
-    guard let input else {
+    guard input != nil else {
       throw StrideNetError(
         .usage, "a network without weights can't be saved", at: path,
         hint: "train it, or build it for an input, first")
     }
-    try Safetensors.write(
-      snapshot().arrays,
-      metadata: [
-        Self.architectureKey: Architecture.text(layers),
-        Self.inputKey: "\(input.height)x\(input.width)x\(input.channels)",
-      ], to: path)
+    try Safetensors.write(snapshot().arrays, metadata: metadata, to: path)
+  }
+
+  /// What a file says of the network; it must be built.
+  var metadata: [String: String] {
+    [
+      Self.architectureKey: Architecture.text(layers),
+      Self.inputKey: "\(input!.height)x\(input!.width)x\(input!.channels)",
+    ]
   }
 
   /// A network as it was saved: layers and weights from the file alone.
@@ -69,7 +72,10 @@ extension Network {
   private static func matches(
     _ file: Safetensors.Contents, _ expected: [(name: String, shape: [Int])], _ path: String
   ) throws {
-    var found = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.shape) })
+    // A checkpoint has more than weights.
+    var found = Dictionary(
+      uniqueKeysWithValues: file.tensors.filter { !$0.name.hasPrefix(Checkpoint.prefix) }
+        .map { ($0.name, $0.shape) })
     for (name, shape) in expected {
       guard let there = found.removeValue(forKey: name) else {
         throw StrideNetError(

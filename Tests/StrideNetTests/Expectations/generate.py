@@ -7,7 +7,7 @@ Needs torch and numpy. The folder holds the digits as gzip-compressed IDX files
 (train-images*.gz, train-labels*.gz); without it, the package's own sample is
 used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
 written next to the script: convolution.json, pooling.json, dense_softmax.json,
-activation.json, normalization.json and training.json.
+activation.json, normalization.json, optimizers.json and training.json.
 
 Inputs are never stored, only results, because the tests make the same inputs:
 
@@ -54,6 +54,11 @@ normalization.json Float64. "batch" and "layer": normalisation of x = 3 value(i,
                    0.1, of the network whose text is there; parameters with one dimension
                    start as the layers have them. After them, "eval": loss without
                    smoothing of the next batch, with the running statistics.
+optimizers.json    "runs": the network flat of training.json, its start and batches, and 20 steps
+                   of each optimiser; decay and L1 (its slope added by hand) on weights,
+                   not on biases; clip is the largest norm of all gradients. "schedules":
+                   the share of the learning rate in each of 20 steps, 5 an epoch, of
+                   PyTorch's CosineAnnealingLR, OneCycleLR and StepLR (every 2 epochs, 0.5).
 training.json      20 steps of gradient descent with momentum on real digits, for
                    each of two "networks". Batch 32: step k uses images
                    [32 k, 32 k + 32) of the training file, pixel / 255. Mean
@@ -414,7 +419,7 @@ def idx(folder, pattern, header, count):
         return np.frombuffer(f.read(header + count)[header:], dtype=np.uint8)
 
 
-def train(layers, images, labels, dtype):
+def train(layers, images, labels, dtype, optimizer=None, l1=0, clip=None):
     weights = []
     for kind, shape in layers:
         fan_in = int(np.prod(shape[:3])) if kind == "conv" else shape[1]
@@ -424,7 +429,7 @@ def train(layers, images, labels, dtype):
         weights.append(tensor(start).to(dtype).requires_grad_())
         weights.append(torch.zeros(shape[-1] if kind == "conv" else shape[0], dtype=dtype,
                                    requires_grad=True))
-    sgd = torch.optim.SGD(weights, lr=RATE, momentum=MOMENTUM)
+    sgd = optimizer(weights) if optimizer else torch.optim.SGD(weights, lr=RATE, momentum=MOMENTUM)
     losses, wrong = [], []
     for k in range(STEPS):
         part = slice(BATCH * k, BATCH * (k + 1))
@@ -445,6 +450,11 @@ def train(layers, images, labels, dtype):
         wrong.append(int((x.argmax(1) != t).sum()))
         sgd.zero_grad()
         loss.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(weights, clip)
+        if l1:
+            for w in weights[::2]:
+                w.grad += l1 * w.detach().sign()
         sgd.step()
     final = [w.detach().double() for w in weights]
     return dict(losses=flat(losses), misclassified=wrong,
@@ -461,6 +471,56 @@ def training(folder):
     return dict(value_check=value_check(), steps=STEPS, batch=BATCH, rate=RATE, momentum=MOMENTUM,
                 pixel_sum=int(images.sum(dtype=np.int64)), labels=labels[:10].tolist(),
                 networks=networks)
+
+
+OPTIMIZERS = [
+    dict(method="sgd", rate=0.1, momentum=0, decay=0.05),
+    dict(method="sgd", rate=0.05, momentum=0.9, decay=0, l1=0.002),
+    dict(method="sgd", rate=0.1, momentum=0.9, decay=0.01, clip=0.5),
+    dict(method="nesterov", rate=0.05, momentum=0.9, decay=0.01),
+    dict(method="rmsprop", rate=0.001, momentum=0, decay=0, beta2=0.99),
+    dict(method="rmsprop", rate=0.0005, momentum=0.8, decay=0.01, beta2=0.95, epsilon=1e-4),
+    dict(method="adam", rate=0.002, momentum=0.9, decay=0, beta2=0.999),
+    dict(method="adam", rate=0.002, momentum=0.8, decay=0.05, beta2=0.99, epsilon=1e-5, clip=1.5),
+    dict(method="adamw", rate=0.003, momentum=0.9, decay=0.5, beta2=0.999),
+]
+
+
+def optimizers(folder):
+    images = idx(folder, "train-images*.gz", 16, STEPS * BATCH * 784).reshape(-1, 784)
+    labels = idx(folder, "train-labels*.gz", 8, STEPS * BATCH)
+    runs = []
+    for o in OPTIMIZERS:
+        def make(weights):
+            groups = [dict(params=weights[::2], weight_decay=o["decay"]),
+                      dict(params=weights[1::2], weight_decay=0)]
+            if o["method"] in ("sgd", "nesterov"):
+                return torch.optim.SGD(groups, lr=o["rate"], momentum=o["momentum"],
+                                       nesterov=o["method"] == "nesterov")
+            if o["method"] == "rmsprop":
+                return torch.optim.RMSprop(groups, lr=o["rate"], alpha=o["beta2"],
+                                           momentum=o["momentum"], eps=o.get("epsilon", 1e-8))
+            kind = torch.optim.Adam if o["method"] == "adam" else torch.optim.AdamW
+            return kind(groups, lr=o["rate"], betas=(o["momentum"], o["beta2"]),
+                        eps=o.get("epsilon", 1e-8))
+        run = train(NETWORKS["flat"], images, labels, torch.float64, make, o.get("l1", 0),
+                    o.get("clip"))
+        runs.append(dict(n=len(runs), **o, **run))
+    schedules = {}
+    for name, make in dict(
+            cosine=lambda s: torch.optim.lr_scheduler.CosineAnnealingLR(s, 20),
+            onecycle=lambda s: torch.optim.lr_scheduler.OneCycleLR(
+                s, 1.0, total_steps=20, cycle_momentum=False),
+            step=lambda s: torch.optim.lr_scheduler.StepLR(s, 10, 0.5)).items():
+        sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        schedule, rates = make(sgd), []
+        for _ in range(20):
+            rates.append(sgd.param_groups[0]["lr"])
+            sgd.step()
+            if len(rates) < 20:
+                schedule.step()
+        schedules[name] = flat(rates)
+    return dict(value_check=value_check(), runs=runs, schedules=schedules)
 
 
 def write(name, content):
@@ -480,6 +540,7 @@ def main():
     write("activation.json", activation())
     write("dense_softmax.json", dense_softmax())
     write("normalization.json", normalization(folder))
+    write("optimizers.json", optimizers(folder))
     write("training.json", training(folder))
 
 

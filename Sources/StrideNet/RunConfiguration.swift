@@ -1,0 +1,154 @@
+import Foundation
+
+/// All that decides what a training run computes, but for the number of threads, which doesn't:
+/// the same configuration gives the same weights, bit for bit, with the same instruction set.
+///
+/// As a file it is JSON; what isn't in it has its default.
+public struct RunConfiguration: Sendable, Codable, Hashable {
+  /// The network as `--layers` has it.
+  public var layers: String
+  /// A data set's name or folder; nil for the default.
+  public var data: String?
+  /// Share of all images, shuffled, to train on, instead of the standard split.
+  public var split: Double?
+  /// The first so many training images only.
+  public var limit: Int?
+  /// The last so many training images are held out and evaluated instead of the test set.
+  public var validate: Int?
+  /// The kernel variant; nil for the one bound at build time.
+  public var kernels: String?
+  public var training: TrainingSettings
+
+  public init(layers: String = Architecture.presets[0].text, training: TrainingSettings = .init()) {
+    self.layers = layers
+    self.training = training
+  }
+
+  /// Loads the data as the configuration wants it, and the test set if the training evaluates other
+  /// images.
+  public func loadData() throws -> (data: Dataset, test: ImageSet?) {
+    var data = try Dataset.load(data)
+    if let split { data = try data.split(split, seed: training.seed) }
+    let test = validate == nil ? nil : data.test
+    if let validate { data = try data.holdingOut(validate) }
+    if let limit { data = try data.limited(to: limit) }
+    return (data, test)
+  }
+
+  // MARK: Files
+
+  /// The configuration as JSON, a value a line.
+  public var json: String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    return String(decoding: try! encoder.encode(self), as: UTF8.self)
+  }
+
+  public func write(to path: String) throws {
+    try AtomicFile.write(to: path) { try $0.append(Array("\(json)\n".utf8)) }
+  }
+
+  /// - Throws: ``StrideNetError`` naming the file and the key where something isn't as it should be
+  public static func read(from path: String) throws -> RunConfiguration {
+    let file = try InputFile(path)
+    return try parse(try file.readAll(limit: 1 << 20), at: path)
+  }
+
+  /// - Parameter place: what to call the text in errors
+  public static func parse(_ text: [UInt8], at place: String) throws -> RunConfiguration {
+    func wrong(_ what: String, _ key: String = "", found: String, expected: String? = nil)
+      -> StrideNetError
+    {
+      StrideNetError(
+        .usage, what, at: key.isEmpty ? place : "\(place), \(key)", found: found,
+        expected: expected, hint: "stridenet train --write-config FILE writes one with all keys")
+    }
+    let object: Any
+    do {
+      object = try JSONSerialization.jsonObject(with: Data(text))
+    } catch {
+      let detail = (error as NSError).userInfo["NSDebugDescription"] as? String
+      throw wrong("not JSON", found: detail ?? "\(error)")
+    }
+    guard let given = object as? [String: Any] else {
+      throw wrong("not a configuration", found: "JSON that isn't an object", expected: "{ … }")
+    }
+    // Every key there is, by one configuration in which nothing is left out.
+    var full = RunConfiguration()
+    (full.data, full.split, full.limit, full.validate, full.kernels) = ("", 0, 0, 0, "")
+    (full.training.averageDecay, full.training.patience) = (0, 0)
+    full.training.optimizer.clipNorm = 0
+    let known = full.dictionary
+    var defaults = RunConfiguration()
+    if let training = given["training"] as? [String: Any],
+      let optimizer = training["optimizer"] as? [String: Any],
+      let name = optimizer["method"] as? String, let method = Optimizer.Method(rawValue: name)
+    {
+      defaults.training.optimizer = Optimizer(method)
+    }
+    func merge(
+      _ base: [String: Any], _ given: [String: Any], _ known: [String: Any], _ path: String
+    )
+      throws -> [String: Any]
+    {
+      var result = base
+      for (key, value) in given {
+        guard let kind = known[key] else {
+          throw wrong(
+            "unknown key", path + key, found: "'\(key)'",
+            expected: known.keys.sorted().joined(separator: ", "))
+        }
+        if value is NSNull {
+          result[key] = nil
+        } else if let inner = kind as? [String: Any] {
+          guard let value = value as? [String: Any] else {
+            throw wrong("wrong value", path + key, found: "\(value)", expected: "{ … }")
+          }
+          result[key] = try merge(
+            base[key] as? [String: Any] ?? [:], value, inner, "\(path)\(key).")
+        } else {
+          result[key] = value
+        }
+      }
+      return result
+    }
+    let merged = try merge(defaults.dictionary, given, known, "")
+    let decoder = JSONDecoder()
+    decoder.keyDecodingStrategy = .convertFromSnakeCase
+    do {
+      return try decoder.decode(
+        RunConfiguration.self, from: JSONSerialization.data(withJSONObject: merged))
+    } catch let error as DecodingError {
+      let (context, expected): (DecodingError.Context, String?) =
+        switch error {
+        case .typeMismatch(let type, let context): (context, "\(type)")
+        case .valueNotFound(let type, let context): (context, "\(type)")
+        case .keyNotFound(let key, let context): (context, key.stringValue)
+        case .dataCorrupted(let context): (context, nil)
+        @unknown default: (.init(codingPath: [], debugDescription: "\(error)"), nil)
+        }
+      throw wrong(
+        "wrong value", context.codingPath.map(\.stringValue).joined(separator: "."),
+        found: context.debugDescription, expected: expected)
+    }
+  }
+
+  private var dictionary: [String: Any] {
+    (try? JSONSerialization.jsonObject(with: Data(json.utf8))) as? [String: Any] ?? [:]
+  }
+
+  /// The keys in which two configurations differ, as "training.epochs: 3, 4".
+  public func differences(from other: RunConfiguration) -> [String] {
+    func compare(_ a: [String: Any], _ b: [String: Any], _ path: String) -> [String] {
+      Set(a.keys).union(b.keys).sorted().flatMap { key -> [String] in
+        if let a = a[key] as? [String: Any], let b = b[key] as? [String: Any] {
+          return compare(a, b, "\(path)\(key).")
+        }
+        let (a, b) = (a[key].map { "\($0)" } ?? "none", b[key].map { "\($0)" } ?? "none")
+        return a == b ? [] : ["\(path)\(key): \(a), \(b)"]
+      }
+    }
+    return compare(dictionary, other.dictionary, "")
+  }
+}
