@@ -34,7 +34,7 @@ static axis phase_of(ptrdiff_t phase, ptrdiff_t outputs, ptrdiff_t filter, ptrdi
   ptrdiff_t apart = phases(dilation, stride);
   axis a = {.first = phase,
             .apart = apart,
-            .outputs = phase < outputs ? (outputs - phase + apart - 1) / apart : 0,
+            .outputs = (outputs - phase + apart - 1) / apart,
             .base = phase * stride - padding,
             .step = dilation,
             .stride = apart * stride / dilation};
@@ -112,13 +112,18 @@ static void copy_weights(const part *p, ptrdiff_t group, const float *w, float *
     memcpy(to + k * f, w + k * p->s->f + group * f, sizeof(float) * f);
 }
 
-// For each group, and of that each phase that has outputs.
-#define FOR_PARTS(s, group, p)                                    \
-  for (ptrdiff_t group = 0; group < (s)->groups; group++)         \
-    for (ptrdiff_t u = 0; u < phases((s)->dh, (s)->sh); u++)      \
-      for (ptrdiff_t v_ = 0; v_ < phases((s)->dw, (s)->sw); v_++) \
-        for (part p = part_of(s, u, v_), *once = &p;              \
-             once && p.rows.outputs > 0 && p.columns.outputs > 0; once = NULL)
+// Phases that have outputs.
+static ptrdiff_t filled(ptrdiff_t dilation, ptrdiff_t stride, ptrdiff_t outputs) {
+  ptrdiff_t count = phases(dilation, stride);
+  return count < outputs ? count : outputs;
+}
+
+// For each group and each pair of phases.
+#define FOR_PARTS(s, group, p)                                          \
+  for (ptrdiff_t group = 0; group < (s)->groups; group++)               \
+    for (ptrdiff_t u = 0; u < filled((s)->dh, (s)->sh, (s)->oh); u++)   \
+      for (ptrdiff_t t = 0; t < filled((s)->dw, (s)->sw, (s)->ow); t++) \
+        for (part p = part_of(s, u, t), *once = &p; once; once = NULL)
 
 static void split_forward(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
                           const float *w, const float *bias, int relu, float *y, float *workspace) {

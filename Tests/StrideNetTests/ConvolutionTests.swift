@@ -248,6 +248,35 @@ import Testing
   }
 }
 
+@Suite struct GroupAndDilationTests {
+  /// What is said to be computed, and by what, counts a group's channels alone.
+  @Test(arguments: [
+    (1, 1, 12, "conv_forward_direct"), (4, 1, 3, "conv_forward_direct, split"),
+    (12, 1, 1, "conv_forward_depthwise"), (1, 2, 12, "conv_forward_direct, split"),
+    (12, 3, 1, "conv_forward_depthwise"),
+  ])
+  func cost(groups: Int, dilation: Int, channels: Int, kernel: String) throws {
+    let layer = Conv2D(12, 3, padding: .same, dilation: dilation, groups: groups)
+    let network = Network([layer])
+    try network.build(for: Shape(7, 6, 12))
+    let cost = try #require(
+      layer.cost(.forward, network.input!, network.shapes[0], network.runtime))
+    #expect(cost.kernel == kernel)
+    #expect(cost.operations == Double(2 * 7 * 6 * 12 * 9 * channels))
+    #expect(cost.weights == 9 * channels * 12 + 12)
+    #expect(layer.weight.shape == [3, 3, channels, 12])
+  }
+
+  /// Only phases that have outputs are gone through.
+  @Test func farApart() throws {
+    let layer = Conv2D(2, 2, padding: .same, dilation: 1 << 23, activation: .none)
+    let x = values(2 * 30, 1)
+    let network = Network([layer])
+    let y = try network.predict(Tensor(batch: 2, shape: Shape(5, 6, 1), x))
+    #expect(y.shape == Shape(5, 6, 2) && y.values.allSatisfy { $0 == 0 })
+  }
+}
+
 @Suite struct PaddingTests {
   /// Input, size, stride, dilation; outputs and zeros before and behind, of one axis. The first four
   /// are TensorFlow's own.
