@@ -29,9 +29,12 @@ let package = Package(
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     // SHA-256: libmd is the smallest well-kept library that has it (nothing to build).
     .systemLibrary(name: "CDigest", pkgConfig: "libmd", providers: [.apt(["libmd-dev"])]),
+    // Reading and writing PNG: the reference library, whose simplified interface needs no C of ours.
+    .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
     // The first 10,000 training digits and the test set, embedded so that a copied binary has them.
     .target(name: "MNISTSample", exclude: ["files"]),
-    .target(name: "StrideNet", dependencies: ["CKernels", "CZlib", "CDigest", "MNISTSample"]),
+    .target(
+      name: "StrideNet", dependencies: ["CKernels", "CZlib", "CDigest", "CPNG", "MNISTSample"]),
     .executableTarget(
       name: "stridenet-cli",
       dependencies: [

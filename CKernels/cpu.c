@@ -186,6 +186,14 @@ void ck_dropout(ptrdiff_t n, uint64_t key, uint32_t first, uint32_t threshold, f
                 const float *x, float *y) {
   isa()->dropout(n, key, first, threshold, scale, x, y);
 }
+void ck_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, const float *x, const float map[6],
+             const float *down, const float *right, float *y) {
+  isa()->warp(h, w, c, x, map, down, right, y);
+}
+void ck_blur(ptrdiff_t h, ptrdiff_t w, const float *x, ptrdiff_t radius, const float *weights,
+             float *y) {
+  isa()->blur(h, w, x, radius, weights, y);
+}
 double ck_fma_peak(int64_t steps) { return isa()->fma_peak(steps); }
 
 #define CK_CONV(name, text)        \

@@ -62,6 +62,9 @@ typedef struct ck_isa {
   void (*layer_norm_backward)(ptrdiff_t, ptrdiff_t, const float *, const float *, float,
                               const float *, float *, float *, float *);
   void (*dropout)(ptrdiff_t, uint64_t, uint32_t, uint32_t, float, const float *, float *);
+  void (*warp)(ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, const float *, const float *,
+               const float *, float *);
+  void (*blur)(ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, const float *, float *);
   double (*fma_peak)(int64_t);
 } ck_isa;
 

@@ -17,6 +17,7 @@
 #include "dense.inc.h"
 #include "normalization.inc.h"
 #include "optimizers.inc.h"
+#include "augment.inc.h"
 #include "pool_direct.inc.h"
 #pragma clang attribute pop
 #include "table.inc.h"

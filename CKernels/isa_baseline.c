@@ -21,5 +21,6 @@
 #include "dense.inc.h"
 #include "normalization.inc.h"
 #include "optimizers.inc.h"
+#include "augment.inc.h"
 #include "pool_direct.inc.h"
 #include "table.inc.h"

@@ -44,5 +44,7 @@ const ck_isa CK_NAME(ck_isa) = {
     .layer_norm_forward = CK_NAME(ck_layer_norm_forward),
     .layer_norm_backward = CK_NAME(ck_layer_norm_backward),
     .dropout = CK_NAME(ck_dropout),
+    .warp = CK_NAME(ck_warp),
+    .blur = CK_NAME(ck_blur),
     .fma_peak = CK_NAME(ck_fma_peak),
 };

@@ -24,6 +24,7 @@ missing="$*"
 has() { printf '#include <%s>\n' "$1" | clang -fsyntax-only -x c ${2:+-include "$2"} - 2>/dev/null; }
 has stdlib.h || missing="$missing libc6-dev"
 has zlib.h || missing="$missing zlib1g-dev"
+has png.h || missing="$missing libpng-dev"
 has sha2.h sys/types.h || missing="$missing libmd-dev"
 [ -n "$missing" ] || exit 0
 

@@ -293,6 +293,18 @@ void ck_layer_norm_forward(ptrdiff_t rows, ptrdiff_t c, const float *x, const fl
 void ck_layer_norm_backward(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
                             float epsilon, const float *dy, float *dx, float *dgain, float *dbias);
 
+// ---- Augmentation -------------------------------------------------------------------------------
+
+/// y[p,q] = x at row map[0]·p + map[1]·q + map[2] and column map[3]·p + map[4]·q + map[5], moved by
+/// down[p,q] and right[p,q] (H,W; both or neither NULL), bilinear, 0 outside.
+/// x (H+3,W+3,C): the image with one row and column of zeros before it and two behind; y (H,W,C)
+void ck_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, const float *x, const float map[6],
+             const float *down, const float *right, float *y);
+/// y (W,H) = x (H,W) turned, each value the sum over k in -radius…radius of weights[k + radius]
+/// times its neighbour k to the right, where there is one
+void ck_blur(ptrdiff_t h, ptrdiff_t w, const float *x, ptrdiff_t radius, const float *weights,
+             float *y);
+
 // ---- The processor ------------------------------------------------------------------------------
 
 /// The instruction set that the micro-kernels run with: "avx512", "avx2", "neon" or "baseline".

@@ -29,6 +29,12 @@ struct TrainingOptions: ParsableArguments {
   var loss: String?
 
   @Option(
+    help: ArgumentHelp(
+      "Change the training images at random: shift=PIXELS, rotate=DEGREES, scale=SHARE, shear=SHARE, elastic=PIXELS, sigma=PIXELS, erase=PROBABILITY, mirror; with commas between them.",
+      valueName: "changes"))
+  var augment: String?
+
+  @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
       "Evaluate and save a moving average of the weights, of which a step keeps this share: 0.998.",
@@ -53,6 +59,7 @@ struct TrainingOptions: ParsableArguments {
     if let batchSize { settings.batchSize = batchSize }
     if let schedule { settings.schedule = try Schedule(schedule) }
     if let loss { settings.loss = try Loss(loss) }
+    if let augment { settings.augmentation = try Augmentation(augment) }
     if let ema { settings.averageDecay = ema }
     if let patience { settings.patience = patience }
     if best { settings.keepsBest = true }

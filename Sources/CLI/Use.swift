@@ -12,6 +12,12 @@ struct Evaluate: ParsableCommand {
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
 
+  @Option(
+    help: ArgumentHelp(
+      "Measure it on PNG pictures instead, in folders with the classes' numbers as their names.",
+      valueName: "folder"))
+  var pictures: String?
+
   @Flag(help: "Also print what was taken for what, and precision, recall and F1 of each class.")
   var confusion = false
 
@@ -20,14 +26,20 @@ struct Evaluate: ParsableCommand {
 
   func run() throws {
     let network = try Network.load(from: file, runtime: compute.runtime())
-    let data = try dataOptions.load()
-    let metrics = try network.metrics(data.test)
+    if pictures != nil && dataOptions.data != nil {
+      throw StrideNetError(
+        .usage, "two sets of images", found: "--data and --pictures", expected: "one of them")
+    }
+    let data = try pictures == nil ? dataOptions.load() : nil
+    let test = try data?.test ?? labelledPictures(in: pictures!, network)
+    let source = data?.source ?? pictures!
+    let metrics = try network.metrics(test)
     let (cce, ce) = (metrics.cce, Float(metrics.ce))
     try requireFinite([cce], file)
     if json {
       try Output.json(
         EvaluateEvent(
-          data: data.source, test_images: data.test.count, test_cce: cce, test_ce: ce,
+          data: source, test_images: test.count, test_cce: cce, test_ce: ce,
           test_accuracy: metrics.accuracy, weights_sha256: network.snapshot().sha256,
           confusion: confusion ? metrics.confusion : nil,
           classes: confusion ? metrics.classes : nil))
@@ -35,7 +47,7 @@ struct Evaluate: ParsableCommand {
       try Output.line(
         """
         network  \(Architecture.text(network.layers))
-        data     \(data.source): \(data.test.count.grouped) test images
+        data     \(source): \(test.count.grouped) test images
         test CCE \(cce.fixed(4))  CE \((ce * 100).fixed(2)) %  accuracy \(((1 - ce) * 100).fixed(2)) %
         """)
       if confusion { try printTable(metrics) }
@@ -82,40 +94,66 @@ private func requireFinite(_ values: [Float], _ file: String) throws {
 
 struct Predict: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Says what a saved network sees in images.")
+    abstract: "Says what a saved network sees in images.",
+    discussion: """
+      IDX files are taken as they are. A PNG picture of any size is made what MNIST's images are: \
+      grey, light ink on black paper, fitted into 20 × 20 of 28 × 28 pixels and centred by its mass.
+      """)
 
   @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
   var file: String
 
-  @Argument(help: ArgumentHelp("IDX files of images, plain or gzip.", valueName: "images"))
+  @Argument(
+    help: ArgumentHelp("PNG pictures, or IDX files of images, plain or gzip.", valueName: "images"))
   var images: [String]
 
   @OptionGroup var compute: ComputeOptions
+
+  @Option(
+    help: ArgumentHelp("Write there what the network saw of the one picture.", valueName: "png"))
+  var saveInput: String?
 
   @Flag(help: "Print JSON, an object a line.")
   var json = false
 
   func run() throws {
     let network = try Network.load(from: file, runtime: compute.runtime())
+    if let saveInput {
+      guard images.count == 1, PNG.isPNG(images[0]) else {
+        throw StrideNetError(
+          .usage, "--save-input is for one picture", found: images.joined(separator: " "),
+          expected: "one PNG file")
+      }
+      try AtomicFile.checkWritable(saveInput)
+    }
     for path in images {
+      if PNG.isPNG(path) {
+        let picture = try picture(at: path, network.input!)
+        if let saveInput { try PNG.write(PNG.Image(picture), to: saveInput) }
+        try show(try network.predict(picture), path, 0)
+        continue
+      }
       let idx = try IDX.images(at: path)
       let set = try ImageSet(
         count: idx.count, height: idx.height, width: idx.width, channels: idx.channels,
         pixels: idx.pixels, labels: [UInt8](repeating: 0, count: idx.count))
       for start in stride(from: 0, to: set.count, by: 128) {
         let range = start..<min(set.count, start + 128)
-        let output = try network.predict(set.batch(range).images)
-        for (row, index) in range.enumerated() {
-          let values = (0..<output.shape.count).map { output[row * output.shape.count + $0] }
-          try requireFinite(values, file)
-          let best = values.indices.max { values[$0] < values[$1] }!
-          if json {
-            try Output.json(
-              Prediction(file: path, index: index, class: best, probabilities: values))
-          } else {
-            try Output.line("\(path) \(index)  \(best)  \((values[best] * 100).fixed(2)) %")
-          }
-        }
+        try show(try network.predict(set.batch(range).images), path, start)
+      }
+    }
+  }
+
+  private func show(_ output: Tensor, _ path: String, _ first: Int) throws {
+    for row in 0..<output.batch {
+      let values = (0..<output.shape.count).map { output[row * output.shape.count + $0] }
+      try requireFinite(values, file)
+      let best = values.indices.max { values[$0] < values[$1] }!
+      if json {
+        try Output.json(
+          Prediction(file: path, index: first + row, class: best, probabilities: values))
+      } else {
+        try Output.line("\(path) \(first + row)  \(best)  \((values[best] * 100).fixed(2)) %")
       }
     }
   }
@@ -125,6 +163,94 @@ struct Predict: ParsableCommand {
     let file: String
     let index, `class`: Int
     let probabilities: [Float]
+  }
+}
+
+/// A PNG file as the network's input.
+private func picture(at path: String, _ input: Shape) throws -> Tensor {
+  do {
+    return try PNG.read(at: path).fitted(to: input)
+  } catch let error as StrideNetError where error.place == nil {
+    throw StrideNetError(
+      error.kind, error.what, at: path, found: error.found, expected: error.expected,
+      hint: error.hint)
+  }
+}
+
+/// Pictures in folders that have the classes' numbers as their names.
+private func labelledPictures(in folder: String, _ network: Network) throws -> ImageSet {
+  let (shape, files) = (network.input!, FileManager.default)
+  var (pixels, labels): ([UInt8], [UInt8]) = ([], [])
+  for label in 0..<network.classes {
+    let names = (try? files.contentsOfDirectory(atPath: "\(folder)/\(label)")) ?? []
+    for name in names.sorted() where name.lowercased().hasSuffix(".png") {
+      let tensor = try picture(at: "\(folder)/\(label)/\(name)", shape)
+      pixels += PNG.Image(tensor).pixels
+      labels.append(UInt8(label))
+    }
+  }
+  guard !labels.isEmpty else {
+    throw StrideNetError(
+      .missingInput, "no pictures", at: folder,
+      expected: "PNG files in folders with the classes' numbers: \(folder)/7/one.png")
+  }
+  return try ImageSet(
+    count: labels.count, height: shape.height, width: shape.width, channels: shape.channels,
+    pixels: pixels, labels: labels)
+}
+
+/// Shows what an augmentation makes of images.
+struct Augment: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Draws training images and what an augmentation makes of them.")
+
+  @Argument(help: ArgumentHelp("As with train --augment.", valueName: "changes"))
+  var changes: String
+
+  @Option(help: ArgumentHelp("The picture to write.", valueName: "png"))
+  var out: String
+
+  @OptionGroup var dataOptions: DataOptions
+
+  @Option(parsing: .unconditional, help: "Decides everything random.")
+  var seed: UInt64 = 1
+
+  func run() throws {
+    let augmentation = try Augmentation(changes)
+    try AtomicFile.checkWritable(out)
+    let set = try dataOptions.load().train
+    // A row an image: itself, then what eight epochs see.
+    let (count, epochs, gap, zoom) = (min(10, set.count), 8, 2, 3)
+    let columns =
+      [set.batch(0..<count).images]
+      + (0..<epochs).map { set.augmented(0..<count, augmentation, seed: seed, epoch: $0) }
+    let (h, w, c) = (set.height, set.width, set.channels == 3 ? 3 : 1)
+    let (high, wide) = (count * (h + gap) - gap, columns.count * (w + gap) + gap)
+    var sheet = [UInt8](repeating: 64, count: high * wide * c)
+    for (column, tensor) in columns.enumerated() {
+      for row in 0..<count {
+        let image = PNG.Image(tensor, example: row)
+        // The first column stands apart.
+        let left = column * (w + gap) + (column > 0 ? 2 * gap - gap : 0)
+        for y in 0..<h {
+          for x in 0..<w * c {
+            sheet[((row * (h + gap) + y) * wide + left) * c + x] =
+              image.pixels[y * w * set.channels + x * set.channels / c]
+          }
+        }
+      }
+    }
+    var large = [UInt8](repeating: 0, count: sheet.count * zoom * zoom)
+    for y in 0..<high * zoom {
+      for x in 0..<wide * zoom {
+        for k in 0..<c {
+          large[(y * wide * zoom + x) * c + k] = sheet[(y / zoom * wide + x / zoom) * c + k]
+        }
+      }
+    }
+    try PNG.write(
+      PNG.Image(height: high * zoom, width: wide * zoom, channels: c, pixels: large), to: out)
+    try Output.line("\(count) images, each as it is and as \(epochs) epochs see it, are in \(out)")
   }
 }
 

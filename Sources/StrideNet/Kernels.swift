@@ -131,6 +131,19 @@ enum Kernels {
     ck_dropout(count, key, UInt32(truncatingIfNeeded: first), threshold, scale, x, y)
   }
 
+  // MARK: Augmentation
+
+  /// See ck_warp: `x` has a border of zeros.
+  static func warp(
+    _ shape: Shape, _ x: Floats, map: Floats, down: Floats?, right: Floats?, _ y: MutableFloats
+  ) {
+    ck_warp(shape.height, shape.width, shape.channels, x, map, down, right, y)
+  }
+  /// Blurs rows and turns the result.
+  static func blur(rows: Int, columns: Int, _ x: Floats, weights: [Float], _ y: MutableFloats) {
+    ck_blur(rows, columns, x, weights.count / 2, weights, y)
+  }
+
   // MARK: Normalisation
 
   static func moments(

@@ -79,6 +79,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     (full.data, full.split, full.limit, full.validate, full.kernels) = ("", 0, 0, 0, "")
     (full.training.averageDecay, full.training.patience) = (0, 0)
     full.training.optimizer.clipNorm = 0
+    full.training.augmentation = Augmentation()
     let known = full.dictionary
     var defaults = RunConfiguration()
     if let training = given["training"] as? [String: Any],

@@ -14,6 +14,8 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
   public var optimizer = Optimizer()
   /// What training minimises.
   public var loss = Loss.crossEntropy()
+  /// What is done to the training images, anew each epoch; nil for nothing.
+  public var augmentation: Augmentation?
   /// Evaluates and returns a moving average of the weights, of which each step keeps this share
   /// (Polyak & Juditsky 1992); nil for the weights themselves.
   public var averageDecay: Float?
@@ -126,6 +128,7 @@ public final class Trainer {
   public private(set) var bestEpoch: Int?
 
   private let buffer: BatchBuffer
+  private var augmenter: Augmenter?
   // The images' order, shuffled anew before each epoch; mini-batches done in the one that is under
   // way, and the sums over them.
   private var order: [Int]
@@ -145,6 +148,11 @@ public final class Trainer {
     self.settings = settings
     buffer = BatchBuffer(capacity: max(settings.batchSize, Network.chunk), shape: shape)
     order = Array(0..<data.train.count)
+    if let augmentation = settings.augmentation {
+      let augmenter = Augmenter(augmentation, seed: settings.seed)
+      network.runtime.reserveScratch(augmenter.scratchCount(shape))
+      self.augmenter = augmenter
+    }
   }
 
   private var batches: Int { (order.count + settings.batchSize - 1) / settings.batchSize }
@@ -154,7 +162,8 @@ public final class Trainer {
     let range =
       batch * settings.batchSize..<min(order.count, (batch + 1) * settings.batchSize)
     network.times?.lap(.other)
-    let (x, labels) = buffer.gather(data.train, order[range], network.runtime)
+    augmenter?.epoch = epoch
+    let (x, labels) = buffer.gather(data.train, order[range], network.runtime, augmenter)
     network.times?.lap(.gather)
     let share = settings.schedule.share(
       step: epoch * batches + batch, of: settings.epochs * batches, perEpoch: batches)
@@ -317,15 +326,18 @@ final class BatchBuffer {
 
   /// The images at these places, scaled to 0…1, and their labels; good until the next call.
   func gather(
-    _ set: ImageSet, _ indices: some RandomAccessCollection<Int>, _ runtime: Runtime
+    _ set: ImageSet, _ indices: some RandomAccessCollection<Int>, _ runtime: Runtime,
+    _ augmenter: Augmenter? = nil
   ) -> (TensorView, UnsafePointer<Int32>) {
     precondition(indices.count <= capacity)
     let x = TensorView(images.pointer, batch: indices.count, shape: shape)
-    runtime.parallel(over: indices.count, by: 16, (set, indices, x, labels)) { context, range, _ in
-      let (set, indices, x, labels) = context
+    let context = (set, indices, x, labels, augmenter, runtime)
+    runtime.parallel(over: indices.count, by: 16, context) { context, range, worker in
+      let (set, indices, x, labels, augmenter, runtime) = context
       for slot in range {
         let index = indices[indices.index(indices.startIndex, offsetBy: slot)]
         set.scale(index, into: x.example(slot))
+        augmenter?.apply(x.example(slot), x.shape, index: index, runtime.scratch(worker))
         labels[slot] = Int32(set.labels[index])
       }
     }

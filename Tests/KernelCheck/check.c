@@ -947,6 +947,42 @@ static void check_normalization(ptrdiff_t rows, ptrdiff_t c) {
   end();
 }
 
+static void check_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c) {
+  static const float maps[3][6] = {
+      {1, 0, 0, 0, 1, 0}, {0.9f, 0.2f, -1.3f, -0.3f, 1.2f, 0.7f}, {-3, 2, 5, 40, -1, -9}};
+  FOR(m, 3) FOR(moved, 2) {
+    begin("warp", NULL, "%td×%td×%td, map %td%s", h, w, c, m, moved ? ", displaced" : "");
+    float *x = floats((h + 3) * (w + 3) * c), *image = values(h * w * c, 1);
+    float *down = values(h * w, 2), *right = values(h * w, 3), *y = floats(h * w * c);
+    double *expected = sums(h * w * c);
+    FOR(i, (h + 3) * (w + 3) * c) x[i] = 0;
+    FOR(p, h) FOR(k, w * c) x[(p + 1) * (w + 3) * c + c + k] = image[p * w * c + k];
+    FOR(p, h) FOR(q, w) {
+      const float *map = maps[m];
+      double v = (double)map[0] * p + (double)map[1] * q + map[2] + (moved ? down[p * w + q] : 0);
+      double u = (double)map[3] * p + (double)map[4] * q + map[5] + (moved ? right[p * w + q] : 0);
+      FOR(i, h) FOR(j, w) {
+        // Each pixel weighs with what is left of 1 after its distance along both axes.
+        double share = fmax(0, 1 - fabs(v - (double)i)) * fmax(0, 1 - fabs(u - (double)j));
+        FOR(k, c) expected[(p * w + q) * c + k] += share * image[(i * w + j) * c + k];
+      }
+    }
+    ck_warp(h, w, c, x, maps[m], moved ? down : NULL, moved ? right : NULL, y);
+    // Places of up to 1,000 are rounded to 2^-14.
+    compare(y, expected, h * w * c, m == 2 ? 0x1p-12 : 0x1p-17);
+    end();
+  }
+  begin("blur", NULL, "%td×%td", h, w);
+  float *x = values(h * w, 1), *weights = values(7, 2), *y = floats(h * w);
+  double *expected = sums(h * w);
+  FOR(p, h)
+  FOR(q, w) for (ptrdiff_t k = -3; k <= 3; k++) if (q + k >= 0 && q + k < w) expected[q * h + p] +=
+      (double)weights[k + 3] * x[p * w + q + k];
+  ck_blur(h, w, x, 3, weights, y);
+  compare(y, expected, h * w, rounding(7));
+  end();
+}
+
 /// Subnormal numbers are zero while they are flushed, and numbers again afterwards.
 static void check_flush_denormals(void) {
   begin("flush_denormals", NULL, "on and off");
@@ -980,6 +1016,10 @@ static void check_all(void) {
     check_softmax(5, sizes[i]);
   }
   for (size_t a = 0; ck_activation_at(a); a++) check_activation(a, 14848, 16);  // 16 a step
+  check_warp(28, 28, 1);
+  check_warp(5, 9, 3);
+  check_warp(1, 1, 1);
+  check_warp(2, 17, 2);
   if (!bare) check_flush_denormals();  // memory checkers' own processors don't have it
   for (now = tallies; *now->kernel; now++) {
     printf("  %-38s %4d cases, ", now->kernel, now->cases);

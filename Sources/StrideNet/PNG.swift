@@ -1,0 +1,218 @@
+import CPNG
+import Foundation
+
+/// PNG files as bytes, through libpng.
+public enum PNG {
+  /// 8-bit pixels, row by row; channels side by side: 1 grey, 3 red, green and blue.
+  public struct Image: Sendable, Equatable {
+    public var height, width, channels: Int
+    public var pixels: [UInt8]
+
+    public init(height: Int, width: Int, channels: Int, pixels: [UInt8]) {
+      precondition(pixels.count == height * width * channels)
+      (self.height, self.width, self.channels) = (height, width, channels)
+      self.pixels = pixels
+    }
+  }
+
+  /// Larger images have no place in a network that reads 28 × 28 pixels.
+  static let largest = 8192
+  private static let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
+
+  /// Whether a file begins as a PNG file does.
+  public static func isPNG(_ path: String) -> Bool {
+    guard let file = try? InputFile(path) else { return false }
+    var start = [UInt8](repeating: 0, count: signature.count)
+    let count = start.withUnsafeMutableBytes { try? file.read(into: $0, from: 0) }
+    return count == signature.count && start == signature
+  }
+
+  /// Reads a file of any kind of PNG as red, green and blue over white paper.
+  public static func read(at path: String) throws -> Image {
+    let bytes = try InputFile(path).readAll(limit: 64 << 20)
+    var image = png_image()
+    image.version = UInt32(PNG_IMAGE_VERSION)
+    defer { png_image_free(&image) }
+    func wrong() -> StrideNetError {
+      let message = withUnsafeBytes(of: image.message) {
+        String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      return StrideNetError(
+        .badData, "a PNG file that can't be read", at: path, found: message,
+        hint: "write the file anew")
+    }
+    return try bytes.withUnsafeBytes { bytes in
+      guard png_image_begin_read_from_memory(&image, bytes.baseAddress, bytes.count) != 0 else {
+        throw wrong()
+      }
+      let (height, width) = (Int(image.height), Int(image.width))
+      guard height <= largest && width <= largest else {
+        throw StrideNetError(
+          .badData, "a PNG file that is too large", at: path, found: "\(width) × \(height) pixels",
+          expected: "at most \(largest) × \(largest)", hint: "make it smaller")
+      }
+      image.format = UInt32(PNG_FORMAT_FLAG_COLOR)
+      var pixels = [UInt8](repeating: 0, count: height * width * 3)
+      var paper = png_color(red: 255, green: 255, blue: 255)
+      let done = pixels.withUnsafeMutableBytes {
+        png_image_finish_read(&image, &paper, $0.baseAddress, Int32(width * 3), nil)
+      }
+      // A warning leaves a picture too, but one that a part of may be missing from.
+      guard done != 0 && image.warning_or_error & 2 == 0 else { throw wrong() }
+      return Image(height: height, width: width, channels: 3, pixels: pixels)
+    }
+  }
+
+  /// Writes a file, whole or not at all.
+  public static func write(_ image: Image, to path: String) throws {
+    let bytes = try encode(image)
+    try AtomicFile.write(to: path) { try $0.append(bytes) }
+  }
+
+  /// The bytes of a file.
+  public static func encode(_ source: Image) throws -> [UInt8] {
+    precondition(source.channels == 1 || source.channels == 3)
+    var image = png_image()
+    image.version = UInt32(PNG_IMAGE_VERSION)
+    (image.height, image.width) = (UInt32(source.height), UInt32(source.width))
+    image.format = source.channels == 1 ? 0 : UInt32(PNG_FORMAT_FLAG_COLOR)
+    defer { png_image_free(&image) }
+    var size = 0
+    let stride = Int32(source.width * source.channels)
+    guard png_image_write_to_memory(&image, nil, &size, 0, source.pixels, stride, nil) != 0 else {
+      throw StrideNetError(.internalError, "libpng can't encode an image")
+    }
+    var bytes = [UInt8](repeating: 0, count: size)
+    guard png_image_write_to_memory(&image, &bytes, &size, 0, source.pixels, stride, nil) != 0
+    else { throw StrideNetError(.internalError, "libpng can't encode an image") }
+    return Array(bytes.prefix(size))
+  }
+}
+
+extension PNG.Image {
+  /// Values of 0…1 as pixels.
+  public init(_ x: Tensor, example: Int = 0) {
+    let shape = x.shape
+    let pixels = (0..<shape.count).map { i in
+      UInt8(max(0, min(255, (x[example * shape.count + i] * 255).rounded())))
+    }
+    self.init(
+      height: shape.height, width: shape.width, channels: shape.channels, pixels: pixels)
+  }
+
+  /// The picture as a network for digits wants it, made as MNIST's makers made theirs: grey, the ink
+  /// light on black, cut out, fitted into 20 of 28 parts of the network's input with its proportions
+  /// kept, and put there with its centre of mass in the middle. A network that sees colours gets the
+  /// picture itself, made as large as its input.
+  /// - Throws: ``StrideNetError`` if nothing is drawn on it
+  public func fitted(to shape: Shape) throws -> Tensor {
+    if shape.channels > 1 {
+      guard channels == shape.channels else {
+        throw StrideNetError(
+          .badData, "a picture with other channels than the network's input", found: "\(channels)",
+          expected: "\(shape.channels)")
+      }
+      let values = pixels.map { Float($0) / 255 }
+      return Tensor(
+        batch: 1, shape: shape,
+        Self.resized(values, (height, width), channels, to: (shape.height, shape.width)))
+    }
+    var ink = grey()
+    // Paper is what is at the edge: where that is light, ink is dark.
+    var edge = Array(ink.prefix(width) + ink.suffix(width))
+    for row in 0..<height { edge += [ink[row * width], ink[(row + 1) * width - 1]] }
+    let paper = edge.sorted()[edge.count / 2]
+    ink = paper > 0.5 ? ink.map { max(0, paper - $0) } : ink.map { max(0, $0 - paper) }
+    let darkest = ink.max()!
+    guard darkest > 0.1 else {
+      throw StrideNetError(
+        .badData, "nothing is drawn on the picture",
+        found: "pixels that differ by \(Int(darkest * 255)) of 255", expected: "a digit",
+        hint: "draw it darker than its paper, or lighter")
+    }
+    // Full ink is 1; less than a tenth of it is the paper's grain.
+    ink = ink.map { $0 < 0.1 * darkest ? 0 : $0 / darkest }
+    let rows = (0..<height).filter { row in ink[row * width..<(row + 1) * width].contains { $0 > 0 }
+    }
+    let columns = (0..<width).filter { column in
+      (0..<height).contains { ink[$0 * width + column] > 0 }
+    }
+    let (top, left) = (rows.first!, columns.first!)
+    let (h, w) = (rows.last! - top + 1, columns.last! - left + 1)
+    let cut = (0..<h * w).map { ink[(top + $0 / w) * width + left + $0 % w] }
+    let box = Double(min(shape.height, shape.width)) * 20 / 28
+    let scale = box / Double(max(h, w))
+    let (newH, newW) = (
+      max(1, Int((Double(h) * scale).rounded())), max(1, Int((Double(w) * scale).rounded()))
+    )
+    let small = Self.resized(cut, (h, w), 1, to: (newH, newW))
+    var (mass, down, right) = (0.0, 0.0, 0.0)
+    for (i, value) in small.enumerated() {
+      mass += Double(value)
+      down += Double(value) * (Double(i / newW) + 0.5)
+      right += Double(value) * (Double(i % newW) + 0.5)
+    }
+    func start(_ size: Int, _ centre: Double, _ extent: Int) -> Int {
+      // Inside, even where the mass lies far to one side.
+      max(0, min(size - extent, Int((Double(size) / 2 - centre).rounded())))
+    }
+    let y0 = start(shape.height, down / mass, newH)
+    let x0 = start(shape.width, right / mass, newW)
+    var result = Tensor(batch: 1, shape: shape)
+    for (i, value) in small.enumerated() {
+      result[0, y0 + i / newW, x0 + i % newW, 0] = value
+    }
+    return result
+  }
+
+  /// 0 black … 1 white, by the eye's weights of the colours.
+  private func grey() -> [Float] {
+    guard channels == 3 else { return pixels.map { Float($0) / 255 } }
+    let weights: [Float] = [0.299 / 255, 0.587 / 255, 0.114 / 255]
+    return (0..<height * width).map { i in
+      (0..<3).reduce(Float(0)) { $0 + weights[$1] * Float(pixels[3 * i + $1]) }
+    }
+  }
+
+  /// Each pixel of the result is the mean of the area that it covers; where that is smaller than a
+  /// pixel, what lies between neighbours.
+  static func resized(
+    _ x: [Float], _ size: (Int, Int), _ channels: Int, to new: (Int, Int)
+  ) -> [Float] {
+    func weights(_ from: Int, _ to: Int) -> [[(Int, Float)]] {
+      let step = Double(from) / Double(to)
+      return (0..<to).map { i in
+        let (start, end) = (Double(i) * step, Double(i + 1) * step)
+        if step < 1 {
+          let place = max(0, min(Double(from - 1), (start + end) / 2 - 0.5))
+          let first = min(Int(place), max(0, from - 2))
+          let share = Float(place - Double(first))
+          return from == 1 ? [(0, 1)] : [(first, 1 - share), (first + 1, share)]
+        }
+        return (Int(start)..<min(from, Int(end.rounded(.up)))).map { j in
+          (j, Float((min(end, Double(j + 1)) - max(start, Double(j))) / step))
+        }
+      }
+    }
+    let (rows, columns) = (weights(size.0, new.0), weights(size.1, new.1))
+    var wide = [Float](repeating: 0, count: size.0 * new.1 * channels)
+    for y in 0..<size.0 {
+      for (q, terms) in columns.enumerated() {
+        for (j, share) in terms {
+          for c in 0..<channels {
+            wide[(y * new.1 + q) * channels + c] += share * x[(y * size.1 + j) * channels + c]
+          }
+        }
+      }
+    }
+    var result = [Float](repeating: 0, count: new.0 * new.1 * channels)
+    for (p, terms) in rows.enumerated() {
+      for (i, share) in terms {
+        for k in 0..<new.1 * channels {
+          result[p * new.1 * channels + k] += share * wide[i * new.1 * channels + k]
+        }
+      }
+    }
+    return result
+  }
+}
