@@ -975,9 +975,10 @@ static void check_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c) {
   begin("blur", NULL, "%td×%td", h, w);
   float *x = values(h * w, 1), *weights = values(7, 2), *y = floats(h * w);
   double *expected = sums(h * w);
-  FOR(p, h)
-  FOR(q, w) for (ptrdiff_t k = -3; k <= 3; k++) if (q + k >= 0 && q + k < w) expected[q * h + p] +=
-      (double)weights[k + 3] * x[p * w + q + k];
+  FOR(p, h) FOR(q, w) FOR(k, 7) {
+    if (q + k < 3 || q + k - 3 >= w) continue;
+    expected[q * h + p] += (double)weights[k] * x[p * w + q + k - 3];
+  }
   ck_blur(h, w, x, 3, weights, y);
   compare(y, expected, h * w, rounding(7));
   end();
