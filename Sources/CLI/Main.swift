@@ -14,7 +14,8 @@ struct StrideNetCommand: AsyncParsableCommand {
       73 and 74 cannot write, 130 stopped by Ctrl-C.
       """,
     subcommands: [
-      Train.self, Evaluate.self, Predict.self, Augment.self, Fetch.self, KernelList.self,
+      Train.self, Evaluate.self, Predict.self, Augment.self, Speedrun.self, Fetch.self,
+      KernelList.self,
       Bench.self,
     ],
     defaultSubcommand: Train.self)

@@ -19,6 +19,9 @@ struct Train: ParsableCommand {
       init= says how weights start: \(Initializer.names). A size may be two \
       numbers: conv(8,3x5).
 
+      Recipes:
+      \(RunConfiguration.recipes.map { "  \($0.name): \($0.summary)" }.joined(separator: "\n"))
+
       Kernels:
       \(KernelChoice.convolutions.map { "  \($0.name): \($0.summary)" }.joined(separator: "\n"))
         auto: the fastest for each shape
@@ -72,8 +75,15 @@ struct Train: ParsableCommand {
 
   func run() throws {
     let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
+    let given = [files.resume, files.config, files.recipe].compactMap { $0 }
+    guard given.count <= 1 else {
+      throw StrideNetError(
+        .usage, "two configurations", found: given.joined(separator: ", "),
+        expected: "one of --resume, --config and --recipe")
+    }
     var configuration = try configuration(
-      checkpoint?.configuration ?? files.config.map { try RunConfiguration.read(from: $0) })
+      checkpoint?.configuration ?? files.config.map { try RunConfiguration.read(from: $0) }
+        ?? files.recipe.map { try RunConfiguration(recipe: $0) })
     // What is wrong with the numbers themselves is said before data is read.
     try configuration.training.check(images: .max)
     if let checkpoint {
@@ -103,7 +113,7 @@ struct Train: ParsableCommand {
     }
     let (data, test) = try configuration.loadData()
     if checkpoint == nil && configuration.training.batchSize > data.train.count
-      && training.batchSize == nil && files.config == nil
+      && training.batchSize == nil && given.isEmpty
     {
       configuration.training.batchSize = data.train.count
     }
@@ -120,12 +130,23 @@ struct Train: ParsableCommand {
     try announce(trainer)
 
     trainer.shouldStop = { interrupt.requested }
-    if !quiet && !json && Output.isTerminal {
-      trainer.onBatch = { progress in Output.progress { line(progress, of: trainer) } }
-    }
     var failure: (any Error)?
+    let log = try files.logDir.map { try EventFile(in: $0) }
+    let showsProgress = !quiet && !json && Output.isTerminal
+    if showsProgress || log != nil {
+      trainer.onBatch = { progress in
+        if showsProgress { Output.progress { line(progress, of: trainer) } }
+        do {
+          try log?.log(progress)
+        } catch {
+          failure = error
+          interrupt.requested = true
+        }
+      }
+    }
     trainer.onEpoch = { result in
       do {
+        try log?.log(result, network)
         // Saved first, so that an epoch that was reported isn't lost.
         if let save = files.save { try network.save(to: save) }
         if quiet { return }
@@ -149,11 +170,6 @@ struct Train: ParsableCommand {
     if layers != nil, let model {
       throw StrideNetError(
         .usage, "two networks", found: "'\(model)' and --layers", expected: "one of them")
-    }
-    if files.config != nil && files.resume != nil {
-      throw StrideNetError(
-        .usage, "two configurations", found: "--config and --resume",
-        expected: "--resume alone: the checkpoint has the configuration")
     }
     var result = base ?? RunConfiguration()
     if let model {

@@ -158,8 +158,20 @@ struct RunFileOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "Write an event file there for TensorBoard: losses, norms, distributions, filters.",
+      valueName: "folder"))
+  var logDir: String?
+
+  @Option(
+    help: ArgumentHelp(
       "Take the run from there (JSON); other options override it.", valueName: "file"))
   var config: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Take the run from a recipe: \(RunConfiguration.recipes.map(\.name).joined(separator: ", ")).",
+      valueName: "name"))
+  var recipe: String?
 
   @Option(help: ArgumentHelp("Write the file that repeats this run.", valueName: "file"))
   var writeConfig: String?

@@ -35,6 +35,79 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     return (data, test)
   }
 
+  // MARK: Recipes
+
+  /// A run that was found to do well. Each was chosen by its results on the last 5,000 training
+  /// images, which it wasn't trained on then.
+  public struct Recipe: Sendable {
+    public let name, summary: String
+    public let configuration: RunConfiguration
+  }
+
+  public static let recipes: [Recipe] = {
+    func recipe(
+      _ name: String, _ summary: String, data: String, layers: String,
+      _ change: (inout TrainingSettings) -> Void
+    ) -> Recipe {
+      var configuration = RunConfiguration(layers: layers)
+      configuration.data = data
+      change(&configuration.training)
+      return Recipe(name: name, summary: summary, configuration: configuration)
+    }
+    func block(_ filters: Int, _ padding: String) -> String {
+      let layer =
+        "conv(\(filters),3\(padding),activation=none) batchnorm(activation=relu) "
+      return layer + layer
+    }
+    let deep =
+      block(32, ",padding=1") + "maxpool(2) dropout(0.1) " + block(64, ",padding=1")
+      + "maxpool(2) dropout(0.2) " + block(128, "")
+      + "flatten dropout(0.3) relu(256) dropout(0.3) softmax(10)"
+    func careful(_ settings: inout TrainingSettings) {
+      settings.batchSize = 128
+      settings.optimizer = Optimizer(.adamw)
+      settings.learningRate = 0.003
+      settings.schedule = .oneCycle
+      settings.averageDecay = 0.995
+      settings.loss = .crossEntropy(labelSmoothing: 0.1)
+    }
+    return [
+      recipe(
+        "speedrun", "99 % of MNIST's test digits in the least time", data: "mnist",
+        layers: "conv(24,5) maxpool(2) conv(32,3) maxpool(2) flatten relu(256) softmax(10)"
+      ) {
+        $0.epochs = 1
+        $0.batchSize = 128
+        $0.optimizer = Optimizer(.adam)
+        $0.learningRate = 0.008
+        $0.loss = .crossEntropy(labelSmoothing: 0.05)
+        $0.schedule = .oneCycle
+      },
+      recipe(
+        "best", "the most of MNIST's test digits with one network", data: "mnist", layers: deep
+      ) {
+        careful(&$0)
+        $0.epochs = 20
+        $0.augmentation = try? Augmentation("shift=2,rotate=12,scale=0.12,shear=0.12")
+      },
+      recipe("best-fashion", "the same for Fashion-MNIST", data: "fashion-mnist", layers: deep) {
+        careful(&$0)
+        $0.epochs = 14
+        $0.augmentation = try? Augmentation("shift=2,rotate=5,scale=0.1,erase=0.4,mirror")
+      },
+    ]
+  }()
+
+  /// - Throws: ``StrideNetError`` with the list of recipes
+  public init(recipe name: String) throws {
+    guard let recipe = Self.recipes.first(where: { $0.name == name }) else {
+      throw StrideNetError(
+        .usage, "no recipe of that name", found: "'\(name)'",
+        expected: Self.recipes.map(\.name).joined(separator: ", "))
+    }
+    self = recipe.configuration
+  }
+
   // MARK: Files
 
   /// The configuration as JSON, a value a line.

@@ -69,6 +69,10 @@ public struct BatchProgress: Sendable {
   public let batch: Int
   public let batches: Int
   public let batchSize: Int
+  /// Training steps of the network so far.
+  public let step: Int
+  /// What the step was taken with.
+  public let learningRate: Float
   /// Seconds of training since the start, evaluations not counted.
   public let seconds: Double
   /// In this epoch so far.
@@ -158,7 +162,7 @@ public final class Trainer {
   private var batches: Int { (order.count + settings.batchSize - 1) / settings.batchSize }
 
   /// Mini-batch number `batch` of an epoch, both from 0.
-  private func step(_ epoch: Int, _ batch: Int) -> (cce: Float, ce: Float) {
+  private func step(_ epoch: Int, _ batch: Int) -> (cce: Float, ce: Float, rate: Float) {
     let range =
       batch * settings.batchSize..<min(order.count, (batch + 1) * settings.batchSize)
     network.times?.lap(.other)
@@ -167,12 +171,12 @@ public final class Trainer {
     network.times?.lap(.gather)
     let share = settings.schedule.share(
       step: epoch * batches + batch, of: settings.epochs * batches, perEpoch: batches)
+    let rate = settings.learningRate * Float(share)
     let (cce, ce) = network.step(
-      x, labels, learningRate: settings.learningRate * Float(share), settings.optimizer,
-      averageDecay: settings.averageDecay)
+      x, labels, learningRate: rate, settings.optimizer, averageDecay: settings.averageDecay)
     sums.cce += Double(cce) * Double(range.count)
     sums.ce += Double(ce) * Double(range.count)
-    return (cce, ce)
+    return (cce, ce, rate)
   }
 
   /// Trains for all epochs, or until ``shouldStop`` or the loss says otherwise.
@@ -192,7 +196,7 @@ public final class Trainer {
           network.restore(lastGood)
           return .stopped
         }
-        let (cce, ce) = step(epoch, batch)
+        let (cce, ce, rate) = step(epoch, batch)
         guard cce.isFinite else {
           network.restore(lastGood)
           return .diverged(epoch: epoch + 1, batch: batch + 1)
@@ -204,7 +208,8 @@ public final class Trainer {
           onBatch(
             BatchProgress(
               epoch: epoch + 1, batch: batch + 1, batches: batches,
-              batchSize: done - batch * settings.batchSize, seconds: before + elapsed,
+              batchSize: done - batch * settings.batchSize, step: network.stepCount,
+              learningRate: rate, seconds: before + elapsed,
               imagesPerSecond: Double(done - first * settings.batchSize) / elapsed, cce: cce,
               ce: ce))
         }
