@@ -56,7 +56,7 @@ public final class Conv2D: ImageLayer {
   /// (F)
   public private(set) var bias: Parameter!
   // Padding above and to the left, known with the input.
-  private var start = (top: 0, left: 0)
+  private(set) var start = (top: 0, left: 0)
   private var partialSums = FloatStorage(count: 0)
   private var kernelScratch = 0
 

@@ -32,6 +32,15 @@ public final class Residual: Layer {
   }
 
   public override var inner: [Layer] { body + shortcut }
+
+  /// The layers with their sizes, once they are known.
+  func stages(_ input: Shape) -> (body: [Stage], shortcut: [Stage]) {
+    func list(_ layers: [Layer], _ branch: Branch?) -> [Stage] {
+      Stage.list(layers, input, branch?.training.shapes ?? [])
+    }
+    return (list(body, bodyBranch), list(shortcut, shortcutBranch))
+  }
+
   public override var parameters: [Parameter] { inner.flatMap(\.parameters) }
 
   public override var text: String {

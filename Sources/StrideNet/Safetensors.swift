@@ -15,6 +15,15 @@ public enum Safetensors {
       self.shape = shape
       self.values = values
     }
+
+    /// - Throws: ``StrideNetError`` naming the first value that isn't a finite number
+    func checkFinite(at path: String) throws {
+      guard let index = values.firstIndex(where: { !$0.isFinite }) else { return }
+      throw StrideNetError(
+        .badData, "a weight isn't a finite number", at: "\(path), tensor \(name)[\(index)]",
+        found: "\(values[index])",
+        hint: "the training diverged: train again with a lower learning rate")
+    }
   }
 
   /// What a file holds, the tensors in the order of their data.
@@ -36,7 +45,7 @@ public enum Safetensors {
       precondition(names.insert(tensor.name).inserted, "two tensors named \(tensor.name)")
       precondition(
         IDX.product(tensor.shape) == tensor.values.count, "\(tensor.name) doesn't fit its shape")
-      try checkFinite(tensor, at: path)
+      try tensor.checkFinite(at: path)
       let end = offset + 4 * tensor.values.count
       let shape = tensor.shape.map(String.init).joined(separator: ",")
       entries.append(
@@ -79,7 +88,7 @@ public enum Safetensors {
       let tensor = Tensor(
         name: entry.name, shape: entry.shape,
         values: try values(of: entry, in: file, from: start + entry.begin))
-      try checkFinite(tensor, at: path)
+      try tensor.checkFinite(at: path)
       return tensor
     }
     return (tensors, metadata)
@@ -87,14 +96,6 @@ public enum Safetensors {
 
   /// The limit of the format's own implementation.
   private static let headerLimit: UInt64 = 100_000_000
-
-  private static func checkFinite(_ tensor: Tensor, at path: String) throws {
-    guard let index = tensor.values.firstIndex(where: { !$0.isFinite }) else { return }
-    throw StrideNetError(
-      .badData, "a weight isn't a finite number", at: "\(path), tensor \(tensor.name)[\(index)]",
-      found: "\(tensor.values[index])",
-      hint: "the training diverged: train again with a lower learning rate")
-  }
 
   /// The data must be covered, each byte once, in the order of the entries.
   private static func checkOffsets(

@@ -8,12 +8,15 @@ extension Network {
   /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
   /// at all.
   public func save(to path: String) throws {
-    guard input != nil else {
-      throw StrideNetError(
-        .usage, "a network without weights can't be saved", at: path,
-        hint: "train it, or build it for an input, first")
-    }
+    try requireWeights(for: path)
     try Safetensors.write(snapshot().arrays, metadata: metadata, to: path)
+  }
+
+  func requireWeights(for path: String) throws {
+    guard input == nil else { return }
+    throw StrideNetError(
+      .usage, "a network without weights can't be saved", at: path,
+      hint: "train it, or build it for an input, first")
   }
 
   /// What a file says of the network; it must be built.

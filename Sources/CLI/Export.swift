@@ -1,0 +1,44 @@
+import ArgumentParser
+import Foundation
+import StrideNet
+
+struct Export: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Writes a saved network for other programs.",
+    discussion: """
+      By the name's ending, or --format: c, one file of plain C99 with the weights in it.
+      """)
+
+  enum Format: String, CaseIterable, ExpressibleByArgument { case c }
+
+  @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
+  var file: String
+
+  @Argument(help: ArgumentHelp("The file to write: model.c.", valueName: "target"))
+  var target: String
+
+  @Option(help: "What to write, whatever the target's name ends in.")
+  var format: Format?
+
+  func run() throws {
+    let ending = target.split(separator: "/").last?.split(separator: ".").dropFirst().last ?? ""
+    guard let format = format ?? Format(rawValue: ending.lowercased()) else {
+      throw StrideNetError(
+        .usage, "no format to export to", at: target,
+        found: ending.isEmpty ? "a name without an ending" : "a name that ends in .\(ending)",
+        expected: Format.allCases.map { ".\($0.rawValue)" }.joined(separator: ", "),
+        hint: "say which with --format")
+    }
+    let paths = [file, target].map { URL(fileURLWithPath: $0).resolvingSymlinksInPath().path }
+    guard paths[0] != paths[1] else {
+      throw StrideNetError(
+        .usage, "the export would replace the saved network", at: target,
+        expected: "another file to write to")
+    }
+    let network = try Network.load(from: file)
+    switch format {
+    case .c: try network.exportC(to: target)
+    }
+    try Output.line("\(target): \(Architecture.text(network.layers))")
+  }
+}
