@@ -20,7 +20,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench bench-peers bench-blas profile format lint sanitize isa \
+.PHONY: help setup build run test bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
   check arm64 memcheck dependant clean
 
 ## help: this list
@@ -62,6 +62,14 @@ bench-blas: setup
 	@# Settings left in the environment could slow it down unseen.
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(if $(CORE),OPENBLAS_CORETYPE=$(CORE)) .build/openblas
 
+## bench-speedrun: the speedrun recipe, alternating with PyTorch (PYTHON=, which has torch; DATA=)
+bench-speedrun: build
+	$(or $(PYTHON),python3) Benchmarks/speedrun.py $(BINARY) $(or $(DATA),$(HOME)/.cache/stridenet/mnist)
+
+## reproduce: the accuracies that the README claims, measured again (QUICK=1: in a minute)
+reproduce: build
+	@sh Benchmarks/reproduce.sh $(BINARY) $(if $(QUICK),quick)
+
 ## profile: where the time goes: perf record of a training run (MODEL=cnn), the hottest loop
 profile: build
 	@sh Benchmarks/profile.sh $(BINARY) $(MODEL)
@@ -69,13 +77,13 @@ profile: build
 ## format: bring all sources into shape
 format:
 	@command -v clang-format >/dev/null || sh Sources/setup.sh clang-format
-	$(SWIFT) format -i -r Package.swift Sources Tests
+	$(SWIFT) format -i -r Package.swift Sources Tests Examples
 	clang-format -i $$(git ls-files '*.c' '*.h')
 
 ## lint: fail where `make format` would change something
 lint:
 	@command -v clang-format >/dev/null || sh Sources/setup.sh clang-format
-	$(SWIFT) format lint --strict -r Package.swift Sources Tests
+	$(SWIFT) format lint --strict -r Package.swift Sources Tests Examples
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 
 ## check: each kernel against its definition, in C, with each instruction set (seconds)

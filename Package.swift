@@ -41,6 +41,11 @@ let package = Package(
         "StrideNet", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
+    // Three small programs that use nothing but the public interface.
+    .executableTarget(name: "LeNet", dependencies: ["StrideNet"], path: "Examples/LeNet"),
+    .executableTarget(
+      name: "CustomLayer", dependencies: ["StrideNet"], path: "Examples/CustomLayer"),
+    .executableTarget(name: "Transfer", dependencies: ["StrideNet"], path: "Examples/Transfer"),
     // Counts malloc calls in the test process: shows that a training step allocates nothing.
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(

@@ -483,6 +483,34 @@ public final class Network {
     average = nil
   }
 
+  /// Takes over what some layers of another network have learned; the layers must be of the same
+  /// kinds and sizes in both.
+  /// - Throws: ``StrideNetError`` naming the first layer that differs
+  public func copyWeights(from other: Network, layers range: Range<Int>) throws {
+    guard input != nil, other.input != nil, range.lowerBound >= 0,
+      range.upperBound <= min(layers.count, other.layers.count)
+    else {
+      throw StrideNetError(
+        .usage, "no such layers in both networks", found: "\(range)",
+        expected: "layers of networks that have been built")
+    }
+    for index in range {
+      let (mine, its) = (layers[index].parameters, other.layers[index].parameters)
+      guard mine.map(\.shape) == its.map(\.shape) else {
+        throw StrideNetError(
+          .badData, "layers that differ", at: "layer \(index + 1)", found: other.layers[index].text,
+          expected: layers[index].text)
+      }
+    }
+    if !isKnownUniquelyReferenced(&weights) { weights = weights.copy() }
+    point(parameters)
+    for index in range {
+      for (mine, its) in zip(layers[index].parameters, other.layers[index].parameters) {
+        mine.value.update(from: its.value, count: mine.count)
+      }
+    }
+  }
+
   /// Overwrites all weights with arrays given by name.
   func setWeights(_ values: (_ name: String) -> [Float]) {
     if !isKnownUniquelyReferenced(&weights) { weights = weights.copy() }

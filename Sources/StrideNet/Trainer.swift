@@ -355,7 +355,8 @@ extension Duration {
 }
 
 extension ImageSet {
-  var shape: Shape { Shape(height, width, channels) }
+  /// The size of each image.
+  public var shape: Shape { Shape(height, width, channels) }
 
   /// Writes one image's bytes as floats in 0…1.
   func scale(_ index: Int, into target: UnsafeMutablePointer<Float>) {

@@ -38,18 +38,20 @@ final class Workplace: Sendable {
   }
 
   /// The program, which the build puts beside the test bundle.
-  static let program: String = {
+  static let program = built("stridenet")
+
+  static func built(_ name: String) -> String {
     var folder = Bundle(for: TemporaryFolder.self).bundleURL
     for _ in 0..<3 {
-      let path = folder.appending(path: "stridenet").path
+      let path = folder.appending(path: name).path
       var isFolder: ObjCBool = false
       if FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), !isFolder.boolValue {
         return path
       }
       folder.deleteLastPathComponent()
     }
-    fatalError("no program 'stridenet' beside the tests: build the whole package")
-  }()
+    fatalError("no program '\(name)' beside the tests: build the whole package")
+  }
 
   // MARK: Files
 
@@ -1078,6 +1080,30 @@ struct BadInput: Sendable, CustomTestStringConvertible {
       "profile: by the program's own timers, since perf may not record here: Access is limited."
     #expect(end.lines.first == first, "\(end.out)")
     #expect(end.out.contains("\nexplain  ") && end.out.contains(" sgd "))
+  }
+
+  /// The examples use the public interface alone; each runs on a small data set.
+  @Test(arguments: [
+    ("LeNet", ["wide", "1"], "parameters"), ("CustomLayer", ["digits"], "layers.2.scale"),
+    ("Transfer", ["digits", "digits", "40"], "from nothing"),
+  ])
+  func examplesRun(name: String, arguments: [String], text: String) throws {
+    let place = try Workplace()
+    // LeNet's windows need larger images.
+    let train = try NetworkTests.sample.get()
+    func write(_ set: ImageSet, _ images: String, _ labels: String) throws {
+      try place.write(
+        "wide/\(images)", idx([UInt32(set.count), 28, 28], bytes: set.pixels))
+      try place.write("wide/\(labels)", idx([UInt32(set.count)], bytes: set.labels))
+    }
+    try FileManager.default.createDirectory(
+      atPath: "\(place.path)/wide", withIntermediateDirectories: true)
+    try write(train.train.prefix(64), Dataset.files[0], Dataset.files[1])
+    try write(train.test.prefix(32), Dataset.files[2], Dataset.files[3])
+    let end = try place.run(
+      arguments, shell: ["/bin/sh", "-c", "shift; exec \"$EXAMPLE\" \"$@\"", "sh"],
+      environment: ["EXAMPLE": Workplace.built(name)])
+    #expect(end.code == 0 && end.out.contains(text), "\(end.out) \(end.err)")
   }
 
   // MARK: Signals

@@ -27,9 +27,12 @@ extension Activation {
     }
   }
 
-  static let articles = ["FromFourLoopsToTheRoofline", "Layers"].map {
-    "Sources/StrideNet/StrideNet.docc/\($0).md"
-  }
+  static let articles: [String] = {
+    let folder = "Sources/StrideNet/StrideNet.docc"
+    let names = try! FileManager.default.contentsOfDirectory(
+      atPath: root.appending(path: folder).path)
+    return names.filter { $0.hasSuffix(".md") }.sorted().map { "\(folder)/\($0)" }
+  }()
   static let documents = ["README.md"] + articles
 
   // MARK: Examples
@@ -171,6 +174,10 @@ extension Activation {
     case "bench": try ends(command + ["--no-such"], 64, "Unknown option '--no-such'")
     case "fetch": try ends(command + ["--mirror", "none"], 64, "the mirror isn't a web address")
     case "evaluate", "predict": try ends(command, 66, command[1])
+    case "speedrun": try ends(command + ["--runs", "0"], 64, "--runs out of range")
+    case "augment": try ends(command + ["--data", "none"], 66, "none")
+    case "train" where command.contains("--resume") || command.contains("--config"):
+      try ends(command, 66, command[2])
     default: try ends(command + ["--epochs", "0"], 64, "epochs out of range")
     }
   }
