@@ -16,7 +16,10 @@ let package = Package(
   traits: Set(variants.map { .trait(name: $0, description: "bind the \($0) kernels") }),
   dependencies: [
     // Parsing, help and usage errors of the command line: the standard choice for Swift.
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    // ONNX files are protocol buffers: the runtime for the generated onnx.pb.swift. Without its
+    // traits, which are for streams and masks.
+    .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
   ],
   targets: [
     // The hot loops. No unsafeFlags: the package stays usable as a dependency.
@@ -34,7 +37,12 @@ let package = Package(
     // The first 10,000 training digits and the test set, embedded so that a copied binary has them.
     .target(name: "MNISTSample", exclude: ["files"]),
     .target(
-      name: "StrideNet", dependencies: ["CKernels", "CZlib", "CDigest", "CPNG", "MNISTSample"]),
+      name: "StrideNet",
+      dependencies: [
+        "CKernels", "CZlib", "CDigest", "CPNG", "MNISTSample",
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+      ],
+      exclude: ["onnx.proto"]),
     .executableTarget(
       name: "stridenet-cli",
       dependencies: [
@@ -50,7 +58,10 @@ let package = Package(
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(
       name: "StrideNetTests",
-      dependencies: ["StrideNet", "CKernels", "AllocationCounter"],
+      dependencies: [
+        "StrideNet", "CKernels", "AllocationCounter",
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+      ],
       exclude: ["Expectations"]),
   ],
   swiftLanguageModes: [.v6]

@@ -6,10 +6,11 @@ struct Export: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Writes a saved network for other programs.",
     discussion: """
-      By the name's ending, or --format: c, one file of plain C99 with the weights in it.
+      By the name's ending, or --format: c, one file of plain C99 with the weights in it; onnx, \
+      a model for ONNX Runtime and other tools.
       """)
 
-  enum Format: String, CaseIterable, ExpressibleByArgument { case c }
+  enum Format: String, CaseIterable, ExpressibleByArgument { case c, onnx }
 
   @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
   var file: String
@@ -38,6 +39,7 @@ struct Export: ParsableCommand {
     let network = try Network.load(from: file)
     switch format {
     case .c: try network.exportC(to: target)
+    case .onnx: try network.exportONNX(to: target)
     }
     try Output.line("\(target): \(Architecture.text(network.layers))")
   }

@@ -1,0 +1,336 @@
+import Foundation
+internal import SwiftProtobuf
+
+extension Network {
+  /// Writes the network as an ONNX model (opset 17), which ONNX Runtime and most other tools read.
+  ///
+  /// Its input "image" is (batch, channels, height, width), as usual there, with any batch size. A
+  /// classifier's outputs are "logits" and "probabilities", both (batch, classes); another
+  /// network's is "output", (batch, values) or, where that is an image, (batch, channels, height,
+  /// width). Flatten goes through an image in that order, too, so the columns of the dense weights
+  /// behind it are permuted. Dropout isn't in the model, and batch normalisation uses the running
+  /// statistics.
+  /// - Throws: ``StrideNetError`` naming a layer that ONNX has no operators for, such as one of
+  ///   one's own
+  public func exportONNX(to path: String) throws {
+    let stages = try stages(for: path)
+    let count = snapshot().storage.count
+    guard count <= 1 << 28 else {
+      throw StrideNetError(
+        .badData, "too many weights for an ONNX file", at: path,
+        found: "\(count)", expected: "at most 2²⁸: 1 GB")
+    }
+    var graph = ONNXGraph()
+    try graph.build(stages)
+    graph.proto.name = "StrideNet"
+    graph.proto.docString = "\(Architecture.text(layers)): pixels are bytes divided by 255."
+    var model = ONNX_ModelProto()
+    model.irVersion = 8
+    model.producerName = "StrideNet"
+    model.opsetImport = [ONNX_OperatorSetIdProto.with { $0.version = 17 }]
+    model.graph = graph.proto
+    model.metadataProps = metadata.sorted { $0.key < $1.key }.map { key, value in
+      ONNX_StringStringEntryProto.with { ($0.key, $0.value) = (key, value) }
+    }
+    let bytes: [UInt8] = try model.serializedBytes()
+    try AtomicFile.write(bytes, to: path)
+  }
+}
+
+/// The nodes of a model, in the order in which they compute.
+private struct ONNXGraph {
+  var proto = ONNX_GraphProto()
+
+  /// A layer's output.
+  struct Value {
+    let name: String
+    /// The image that the tensor holds as (batch, channels, height, width); nil for (batch, values).
+    /// An image whose consumer takes a flat vector is one that was flattened: what comes next decides
+    /// how.
+    let image: Shape?
+  }
+
+  mutating func build(_ stages: [Stage]) throws {
+    let (input, output) = (stages[0].input, stages.last!.output)
+    let image = Value(name: "image", image: input)
+    proto.input = [Self.info("image", [input.channels, input.height, input.width])]
+    let result = try layers(stages, image, prefix: "layers", number: nil)
+    if stages.last!.layer.leavesSoftmaxToLoss {
+      let logits = named("logits", flat(result))
+      node("Softmax", [logits.name], ["axis": .int(1)], named: "probabilities")
+      proto.output = ["logits", "probabilities"].map { Self.info($0, [output.count]) }
+    } else if output.height == 1 && output.width == 1 {
+      _ = named("output", flat(result))
+      proto.output = [Self.info("output", [output.count])]
+    } else {
+      _ = named("output", result)
+      proto.output = [Self.info("output", [output.channels, output.height, output.width])]
+    }
+  }
+
+  private static func info(_ name: String, _ sizes: [Int]) -> ONNX_ValueInfoProto {
+    typealias Dimension = ONNX_TensorShapeProto.Dimension
+    return .with {
+      $0.name = name
+      $0.type.tensorType.elemType = Int32(ONNX_TensorProto.DataType.float.rawValue)
+      $0.type.tensorType.shape.dim =
+        [Dimension.with { $0.dimParam = "batch" }]
+        + sizes.map { size in Dimension.with { $0.dimValue = Int64(size) } }
+    }
+  }
+
+  // MARK: Nodes and constants
+
+  enum Attribute {
+    case int(Int)
+    case ints([Int])
+    case float(Float)
+  }
+
+  @discardableResult
+  private mutating func node(
+    _ operation: String, _ inputs: [String], _ attributes: KeyValuePairs<String, Attribute> = [:],
+    named name: String? = nil
+  ) -> String {
+    let output = name ?? "\(operation.lowercased())_\(proto.node.count)"
+    proto.node.append(
+      .with {
+        $0.opType = operation
+        $0.name = output
+        $0.input = inputs
+        $0.output = [output]
+        $0.attribute = attributes.map { key, value in
+          .with {
+            $0.name = key
+            switch value {
+            case .int(let int): ($0.type, $0.i) = (.int, Int64(int))
+            case .ints(let ints): ($0.type, $0.ints) = (.ints, ints.map(Int64.init))
+            case .float(let float): ($0.type, $0.f) = (.float, float)
+            }
+          }
+        }
+      })
+    return output
+  }
+
+  /// Gives a value a name of its own.
+  private mutating func named(_ name: String, _ value: Value) -> Value {
+    if let last = proto.node.indices.last, proto.node[last].output == [value.name] {
+      (proto.node[last].name, proto.node[last].output) = (name, [name])
+    } else {
+      node("Identity", [value.name], named: name)
+    }
+    return Value(name: name, image: value.image)
+  }
+
+  @discardableResult
+  private mutating func constant(_ name: String, _ sizes: [Int], _ values: [Float]) -> String {
+    constant(name, sizes, .float, values.map(\.bitPattern.littleEndian))
+  }
+
+  private mutating func constant<Number: BitwiseCopyable>(
+    _ name: String, _ sizes: [Int], _ type: ONNX_TensorProto.DataType, _ values: [Number]
+  ) -> String {
+    if !proto.initializer.contains(where: { $0.name == name }) {
+      proto.initializer.append(
+        .with {
+          $0.name = name
+          $0.dims = sizes.map(Int64.init)
+          $0.dataType = Int32(type.rawValue)
+          $0.rawData = values.withUnsafeBytes { Data($0) }
+        })
+    }
+    return name
+  }
+
+  /// A number that goes with tensors of any shape.
+  private mutating func scalar(_ value: Float) -> String {
+    constant("number_\(value)", [], [value])
+  }
+
+  // MARK: Shapes
+
+  /// Whether height, width and channels come in the same order in both layouts.
+  private static func isOneOrder(_ image: Shape) -> Bool {
+    image.channels == 1 || image.height * image.width == 1
+  }
+
+  /// As (batch, values) in the order that they have here: pixel by pixel, channel by channel.
+  private mutating func flat(_ value: Value) -> Value {
+    guard let image = value.image else { return value }
+    var name = value.name
+    if !Self.isOneOrder(image) { name = node("Transpose", [name], ["perm": .ints([0, 2, 3, 1])]) }
+    return Value(name: node("Flatten", [name], ["axis": .int(1)]), image: nil)
+  }
+
+  /// As (batch, channels, height, width).
+  private mutating func image(_ value: Value, _ shape: Shape) -> Value {
+    if value.image == shape { return value }
+    // Only a flat vector can be anything else: 1×1×n, the same in both orders.
+    return shaped(flat(value).name, shape)
+  }
+
+  /// A row of values read as (channels, height, width).
+  private mutating func shaped(_ row: String, _ shape: Shape) -> Value {
+    let sizes = [0, shape.channels, shape.height, shape.width]  // 0: as before
+    let name = "shape_" + sizes.dropFirst().map(String.init).joined(separator: "x")
+    let target = constant(name, [4], .int64, sizes.map { Int64($0).littleEndian })
+    return Value(name: node("Reshape", [row, target]), image: shape)
+  }
+
+  /// As it is for what has as many values in front as behind: flat, or an image that isn't one that
+  /// was flattened.
+  private mutating func settled(_ value: Value, _ shape: Shape) -> Value {
+    value.image == shape ? value : flat(value)
+  }
+
+  // MARK: Layers
+
+  /// - Parameter number: the place in the network of the layer that all of these are inside of
+  private mutating func layers(
+    _ stages: [Stage], _ input: Value, prefix: String, number: Int?
+  ) throws -> Value {
+    var value = input
+    for (index, stage) in stages.enumerated() {
+      value = try layer(stage, value, "\(prefix).\(index)", number: number ?? index + 1)
+    }
+    return value
+  }
+
+  private mutating func layer(_ stage: Stage, _ x: Value, _ name: String, number: Int) throws
+    -> Value
+  {
+    var y: Value
+    switch stage.layer {
+    case let layer as Conv2D: y = convolution(layer, stage, image(x, stage.input), name)
+    case let layer as Dense: y = dense(layer, stage, x, name)
+    case let layer as Pool2D:
+      let x = image(x, stage.input).name
+      let size: KeyValuePairs<String, Attribute> = [
+        "kernel_shape": .ints([layer.size.height, layer.size.width]),
+        "strides": .ints([layer.stride.height, layer.stride.width]),
+      ]
+      let pooled =
+        switch layer {
+        case is MaxPool2D: node("MaxPool", [x], size)
+        case is GlobalAvgPool: node("GlobalAveragePool", [x])
+        default: node("AveragePool", [x], size)
+        }
+      y = Value(name: pooled, image: stage.output)
+    case is Flatten, is Dropout, is Activate: y = x
+    case let layer as BatchNorm:
+      let x = settled(x, stage.input)
+      let inputs = layer.parameters.map {
+        constant("\(name).\($0.name.split(separator: ".").last!)", $0.shape, $0.values)
+      }
+      y = Value(
+        name: node(
+          "BatchNormalization", [x.name] + inputs, ["epsilon": .float(layer.epsilon)]),
+        image: x.image)
+    case let layer as LayerNorm:
+      let x = settled(x, stage.input)
+      let inputs = [
+        constant("\(name).weight", layer.weight.shape, layer.weight.values),
+        constant("\(name).bias", layer.bias.shape, layer.bias.values),
+      ]
+      // Of the last axis alone.
+      var result =
+        x.image == nil ? x.name : node("Transpose", [x.name], ["perm": .ints([0, 2, 3, 1])])
+      result = node(
+        "LayerNormalization", [result] + inputs,
+        ["axis": .int(-1), "epsilon": .float(layer.epsilon)])
+      if x.image != nil { result = node("Transpose", [result], ["perm": .ints([0, 3, 1, 2])]) }
+      y = Value(name: result, image: x.image)
+    case let layer as Residual:
+      let x = settled(x, stage.input)
+      let inner = layer.stages(stage.input)
+      let body = try layers(inner.body, x, prefix: "\(name).body", number: number)
+      let shortcut = try layers(inner.shortcut, x, prefix: "\(name).shortcut", number: number)
+      let isFlat = stage.output.height == 1 && stage.output.width == 1
+      let sides = [body, shortcut].map { isFlat ? flat($0) : image($0, stage.output) }
+      y = Value(
+        name: node("Add", sides.map(\.name)), image: isFlat ? nil : stage.output)
+    default: throw stage.unknown(to: "ONNX", number: number)
+    }
+    if stage.layer.leavesSoftmaxToLoss { return y }
+    return try activation(stage, y, number)
+  }
+
+  private mutating func convolution(_ layer: Conv2D, _ stage: Stage, _ x: Value, _ name: String)
+    -> Value
+  {
+    let (fh, fw, c, f) = (
+      layer.size.height, layer.size.width, stage.input.channels / layer.groups, layer.filters
+    )
+    // (FH, FW, C, F) to (F, C, FH, FW)
+    let values = layer.weight.values
+    let weight = (0..<f * c * fh * fw).map { index in
+      let (j, i) = (index % fw, index / fw % fh)
+      let (channel, filter) = (index / (fw * fh) % c, index / (fw * fh * c))
+      return values[((i * fw + j) * c + channel) * f + filter]
+    }
+    let zeros = layer.zeros(stage.input, stage.output)
+    let result = node(
+      "Conv",
+      [
+        x.name, constant("\(name).weight", [f, c, fh, fw], weight),
+        constant("\(name).bias", [f], layer.bias.values),
+      ],
+      [
+        "kernel_shape": .ints([fh, fw]),
+        "strides": .ints([layer.stride.height, layer.stride.width]),
+        "pads": .ints([zeros.top, zeros.left, zeros.bottom, zeros.right]),
+        "dilations": .ints([layer.dilation.height, layer.dilation.width]),
+        "group": .int(layer.groups),
+      ])
+    return Value(name: result, image: stage.output)
+  }
+
+  private mutating func dense(_ layer: Dense, _ stage: Stage, _ x: Value, _ name: String) -> Value {
+    var values = layer.weight.values
+    var rows = x.name
+    if let image = x.image {
+      // The vector has channels before rows and columns, and so have the weights then.
+      rows = node("Flatten", [rows], ["axis": .int(1)])
+      let (pixels, channels, count) = (image.height * image.width, image.channels, image.count)
+      let old = values
+      for index in values.indices {
+        let (row, column) = (index / count, index % count)
+        values[index] = old[row * count + column % pixels * channels + column / pixels]
+      }
+    }
+    let weight = constant("\(name).weight", layer.weight.shape, values)
+    let bias = constant("\(name).bias", layer.bias.shape, layer.bias.values)
+    return Value(name: node("Gemm", [rows, weight, bias], ["transB": .int(1)]), image: nil)
+  }
+
+  private mutating func activation(_ stage: Stage, _ x: Value, _ number: Int) throws -> Value {
+    let activation = stage.layer.finalActivation
+    if activation.isOwn { throw stage.unknown(to: "ONNX", number: number) }
+    let y: String
+    switch activation.name {
+    case "none": return x
+    case "relu": y = node("Relu", [x.name])
+    case "leaky_relu":
+      guard case .leakyReLU(let slope) = activation.kind else { fatalError() }
+      y = node("LeakyRelu", [x.name], ["alpha": .float(slope)])
+    case "elu": y = node("Elu", [x.name])
+    case "gelu":
+      // An operator of its own from opset 20 on. x/2 · (1 + erf(x/√2))
+      let scaled = node("Mul", [x.name, scalar(Float(0.5.squareRoot()))])
+      let share = node("Add", [node("Erf", [scaled]), scalar(1)])
+      y = node("Mul", [node("Mul", [x.name, scalar(0.5)]), share])
+    case "silu": y = node("Mul", [x.name, node("Sigmoid", [x.name])])
+    case "sigmoid": y = node("Sigmoid", [x.name])
+    case "tanh": y = node("Tanh", [x.name])
+    case "softplus": y = node("Softplus", [x.name])
+    case "softmax":
+      // Over all of an example's values, in any order.
+      let row = x.image == nil ? x.name : node("Flatten", [x.name], ["axis": .int(1)])
+      y = node("Softmax", [row], ["axis": .int(1)])
+      if let image = x.image { return shaped(y, image) }
+    default: throw stage.unknown(to: "ONNX", number: number)
+    }
+    return Value(name: y, image: x.image)
+  }
+}
