@@ -644,7 +644,22 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     other(
       "fetch: no place", ["fetch", "mnist", "--mirror", "http://127.0.0.1:9"], code: 73,
       "folder can't be created", "/proc/x/mnist", environment: ["STRIDENET_DATA": "/proc/x"]),
+    other("export: no target", ["export", "w"], code: 64, "Missing expected argument '<target>'"),
+    export("unknown ending", ["m.txt"], code: 64, "no format", "ends in .txt", ".c", ".onnx"),
+    export("no ending", ["m"], code: 64, "no format", "without an ending", "--format"),
+    export("unknown format", ["m.c", "--format", "pdf"], code: 64, "'pdf' is invalid"),
+    export("over itself", ["./w", "--format", "c"], code: 64, "would replace the saved network"),
+    export("no folder", ["none/m.onnx"], code: 73, "none/m.onnx"),
+    other("export: no weights", ["export", "w", "m.c"], code: 66, "w"),
   ]
+
+  private static func export(
+    _ name: String, _ arguments: [String], code: Int32, _ phrases: String...
+  ) -> BadInput {
+    BadInput(
+      name: "export: \(name)", arguments: ["export", "w"] + arguments, code: code,
+      phrases: phrases, prepare: { try $0.writeWeights("w") })
+  }
 }
 
 @Suite struct CommandLineRefusals {
@@ -819,6 +834,22 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     #expect(abs(try #require(accuracy) + #require(error) - 1) < 1e-6)
     let digest = try #require(done["weights_sha256"] as? String)
     #expect(digest.count == 64 && digest.allSatisfy(\.isHexDigit))
+  }
+
+  /// By the name's ending, or whatever that is.
+  @Test func exportsWhatTheLibraryDoes() throws {
+    let place = try Workplace()
+    try place.writeWeights("w", "conv(2,3) flatten softmax(10)")
+    for arguments in [["m.c"], ["m.ONNX"], ["old.m", "--format", "c"], ["m", "--format", "onnx"]] {
+      let end = try place.run(["export", "w"] + arguments)
+      #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
+      #expect(end.lines == ["\(arguments[0]): conv(2,3) flatten softmax(10)"])
+    }
+    let network = try Network.load(from: place.path + "/w")
+    try network.exportC(to: place.path + "/c")
+    try network.exportONNX(to: place.path + "/onnx")
+    #expect(try place.read("m.c") == place.read("c") && place.read("old.m") == place.read("c"))
+    #expect(try place.read("m.ONNX") == place.read("onnx") && place.read("m") == place.read("onnx"))
   }
 
   @Test(arguments: [
