@@ -174,6 +174,9 @@ extension Activation {
     case "bench": try ends(command + ["--no-such"], 64, "Unknown option '--no-such'")
     case "fetch": try ends(command + ["--mirror", "none"], 64, "the mirror isn't a web address")
     case "evaluate", "predict": try ends(command, 66, command[1])
+    case "gradcheck" where command.contains("--mutant"):
+      try ends(command, 65, "the mistake at work")
+    case "gradcheck": try ends(command + ["--input", "0"], 64, "no size of an input")
     case "speedrun": try ends(command + ["--runs", "0"], 64, "--runs out of range")
     case "augment": try ends(command + ["--data", "none"], 66, "none")
     case "train" where command.contains("--resume") || command.contains("--config"):

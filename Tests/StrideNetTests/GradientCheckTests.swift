@@ -1,0 +1,51 @@
+import Testing
+
+@testable import StrideNet
+
+@Suite struct GradientCheckTests {
+  @Test(arguments: [
+    "conv(4,3) maxpool(2) flatten relu(10) softmax(10)",
+    "conv(4,3,padding=same,stride=2,activation=none) batchnorm(activation=relu) avgpool(2) flatten dense(5)",
+    "conv(4,3,groups=2,activation=gelu) layernorm dropout(0.3) globalavgpool softmax(3)",
+    "residual(conv(4,3,padding=1,activation=sigmoid) conv(2,3,padding=1,activation=none)) maxpool(3,1) activation(tanh)",
+  ])
+  func theLibrarysLayersPass(text: String) throws {
+    for seed in 1...3 as ClosedRange<UInt64> {
+      let check = try GradientCheck(
+        try Architecture.layers(text), input: Shape(8, 7, 2), seed: seed,
+        runtime: Runtime(threads: 2))
+      #expect(check.passed, "\(check.rows.filter { !$0.passed })")
+      #expect(check.rows.count >= 4)
+      #expect(check.rows.count { $0.checked > $0.corners } > check.rows.count * 3 / 4)
+    }
+  }
+
+  @Test(arguments: Mutant.Mistake.allCases) func everyMutantIsCaught(mistake: Mutant.Mistake) throws
+  {
+    for seed in 1...3 as ClosedRange<UInt64> {
+      let check = try GradientCheck([Mutant(mistake)], input: Shape(8, 8, 2), seed: seed)
+      #expect(!check.passed, "\(mistake), seed \(seed)")
+    }
+  }
+
+  @Test func onTheCommandLine() throws {
+    let place = try Workplace()
+    try place.writeWeights("w", "conv(3,3) flatten softmax(10)")
+    for arguments in [["w"], ["--layers", "conv(3,3) flatten softmax(4)", "--input", "6x7x2"]] {
+      let end = try place.run(["gradcheck"] + arguments)
+      #expect(end.code == 0 && end.out.contains("ok ") && !end.out.contains("WRONG"), "\(end.out)")
+    }
+    let caught = try place.run("gradcheck", "--mutant", "bias-in-the-loop", "--json")
+    #expect(caught.code == 65 && caught.err.contains("bias"), "\(caught.err)")
+    #expect(caught.json.contains { $0["passed"] as? Bool == false })
+    for (arguments, what) in [
+      (["--mutant", "none"], "no mutant"), (["--input", "0x2x2"], "no size"),
+      (["nothing"], "no such file"),
+      (["cnn", "--mutant", "max-ties"], "more than one"),
+      (["--layers", "conv(3,9)", "--input", "4x4x1"], "larger"),
+    ] {
+      let end = try place.run(["gradcheck"] + arguments)
+      #expect(end.code != 0 && !end.wasKilled && end.err.contains(what), "\(end.err)")
+    }
+  }
+}
