@@ -55,9 +55,9 @@ struct Train: ParsableCommand {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "Hold out the last so many training images and evaluate those; the test set is measured once, at the end.",
+      "Hold out the last so many training images, or below 1 this share of them, and evaluate those; the test set is measured once, at the end.",
       valueName: "images"))
-  var validate: Int?
+  var validate: Double?
 
   @Option(
     parsing: .unconditional,
@@ -104,14 +104,22 @@ struct Train: ParsableCommand {
       throw StrideNetError(
         .usage, "--checkpoint-every out of range", found: "\(every)", expected: "at least 1")
     }
+    let checkpointPath = files.checkpoint ?? files.resume
+    if files.checkpointEvery != nil && checkpointPath == nil {
+      throw StrideNetError(
+        .usage, "--checkpoint-every means nothing without a checkpoint",
+        expected: "--checkpoint FILE with it")
+    }
     let network = Network(
       try Architecture.layers(configuration.layers, source: "--layers"),
       seed: configuration.training.seed, runtime: try compute.runtime(named: configuration.kernels))
-    let checkpointPath = files.checkpoint ?? files.resume
     for path in [files.save, files.writeConfig, checkpointPath] {
       if let path { try AtomicFile.checkWritable(path) }
     }
     let (data, test) = try configuration.loadData()
+    // The defaults may be others elsewhere.
+    configuration.data = configuration.data ?? data.name
+    configuration.kernels = network.runtime.kernels.name
     if checkpoint == nil && configuration.training.batchSize > data.train.count
       && training.batchSize == nil && given.isEmpty
     {
@@ -127,7 +135,7 @@ struct Train: ParsableCommand {
     if explain { network.timePasses() }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
-    try announce(trainer)
+    try announce(trainer, configuration, test)
 
     trainer.shouldStop = { interrupt.requested }
     var failure: (any Error)?
@@ -151,9 +159,9 @@ struct Train: ParsableCommand {
         if let save = files.save { try network.save(to: save) }
         if quiet { return }
         if json {
-          try Output.json(EpochEvent(result))
+          try Output.json(EpochEvent(result, isHeldOut: test != nil))
         } else {
-          try Output.line(line(result, of: trainer))
+          try Output.line(line(result, of: trainer, isHeldOut: test != nil))
         }
       } catch {
         failure = error
@@ -200,7 +208,9 @@ struct Train: ParsableCommand {
 
   // MARK: What is printed
 
-  private func announce(_ trainer: Trainer) throws {
+  private func announce(_ trainer: Trainer, _ configuration: RunConfiguration, _ test: ImageSet?)
+    throws
+  {
     let network = trainer.network
     if KernelChoice.isDebugBuild {
       Output.complain(
@@ -211,18 +221,20 @@ struct Train: ParsableCommand {
     if json {
       try Output.json(
         StartEvent(
-          model: layers == nil ? model ?? "cnn" : "layers",
+          model: Architecture.presets.first { $0.text == configuration.layers }?.name ?? "layers",
           layers: Architecture.text(network.layers),
           kernels: network.runtime.kernels.name, isa: KernelChoice.instructionSet,
           threads: network.runtime.threads, parameters: network.parameterCount,
           data: trainer.data.source, train_images: trainer.data.train.count,
-          test_images: trainer.data.test.count, seed: trainer.settings.seed))
+          validation_images: test == nil ? nil : trainer.data.test.count,
+          test_images: (test ?? trainer.data.test).count, seed: trainer.settings.seed))
     } else {
       try Output.line(
         """
         network  \(Architecture.text(network.layers)), \(network.parameterCount.grouped) parameters
         data     \(trainer.data.source): \(trainer.data.train.count.grouped) training and \
-        \(trainer.data.test.count.grouped) test images of \(network.input!)
+        \(trainer.data.test.count.grouped) \(test == nil ? "test" : "validation") images of \
+        \(network.input!)
         kernels  \(network.runtime.kernels), \(KernelChoice.instructionSet), \
         \(network.runtime.threads) thread\(network.runtime.threads == 1 ? "" : "s")
         """)
@@ -234,17 +246,20 @@ struct Train: ParsableCommand {
       + "  \(Int(p.imagesPerSecond).grouped) images/s  CCE \(p.cce.fixed(4))  CE \(percent(p.ce))"
   }
 
-  private func line(_ r: EpochResult, of trainer: Trainer) -> String {
+  private func line(_ r: EpochResult, of trainer: Trainer, isHeldOut: Bool) -> String {
     "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
       + "  \(Int(r.imagesPerSecond).grouped.leftPadded(8)) images/s"
       + "  train CCE \(r.trainCCE.fixed(4)) CE \(percent(r.trainCE))"
-      + "  \(validate == nil ? "test" : "validation") CCE \(r.testCCE.fixed(4)) CE \(percent(r.testCE))"
+      + "  \(isHeldOut ? "validation" : "test") CCE \(r.testCCE.fixed(4)) CE \(percent(r.testCE))"
   }
 
   private func percent(_ share: Float) -> String { "\((share * 100).fixed(2)) %" }
 
   private func conclude(_ end: TrainingEnd, _ trainer: Trainer, _ test: ImageSet?) throws {
-    let (last, save) = (trainer.results.last, files.save)
+    let (network, save, keepsBest) = (trainer.network, files.save, trainer.settings.keepsBest)
+    // The epoch whose weights the network has.
+    let last = keepsBest ? trainer.bestEpoch.map { trainer.results[$0 - 1] } : trainer.results.last
+    if keepsBest, last != nil, let save { try network.save(to: save) }
     let saved =
       save.map {
         last == nil
@@ -270,9 +285,6 @@ struct Train: ParsableCommand {
       }
     case .finished: break
     }
-    let network = trainer.network
-    // The weights are the best epoch's then.
-    if trainer.settings.keepsBest, last != nil, let save { try network.save(to: save) }
     if explain,
       let explanation = network.explanation(
         MachinePeak(threads: network.runtime.threads).allThreads)
@@ -280,23 +292,19 @@ struct Train: ParsableCommand {
       try Explain.print(explanation, json: json)
     }
     // Images that nothing has seen are measured once, with the final weights.
-    let final =
-      trainer.settings.keepsBest ? trainer.bestEpoch.map { trainer.results[$0 - 1] } : last
-    var testCE = final?.testCE
+    var testCE = last?.testCE
     if let test, last != nil { testCE = try network.evaluate(test).ce }
     let images = (test ?? trainer.data.test).count
     // The share as it was counted, without the rounding of a Float.
     let accuracy = testCE.map {
       Double(images - Int((Double($0) * Double(images)).rounded())) / Double(images)
     }
-    if trainer.settings.keepsBest, let best = trainer.bestEpoch, !quiet, !json {
-      try Output.line("best     epoch \(best)")
-    }
+    if keepsBest, let last, !quiet, !json { try Output.line("best     epoch \(last.epoch)") }
     let sha256 = network.snapshot().sha256
     if json {
       try Output.json(
         DoneEvent(
-          seconds: trainer.seconds, test_accuracy: accuracy,
+          seconds: trainer.seconds, epoch: last?.epoch, test_accuracy: accuracy,
           weights_sha256: sha256))
     } else {
       let text = accuracy.map { "test accuracy \(($0 * 100).fixed(2)) %, " } ?? ""
@@ -315,7 +323,9 @@ struct Train: ParsableCommand {
     let model, layers, kernels, isa: String
     let threads, parameters: Int
     let data: String
-    let train_images, test_images: Int
+    let train_images: Int
+    let validation_images: Int?
+    let test_images: Int
     let seed: UInt64
   }
 
@@ -323,17 +333,21 @@ struct Train: ParsableCommand {
     var event = "epoch"
     let epoch: Int
     let seconds, images_per_second: Double
-    let train_cce, train_ce, test_cce, test_ce: Float
+    let train_cce, train_ce: Float
+    let validation_cce, validation_ce, test_cce, test_ce: Float?
 
-    init(_ r: EpochResult) {
+    init(_ r: EpochResult, isHeldOut: Bool) {
       (epoch, seconds, images_per_second) = (r.epoch, r.seconds, r.imagesPerSecond)
-      (train_cce, train_ce, test_cce, test_ce) = (r.trainCCE, r.trainCE, r.testCCE, r.testCE)
+      (train_cce, train_ce) = (r.trainCCE, r.trainCE)
+      (validation_cce, validation_ce) = isHeldOut ? (r.testCCE, r.testCE) : (nil, nil)
+      (test_cce, test_ce) = isHeldOut ? (nil, nil) : (r.testCCE, r.testCE)
     }
   }
 
   private struct DoneEvent: Encodable {
     var event = "done"
     let seconds: Double
+    let epoch: Int?
     let test_accuracy: Double?
     let weights_sha256: String
   }

@@ -23,7 +23,7 @@ public struct Checkpoint {
     var progress: Trainer.Progress
     var stepCount, updateCount: Int
     var images: Int
-    var labels: String
+    var digest: String
   }
 
   /// Epochs that are finished.
@@ -47,21 +47,12 @@ public struct Checkpoint {
     let place = Place(
       progress: state.progress, stepCount: state.network.stepCount,
       updateCount: state.network.updateCount, images: trainer.data.train.count,
-      labels: Self.digest(trainer.data))
+      digest: trainer.dataDigest)
     let text = String(decoding: try JSONEncoder().encode(place), as: UTF8.self)
     try Safetensors.write(
       arrays,
       metadata: trainer.network.metadata.merging(
         [configurationKey: configuration.json, placeKey: text]) { $1 }, to: path)
-  }
-
-  /// Tells data sets apart.
-  private static func digest(_ data: Dataset) -> String {
-    var digest = SHA256()
-    for labels in [data.train.labels, data.test.labels] {
-      labels.withUnsafeBytes { digest.update($0) }
-    }
-    return digest.hex
   }
 
   // MARK: Reading
@@ -93,12 +84,12 @@ public struct Checkpoint {
   fileprivate func state(_ trainer: Trainer) throws -> Trainer.State {
     let network = trainer.network
     guard
-      place.images == trainer.data.train.count && place.labels == Self.digest(trainer.data)
+      place.images == trainer.data.train.count && place.digest == trainer.dataDigest
     else {
       throw StrideNetError(
         .badData, "the checkpoint was made with other data", at: path,
         found: "\(trainer.data.source), \(trainer.data.train.count) training images",
-        expected: "\(place.images) training images with the labels that it was made with")
+        expected: "the \(place.images) training images that it was made with")
     }
     let count = network.snapshot().values.count
     func values(_ name: String, required: Bool) throws -> [Float]? {

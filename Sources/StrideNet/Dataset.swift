@@ -92,13 +92,15 @@ public struct Dataset: Sendable {
       test: test)
   }
 
-  /// The last n training images are held out: they take the test set's place, which nothing sees
+  /// The last training images are held out: they take the test set's place, which nothing sees
   /// then.
-  public func holdingOut(_ n: Int) throws -> Dataset {
+  /// - Parameter amount: their number, or below 1 their share
+  public func holdingOut(_ amount: Double) throws -> Dataset {
+    let n = Int(exactly: amount < 1 ? (amount * Double(train.count)).rounded() : amount) ?? 0
     guard n > 0, n < train.count else {
       throw StrideNetError(
-        .usage, "this number of training images can't be held out", at: source, found: "\(n)",
-        expected: "1 to \(train.count - 1)")
+        .usage, "these training images can't be held out", at: source, found: "\(amount)",
+        expected: "a share of at least one image, such as 0.1, or 1 to \(train.count - 1)")
     }
     return try Dataset(
       name: name, source: "\(source), last \(n) training images held out",

@@ -102,7 +102,7 @@ extension Network {
           number: (isFused ? step.first...step.last : index...index).map { "\($0 + 1)" }
             .joined(separator: "+"),
           name, pass.name,
-          kernel: cost.kernel.replacing(", update", with: ", \(times.optimizer.kernel)"),
+          kernel: cost.kernel.replacing(", update", with: ", \(times.optimizer.method.kernel)"),
           why: cost.why,
           operations: cost.operations * images,
           bytes: 4 * ((cost.inputs + cost.outputs) * images + Double(cost.weights)),
@@ -131,7 +131,7 @@ extension Network {
     let rest = steps.filter { !$0.layer.updatesInBackward }.flatMap(\.parameters)
     if !rest.isEmpty {
       add(
-        "weights", "update", kernel: times.optimizer.kernel,
+        "weights", "update", kernel: times.optimizer.method.kernel,
         bytes: Double(4 * times.optimizer.arraysMoved * rest.reduce(0) { $0 + $1.count }), .update)
     }
 

@@ -63,6 +63,7 @@ public final class Network {
   private var velocity = FloatStorage(count: 0)
   private var square = FloatStorage(count: 0)
   private var updateCount = 0
+  private var method: Optimizer.Method?
   // The moving average of the weights, if there is one.
   private var average: FloatStorage?
   private var partialNorms: [Double] = []
@@ -252,7 +253,7 @@ public final class Network {
     try train(batch, learningRate: learningRate, optimizer: Optimizer(.sgd, momentum: momentum))
   }
 
-  /// The same with any optimiser.
+  /// The same with any optimiser. What another kind remembers doesn't count: it begins anew.
   @discardableResult
   public func train(_ batch: Batch, learningRate: Float, optimizer: Optimizer) throws -> (
     layers: Snapshot, cce: Float, ce: Float
@@ -273,6 +274,10 @@ public final class Network {
     averageDecay: Float? = nil
   ) -> (cce: Float, ce: Float) {
     reserve(x.batch, training: true, optimizer)
+    if method?.kernel != optimizer.method.kernel {
+      if method != nil { forgetSteps() }
+      method = optimizer.method
+    }
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
     if !isKnownUniquelyReferenced(&weights) {
@@ -453,6 +458,7 @@ public final class Network {
       }
       (stepCount, updateCount) = (newValue.stepCount, newValue.updateCount)
       (velocity, square) = (storage(newValue.velocity), storage(newValue.square))
+      method = nil
       average = newValue.average.isEmpty ? nil : storage(newValue.average)
       point(parameters)
     }
@@ -477,10 +483,14 @@ public final class Network {
       "a snapshot of \(snapshot.storage.count) weights for a network of \(weights.count)")
     weights = snapshot.storage
     point(parameters)
+    forgetSteps()
+    average = nil
+  }
+
+  private func forgetSteps() {
     velocity.pointer.update(repeating: 0, count: velocity.count)
     square.pointer.update(repeating: 0, count: square.count)
     updateCount = 0
-    average = nil
   }
 
   /// Takes over what some layers of another network have learned; the layers must be of the same

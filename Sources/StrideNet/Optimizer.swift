@@ -25,6 +25,8 @@ public struct Optimizer: Sendable, Codable, Hashable {
     /// Whether squares of gradients are remembered.
     public var isAdaptive: Bool { self != .sgd && self != .nesterov }
     public var isAdam: Bool { self == .adam || self == .adamw }
+    /// The C symbol without its prefix.
+    var kernel: String { isAdam ? "adam" : self == .rmsprop ? "rmsprop" : "sgd" }
   }
 
   public var method = Method.sgd
@@ -49,8 +51,6 @@ public struct Optimizer: Sendable, Codable, Hashable {
     self.weightDecay = weightDecay ?? (method == .adamw ? 0.01 : 0)
   }
 
-  /// The C symbol without its prefix.
-  var kernel: String { method.isAdam ? "adam" : method == .rmsprop ? "rmsprop" : "sgd" }
   /// Arrays of the weights' size that a step reads or writes.
   var arraysMoved: Int { method.isAdaptive ? 7 : 5 }
 

@@ -3,7 +3,8 @@ import Foundation
 /// All that decides what a training run computes, but for the number of threads, which doesn't:
 /// the same configuration gives the same weights, bit for bit, with the same instruction set.
 ///
-/// As a file it is JSON; what isn't in it has its default.
+/// As a file it is JSON, which Foundation reads without another dependency; what isn't in it has
+/// its default.
 public struct RunConfiguration: Sendable, Codable, Hashable {
   /// The network as `--layers` has it.
   public var layers: String
@@ -13,8 +14,9 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   public var split: Double?
   /// The first so many training images only.
   public var limit: Int?
-  /// The last so many training images are held out and evaluated instead of the test set.
-  public var validate: Int?
+  /// The last so many training images, or below 1 this share of them, are held out and evaluated
+  /// instead of the test set.
+  public var validate: Double?
   /// The kernel variant; nil for the one bound at build time.
   public var kernels: String?
   public var training: TrainingSettings
@@ -125,7 +127,16 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   /// - Throws: ``StrideNetError`` naming the file and the key where something isn't as it should be
   public static func read(from path: String) throws -> RunConfiguration {
     let file = try InputFile(path)
-    return try parse(try file.readAll(limit: 1 << 20), at: path)
+    let result = try parse(try file.readAll(limit: 1 << 20), at: path)
+    _ = try Architecture.layers(result.layers, source: "\(path), layers")
+    do {
+      try result.training.check(images: .max)
+    } catch let error as StrideNetError {
+      throw StrideNetError(
+        error.kind, error.what, at: "\(path), training", found: error.found,
+        expected: error.expected)
+    }
+    return result
   }
 
   /// - Parameter place: what to call the text in errors

@@ -92,7 +92,7 @@ public struct EpochResult: Sendable, Codable {
   /// Means over the epoch's steps, each taken before its update.
   public let trainCCE: Float
   public let trainCE: Float
-  /// On the whole test set after the epoch.
+  /// On the whole test set after the epoch, or on the images held out instead.
   public let testCCE: Float
   public let testCE: Float
 }
@@ -102,9 +102,10 @@ public enum TrainingEnd: Sendable {
   case finished
   /// No lower loss for ``TrainingSettings/patience`` epochs.
   case stoppedEarly
-  /// Somebody asked to stop; the network has the weights of the last finished epoch.
+  /// Somebody asked to stop; the network has the weights of the last finished epoch, or with
+  /// ``TrainingSettings/keepsBest`` the best one's.
   case stopped
-  /// The loss was no longer a number; the network has the weights of the last finished epoch.
+  /// The loss was no longer a number; the network's weights are as with ``stopped``.
   case diverged(epoch: Int, batch: Int)
 }
 
@@ -133,9 +134,10 @@ public final class Trainer {
 
   private let buffer: BatchBuffer
   private var augmenter: Augmenter?
-  // The images' order, shuffled anew before each epoch; mini-batches done in the one that is under
-  // way, and the sums over them.
+  // The images' order, shuffled anew before each epoch, and how often it was; mini-batches done in
+  // the one that is under way, and the sums over them.
   private var order: [Int]
+  private var shuffles = 0
   private var batchesDone = 0
   private var sums = (cce: 0.0, ce: 0.0)
   private var best: Snapshot?
@@ -184,23 +186,28 @@ public final class Trainer {
   public func run() throws -> TrainingEnd {
     let count = order.count
     var lastGood = lastGoodAtStart ?? network.snapshot()
+    lastGoodAtStart = nil
+    func end(_ end: TrainingEnd) -> TrainingEnd {
+      network.restore(best ?? lastGood)
+      (batchesDone, sums) = (0, (0, 0))
+      return end
+    }
     let clock = ContinuousClock()
     for epoch in results.count..<settings.epochs {
-      if batchesDone == 0 { shuffle(epoch) }
+      if let patience = settings.patience, let bestEpoch, epoch - bestEpoch >= patience {
+        return end(.stoppedEarly)
+      }
+      shuffle(for: epoch)
       let start = clock.now
       let (before, first) = (seconds, batchesDone)
       network.times?.skip()
       for batch in first..<batches {
         if shouldStop() {
           try onStop?(state(lastGood))
-          network.restore(lastGood)
-          return .stopped
+          return end(.stopped)
         }
         let (cce, ce, rate) = step(epoch, batch)
-        guard cce.isFinite else {
-          network.restore(lastGood)
-          return .diverged(epoch: epoch + 1, batch: batch + 1)
-        }
+        guard cce.isFinite else { return end(.diverged(epoch: epoch + 1, batch: batch + 1)) }
         batchesDone = batch + 1
         if let onBatch {
           let elapsed = (clock.now - start).inSeconds
@@ -220,14 +227,10 @@ public final class Trainer {
       guard let (testCCE, testCE) = evaluate(data.test) else {
         network.exchangeAverage()
         try onStop?(state(lastGood))
-        network.restore(lastGood)
-        return .stopped
+        return end(.stopped)
       }
       // The last step of an epoch may have been the one that went wrong.
-      guard testCCE.isFinite else {
-        network.restore(lastGood)
-        return .diverged(epoch: epoch + 1, batch: batches)
-      }
+      guard testCCE.isFinite else { return end(.diverged(epoch: epoch + 1, batch: batches)) }
       lastGood = network.snapshot()
       let result = EpochResult(
         epoch: epoch + 1, seconds: elapsed,
@@ -243,20 +246,18 @@ public final class Trainer {
       onEpoch?(result)
       network.exchangeAverage()
       try onState?(state(lastGood))
-      if let patience = settings.patience, epoch + 1 - bestEpoch! >= patience {
-        network.restore(best ?? lastGood)
-        return .stoppedEarly
-      }
     }
     // Without a moving average or a better epoch the network has the last weights already.
-    if best != nil || settings.averageDecay != nil { network.restore(best ?? lastGood) }
-    return .finished
+    return best != nil || settings.averageDecay != nil ? end(.finished) : .finished
   }
 
   /// The order of an epoch follows from that of the one before.
-  private func shuffle(_ epoch: Int) {
-    var random = SeededGenerator(seed: settings.seed, stream: UInt64(2 + epoch))
-    random.shuffle(&order)
+  private func shuffle(for epoch: Int) {
+    while shuffles <= epoch {
+      var random = SeededGenerator(seed: settings.seed, stream: UInt64(2 + shuffles))
+      random.shuffle(&order)
+      shuffles += 1
+    }
   }
 
   // MARK: Going on later
@@ -266,6 +267,15 @@ public final class Trainer {
   var onState: ((State) throws -> Void)?
   var onStop: ((State) throws -> Void)?
   private var lastGoodAtStart: Snapshot?
+
+  /// Tells data sets apart: SHA-256 of all images and labels.
+  private(set) lazy var dataDigest: String = {
+    var digest = SHA256()
+    for bytes in [data.train.pixels, data.train.labels, data.test.pixels, data.test.labels] {
+      bytes.withUnsafeBytes { digest.update($0) }
+    }
+    return digest.hex
+  }()
 
   /// Where a training stands.
   struct State {
@@ -299,8 +309,7 @@ public final class Trainer {
     (batchesDone, best) = (state.progress.batchesDone, state.best)
     sums = (state.progress.sumCCE, state.progress.sumCE)
     lastGoodAtStart = state.lastGood
-    order = Array(0..<data.train.count)
-    for epoch in 0..<results.count + (batchesDone > 0 ? 1 : 0) { shuffle(epoch) }
+    (order, shuffles) = (Array(0..<data.train.count), 0)
   }
 
   private func evaluate(_ set: ImageSet) -> (cce: Float, ce: Float)? {

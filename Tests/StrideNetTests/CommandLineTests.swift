@@ -1217,6 +1217,23 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     try place.write("bad.json", #"{"training": {"epoch": 3}}"#)
     let refused = try place.run("train", "--config", "bad.json")
     #expect(refused.code == 64 && refused.err.contains("training.epoch"), "\(refused.err)")
+    for (text, parts) in [
+      (#"{"training": {"epochs": 0}}"#, ["bad.json, training", "epochs out of range"]),
+      (#"{"layers": "flatten sofmax(10)"}"#, ["bad.json, layers", "column 9", "sofmax"]),
+    ] {
+      try place.write("bad.json", text)
+      let refused = try place.run("train", "--config", "bad.json")
+      #expect(refused.code == 64 && parts.allSatisfy(refused.err.contains), "\(refused.err)")
+    }
+    // The file says what was a default: which data, which kernels.
+    let brief = ["cnn", "--limit", "64", "--epochs", "1", "--validate", "0.1"]
+    let end = try place.run(brief + ["--write-config", "cnn.json"])
+    #expect(end.code == 0 && end.out.contains("validation CCE"), "\(end.out) \(end.err)")
+    let text = String(decoding: try place.read("cnn.json"), as: UTF8.self)
+    #expect(text.contains(#""kernels" : "#) && text.contains(#""data" : "#), "\(text)")
+    let again = try place.run("train", "--config", "cnn.json")
+    #expect(again.lines.last?.suffix(64) == end.lines.last?.suffix(64))
+    #expect(again.out.contains("validation CCE"), "\(again.out)")
   }
 
   @Test(arguments: [
@@ -1231,6 +1248,8 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     (["--loss", "l3"], "loss"), (["--loss", "cross_entropy:1"], "label smoothing"),
     (["--validate", "64"], "held out"),
     (["--checkpoint-every", "0", "--checkpoint", "c"], "checkpoint-every"),
+    (["--checkpoint-every", "2"], "without a checkpoint"),
+    (["--validate", "1.5"], "held out"), (["--validate", "nan"], "held out"),
     (["--config", "digits"], "folder"), (["--config", "none.json"], "no such file"),
     (["--resume", "none"], "no such file"), (["--checkpoint", "none/c"], "none"),
     (["--optimizer", "adam", "--beta1", "1"], "beta1"),
@@ -1253,7 +1272,11 @@ struct BadInput: Sendable, CustomTestStringConvertible {
         "--json",
       ])
     try #require(end.code == 0, "\(end.err)")
-    #expect(end.json[0]["train_images"] as? Int == 48 && end.json[0]["test_images"] as? Int == 16)
+    #expect(
+      ["train_images", "validation_images", "test_images"].map { end.json[0][$0] as? Int } == [
+        48, 16, 20,
+      ])
+    #expect(end.json[1]["validation_cce"] is Double && end.json[1]["test_cce"] == nil)
     let checked = try place.run("evaluate", "w", "--data", "digits", "--confusion", "--json")
     let result = try #require(checked.json.first)
     #expect(
