@@ -7,10 +7,11 @@ struct Export: ParsableCommand {
     abstract: "Writes a saved network for other programs.",
     discussion: """
       By the name's ending, or --format: c, one file of plain C99 with the weights in it; onnx, \
-      a model for ONNX Runtime and other tools.
+      a model for ONNX Runtime and other tools; safetensors, the weights as PyTorch has them, with \
+      the Python that loads them printed and in the metadata.
       """)
 
-  enum Format: String, CaseIterable, ExpressibleByArgument { case c, onnx }
+  enum Format: String, CaseIterable, ExpressibleByArgument { case c, onnx, safetensors }
 
   @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
   var file: String
@@ -40,6 +41,9 @@ struct Export: ParsableCommand {
     switch format {
     case .c: try network.exportC(to: target)
     case .onnx: try network.exportONNX(to: target)
+    case .safetensors:
+      try network.exportPyTorch(to: target)
+      return try Output.line(network.pyTorchSource(file: target))
     }
     try Output.line("\(target): \(Architecture.text(network.layers))")
   }

@@ -14,10 +14,8 @@ struct StrideNetCommand: AsyncParsableCommand {
       73 and 74 cannot write, 130 stopped by Ctrl-C.
       """,
     subcommands: [
-      Train.self, Evaluate.self, Predict.self, Export.self, Augment.self, GradCheck.self,
-      Speedrun.self, Fetch.self,
-      KernelList.self,
-      Bench.self,
+      Train.self, Evaluate.self, Predict.self, Export.self, Import.self, Augment.self,
+      GradCheck.self, Speedrun.self, Fetch.self, KernelList.self, Bench.self,
     ],
     defaultSubcommand: Train.self)
 

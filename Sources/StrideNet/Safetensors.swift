@@ -65,7 +65,10 @@ public enum Safetensors {
 
   /// Reads a file of F32, F64, F16 or BF16 tensors, all as Float, and checks everything that can be
   /// wrong with it before it believes the header.
-  public static func read(at path: String) throws -> Contents {
+  /// - Parameter skipping: says of a name that its tensor, which may also be I64, isn't wanted
+  public static func read(
+    at path: String, skipping: (_ name: String) -> Bool = { _ in false }
+  ) throws -> Contents {
     let file = try InputFile(path)
     var length: UInt64 = 0
     let got = try withUnsafeMutableBytes(of: &length) { try file.read(into: $0, from: 0) }
@@ -84,7 +87,11 @@ public enum Safetensors {
     let (entries, metadata) = try parser.parse()
     let start = 8 + header.count
     try checkOffsets(entries, dataSize: file.size - start, path: path)
-    let tensors = try entries.map { entry in
+    let wanted = entries.filter { !skipping($0.name) }
+    if let entry = wanted.first(where: { $0.type == .i64 }) {
+      throw HeaderParser.unknownType("I64", "\(path), tensor \(entry.name)")
+    }
+    let tensors = try wanted.map { entry in
       let tensor = Tensor(
         name: entry.name, shape: entry.shape,
         values: try values(of: entry, in: file, from: start + entry.begin))
@@ -160,6 +167,7 @@ public enum Safetensors {
     case .f64: return try numbers(UInt64.self).map { Float(Double(bitPattern: $0)) }
     case .f16: return try numbers(UInt16.self).map(halfToFloat)
     case .bf16: return try numbers(UInt16.self).map { Float(bitPattern: UInt32($0) << 16) }
+    case .i64: preconditionFailure("a tensor that should have been skipped")
     }
   }
 
@@ -212,10 +220,12 @@ private struct HeaderParser {
     case f64 = "F64"
     case f16 = "F16"
     case bf16 = "BF16"
+    /// Counters, which are only skipped.
+    case i64 = "I64"
 
     var size: Int {
       switch self {
-      case .f64: 8
+      case .f64, .i64: 8
       case .f32: 4
       case .f16, .bf16: 2
       }
@@ -265,12 +275,7 @@ private struct HeaderParser {
       case "dtype":
         let text = try parser.string()
         type = DType(rawValue: text)
-        if type == nil {
-          throw StrideNetError(
-            .badData, "the numbers have a type that isn't read",
-            at: "\(parser.path), tensor \(name)",
-            found: "dtype \(text)", expected: "F32, F64, F16 or BF16")
-        }
+        if type == nil { throw Self.unknownType(text, "\(parser.path), tensor \(name)") }
       case "shape": shape = try parser.integers()
       case "data_offsets": offsets = try parser.integers()
       default: throw parser.fail("dtype, shape or data_offsets instead of \"\(key)\"")
@@ -280,6 +285,12 @@ private struct HeaderParser {
       throw fail("dtype, shape and two data_offsets for tensor \(name)")
     }
     return Entry(name: name, type: type, shape: shape, begin: offsets[0], end: offsets[1])
+  }
+
+  static func unknownType(_ text: String, _ place: String) -> StrideNetError {
+    StrideNetError(
+      .badData, "the numbers have a type that isn't read", at: place, found: "dtype \(text)",
+      expected: "F32, F64, F16 or BF16")
   }
 
   /// Calls `member` with each key, to parse the value.

@@ -173,7 +173,7 @@ extension Activation {
     case "kernels": try ends(command, 0, "")
     case "bench": try ends(command + ["--no-such"], 64, "Unknown option '--no-such'")
     case "fetch": try ends(command + ["--mirror", "none"], 64, "the mirror isn't a web address")
-    case "evaluate", "predict": try ends(command, 66, command[1])
+    case "evaluate", "predict", "export", "import": try ends(command, 66, command[1])
     case "gradcheck" where command.contains("--mutant"):
       try ends(command, 65, "the mistake at work")
     case "gradcheck": try ends(command + ["--input", "0"], 64, "no size of an input")

@@ -7,7 +7,8 @@ Needs torch and numpy. The folder holds the digits as gzip-compressed IDX files
 (train-images*.gz, train-labels*.gz); without it, the package's own sample is
 used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
 written next to the script: convolution.json, pooling.json, dense_softmax.json,
-activation.json, normalization.json, optimizers.json and training.json.
+activation.json, normalization.json, optimizers.json, training.json, exchange.json
+and pytorch.safetensors (with the package safetensors).
 
 Inputs are never stored, only results, because the tests make the same inputs:
 
@@ -61,6 +62,9 @@ optimizers.json    "runs": the network flat of training.json, its start and batc
                    count, i = 0 to 15. "schedules":
                    the share of the learning rate in each of 20 steps, 5 an epoch, of
                    PyTorch's CosineAnnealingLR, OneCycleLR and StepLR (every 2 epochs, 0.5).
+exchange.json      The logits of the model whose weights are in pytorch.safetensors, as its
+                   state_dict was saved, of four images value(i, 77). Float64.
+
 training.json      20 steps of gradient descent with momentum on real digits, for
                    each of two "networks". Batch 32: step k uses images
                    [32 k, 32 k + 32) of the training file, pixel / 255. Mean
@@ -531,6 +535,33 @@ def optimizers(folder):
     return dict(value_check=value_check(), runs=runs, schedules=schedules)
 
 
+def exchange():
+    """Weights as PyTorch saves them, in pytorch.safetensors, and what the model says of images."""
+    from safetensors.torch import save_file
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2, stride=1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 3 * 2, 6),
+        torch.nn.GELU(),
+        torch.nn.Linear(6, 3))
+    state = model.state_dict()
+    for salt, (name, t) in enumerate(state.items()):
+        if t.dtype == torch.float32:
+            noise = torch.from_numpy(values(tuple(t.shape), salt).astype(np.float32))
+            state[name] = noise + 1.5 if name.endswith("var") else noise
+        else:
+            state[name] = torch.tensor(7)
+    model.load_state_dict(state)
+    save_file(model.state_dict(), HERE / "pytorch.safetensors")
+    images = values((4, 8, 6, 2), 77)
+    with torch.no_grad():
+        logits = model.double().eval()(tensor(nchw(images)))
+    return dict(value_check=value_check(), logits=flat(logits))
+
+
 def write(name, content):
     path = HERE / name
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
@@ -550,6 +581,7 @@ def main():
     write("normalization.json", normalization(folder))
     write("optimizers.json", optimizers(folder))
     write("training.json", training(folder))
+    write("exchange.json", exchange())
 
 
 if __name__ == "__main__":
