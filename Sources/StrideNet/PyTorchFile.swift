@@ -125,10 +125,17 @@ private struct PyTorchModel {
       from torch import nn
       \(needsResidual ? residual : "")\(needsChannelNorm ? channelNorm : "")
       model = \(text)
-      model.load_state_dict(load_file("\(file)"))
+      model.load_state_dict(load_file(\(Self.quoted(file))))
       model.eval()  # takes \(image), pixels from 0 to 1
 
       """
+  }
+
+  /// As Python writes it.
+  private static func quoted(_ text: String) -> String {
+    let escaped = text.replacingOccurrences(of: "\\", with: "\\\\")
+      .replacingOccurrences(of: "\"", with: "\\\"").replacingOccurrences(of: "\n", with: "\\n")
+    return "\"\(escaped)\""
   }
 
   private static func sequential(_ modules: [String]) -> String {

@@ -651,6 +651,23 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     export("over itself", ["./w", "--format", "c"], code: 64, "would replace the saved network"),
     export("no folder", ["none/m.onnx"], code: 73, "none/m.onnx"),
     other("export: no weights", ["export", "w", "m.c"], code: 66, "w"),
+    other(
+      "import: no size",
+      ["import", "w", "--layers", Workplace.tiny, "--input", "8x8", "--save", "n"],
+      code: 64, "an input size that isn't one", "--input", "'8x8'"),
+    other(
+      "import: wrong layers",
+      ["import", "w", "--layers", "flaten", "--input", "8x8x1", "--save", "n"], code: 64,
+      "unknown layer", "'flaten'"
+    ) { try $0.writeWeights("w") },
+    other(
+      "import: not PyTorch's names",
+      ["import", "w", "--layers", Workplace.tiny, "--input", "8x8x1", "--save", "n"], code: 65,
+      "a tensor is missing", "layers.1.weight", "nn.Linear(64, 10)"
+    ) { try $0.writeWeights("w") },
+    other(
+      "import: no file",
+      ["import", "w", "--layers", Workplace.tiny, "--input", "8x8x1", "--save", "n"], code: 66, "w"),
   ]
 
   private static func export(
@@ -850,6 +867,15 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     try network.exportONNX(to: place.path + "/onnx")
     #expect(try place.read("m.c") == place.read("c") && place.read("old.m") == place.read("c"))
     #expect(try place.read("m.ONNX") == place.read("onnx") && place.read("m") == place.read("onnx"))
+
+    // There and back again.
+    let there = try place.run("export", "w", "p.safetensors")
+    #expect(try there.code == 0 && there.out == network.pyTorchSource(file: "p.safetensors") + "\n")
+    let layers = "conv(2,3) flatten softmax(10)"
+    let back = try place.run(
+      "import", "p.safetensors", "--layers", layers, "--input", "8x8x1", "--save", "n")
+    #expect(back.code == 0 && back.lines == ["n: \(layers)"], "\(back.err)")
+    #expect(try place.read("n") == place.read("w"))
   }
 
   @Test(arguments: [

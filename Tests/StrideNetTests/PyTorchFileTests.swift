@@ -79,6 +79,12 @@ import Testing
         """)
   }
 
+  @Test func anyNameIsAPythonString() throws {
+    let network = try ExportedNetworks.network("flatten dense(1)", Shape(1, 1, 1))
+    #expect(
+      try network.pyTorchSource(file: #"a "b"\c"#).contains(#"load_file("a \"b\"\\c")"#))
+  }
+
   @Test func articleHasTheSource() throws {
     let network = Network(try Architecture.layers(Architecture.presets[0].text))
     try network.build(for: Shape(28, 28, 1))
@@ -144,11 +150,9 @@ import Testing
 
   // MARK: With PyTorch
 
-  static let python = ProcessInfo.processInfo.environment["STRIDENET_PYTHON"]
-
   /// PyTorch loads the file by the source in it, and computes the same.
   @Test(
-    .enabled(if: python != nil, "set STRIDENET_PYTHON to a Python with torch and safetensors"),
+    .enabled(if: python != nil, "STRIDENET_PYTHON names no Python with torch and safetensors"),
     arguments: ExportedNetworks.all.indices)
   func pyTorchComputesTheSame(_ index: Int) throws {
     let (text, input) = ExportedNetworks.all[index]
@@ -172,7 +176,7 @@ import Testing
       y.contiguous().numpy().tofile("out")
       """
     try folder.write("compare.py", Array(script.utf8))
-    #expect(try shell("\"$1\" compare.py", [try #require(Self.python)], in: folder).isEmpty)
+    #expect(try shell("\"$1\" compare.py", [try #require(python)], in: folder).isEmpty)
     let bytes = try Data(contentsOf: URL(fileURLWithPath: folder.path + "/out"))
     let expected = bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
     let scale = max(1, expected.map(abs).max()!)
