@@ -26,14 +26,25 @@ static void CK_NAME(ck_warp)(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, const float 
     }
 }
 
-// One axis of a blur: along rows, then the result turned, so that calling it twice blurs both.
+// One axis of a blur: down columns, a vector of them at a time, then the result turned, so that
+// calling it twice blurs both. The last vector overlaps the one before rather than leave a rest.
 static void CK_NAME(ck_blur)(ptrdiff_t h, ptrdiff_t w, const float *x, ptrdiff_t radius,
                              const float *weights, float *y) {
-  for (ptrdiff_t p = 0; p < h; p++, x += w)
-    for (ptrdiff_t q = 0; q < w; q++) {
-      ptrdiff_t first = q < radius ? -q : -radius, last = q + radius < w ? radius : w - 1 - q;
-      float sum = 0;
-      for (ptrdiff_t k = first; k <= last; k++) sum += weights[k + radius] * x[q + k];
-      y[q * h + p] = sum;
-    }
+  for (ptrdiff_t p = 0; p < h; p++) {
+    ptrdiff_t first = p < radius ? -p : -radius, last = p + radius < h ? radius : h - 1 - p;
+    if (w < CK_LANES)
+      for (ptrdiff_t q = 0; q < w; q++) {
+        float sum = 0;
+        for (ptrdiff_t k = first; k <= last; k++) sum += weights[k + radius] * x[(p + k) * w + q];
+        y[q * h + p] = sum;
+      }
+    else
+      for (ptrdiff_t at = 0; at < w; at += CK_LANES) {
+        ptrdiff_t q = at + CK_LANES <= w ? at : w - CK_LANES;
+        vec sum = {0};
+        for (ptrdiff_t k = first; k <= last; k++)
+          sum += weights[k + radius] * *(const vec *)(x + (p + k) * w + q);
+        for (ptrdiff_t i = 0; i < CK_LANES; i++) y[(q + i) * h + p] = sum[i];
+      }
+  }
 }

@@ -301,7 +301,7 @@ void ck_layer_norm_backward(ptrdiff_t rows, ptrdiff_t c, const float *x, const f
 void ck_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, const float *x, const float map[6],
              const float *down, const float *right, float *y);
 /// y (W,H) = x (H,W) turned, each value the sum over k in -radius…radius of weights[k + radius]
-/// times its neighbour k to the right, where there is one
+/// times its neighbour k rows below, where there is one
 void ck_blur(ptrdiff_t h, ptrdiff_t w, const float *x, ptrdiff_t radius, const float *weights,
              float *y);
 

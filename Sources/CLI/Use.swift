@@ -231,7 +231,7 @@ struct Augment: ParsableCommand {
       for row in 0..<count {
         let image = PNG.Image(tensor, example: row)
         // The first column stands apart.
-        let left = column * (w + gap) + (column > 0 ? 2 * gap - gap : 0)
+        let left = column * (w + gap) + (column > 0 ? gap : 0)
         for y in 0..<h {
           for x in 0..<w * c {
             sheet[((row * (h + gap) + y) * wide + left) * c + x] =

@@ -14,7 +14,7 @@ public struct Augmentation: Sendable, Hashable {
   public var rotate: Float = 0
   /// By a factor of 1 ± so much, the same along both axes.
   public var scale: Float = 0
-  /// Columns move by up to this share of the distance from the middle row.
+  /// Rows slide sideways by up to this share of their distance from the middle one.
   public var shear: Float = 0
   /// Each pixel is moved by a random field whose displacements have this standard deviation, in
   /// pixels (Simard, Steinkraus & Platt 2003).
@@ -112,13 +112,12 @@ public struct Augmentation: Sendable, Hashable {
       let fields = scratch + (h + 3) * (w + 3) * c
       if elastic > 0 {
         for field in 0..<2 {
-          let noise = fields + 2 * h * w
+          let turned = fields + 2 * h * w
           let target = fields + field * h * w
-          for i in 0..<h * w { noise[i] = 2 * random.uniform() - 1 }
-          // Blurred along rows and turned into the target, then likewise back and forth.
-          Kernels.blur(rows: h, columns: w, noise, weights: weights, target)
-          Kernels.blur(rows: w, columns: h, target, weights: weights, noise)
-          target.update(from: noise, count: h * w)
+          for i in 0..<h * w { target[i] = 2 * random.uniform() - 1 }
+          // Down columns and turned, then likewise back.
+          Kernels.blur(rows: h, columns: w, target, weights: weights, turned)
+          Kernels.blur(rows: w, columns: h, turned, weights: weights, target)
         }
       }
       bordered.update(repeating: 0, count: (h + 3) * (w + 3) * c)

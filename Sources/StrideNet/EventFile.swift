@@ -41,44 +41,41 @@ public final class EventFile {
 
   /// How values are distributed. Values that aren't numbers are left out.
   public func histogram(_ tag: String, _ values: some Collection<Float>, step: Int) throws {
-    // Limits that grow by a tenth, as TensorFlow's do, so that any magnitude has its buckets.
-    var (limits, counts): ([Double], [Int: Int]) = ([], [:])
-    var (low, high, sum, squares, count) = (Double.infinity, -Double.infinity, 0.0, 0.0, 0)
-    func bucket(_ value: Double) -> Int {
-      let size = abs(value)
-      guard size > 1e-12 else { return 0 }
-      let place = Int((Foundation.log(size / 1e-12) / Foundation.log(1.1)).rounded(.down)) + 1
-      return value < 0 ? -place : place
-    }
+    // Eight buckets an octave: which one a number is in, its first 12 bits say. So many numbers are
+    // counted that a logarithm of each would slow training down.
+    var counts = [Int](repeating: 0, count: 1 << 12)
+    let zero: Float = 0x1p-40
+    var (low, high, sum, squares, count) = (Float.infinity, -Float.infinity, 0.0, 0.0, 0)
     for value in values where value.isFinite {
-      let value = Double(value)
       (low, high) = (min(low, value), max(high, value))
-      (sum, squares, count) = (sum + value, squares + value * value, count + 1)
-      counts[bucket(value), default: 0] += 1
+      (sum, squares) = (sum + Double(value), squares + Double(value) * Double(value))
+      count += 1
+      // A bucket takes in its lower limit: below 0 that is the one further from 0.
+      let bits =
+        value >= zero ? value.bitPattern : value < -zero ? value.bitPattern - 1 : 0
+      counts[Int(bits >> 20)] += 1
     }
     guard count > 0 else { return }
-    let used = counts.keys.sorted()
-    func upper(_ bucket: Int) -> Double {
-      bucket == 0
-        ? 1e-12
-        : bucket > 0
-          ? 1e-12 * pow(1.1, Double(bucket))
-          : -1e-12 * pow(1.1, Double(-bucket - 1))
-    }
-    // An empty bucket before each gap, or what follows it would seem to fill it.
-    var numbers: [Double] = []
-    for (index, key) in used.enumerated() {
-      if index == 0 || used[index - 1] < key - 1 {
-        limits.append(upper(key - 1))
+    var (limits, numbers): ([Double], [Double]) = ([], [])
+    for bucket in Array((1 << 11..<1 << 12).reversed()) + (0..<1 << 11) where counts[bucket] > 0 {
+      // Of a negative bucket this is the limit next to 0.
+      let inner = Float(bitPattern: UInt32(bucket) << 20)
+      let outer = Double(inner) + 0x1p20 * Double(inner.ulp) * (inner < 0 ? -1 : 1)
+      let (lower, upper) =
+        bucket == 0
+        ? (-Double(zero), Double(zero)) : inner < 0 ? (outer, Double(inner)) : (Double(inner), outer)
+      // An empty bucket before each gap, or what follows it would seem to fill it.
+      if limits.last != lower {
+        limits.append(lower)
         numbers.append(0)
       }
-      limits.append(upper(key))
-      numbers.append(Double(counts[key]!))
+      limits.append(upper)
+      numbers.append(Double(counts[bucket]))
     }
     try summary(tag, step) { value in
       value.message(5) {
-        $0.double(1, low)
-        $0.double(2, high)
+        $0.double(1, Double(low))
+        $0.double(2, Double(high))
         $0.double(3, Double(count))
         $0.double(4, sum)
         $0.double(5, squares)

@@ -139,7 +139,7 @@ enum Kernels {
   ) {
     ck_warp(shape.height, shape.width, shape.channels, x, map, down, right, y)
   }
-  /// Blurs rows and turns the result.
+  /// Blurs columns and turns the result.
   static func blur(rows: Int, columns: Int, _ x: Floats, weights: [Float], _ y: MutableFloats) {
     ck_blur(rows, columns, x, weights.count / 2, weights, y)
   }

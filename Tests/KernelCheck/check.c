@@ -976,8 +976,8 @@ static void check_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c) {
   float *x = values(h * w, 1), *weights = values(7, 2), *y = floats(h * w);
   double *expected = sums(h * w);
   FOR(p, h) FOR(q, w) FOR(k, 7) {
-    if (q + k < 3 || q + k - 3 >= w) continue;
-    expected[q * h + p] += (double)weights[k] * x[p * w + q + k - 3];
+    if (p + k < 3 || p + k - 3 >= h) continue;
+    expected[q * h + p] += (double)weights[k] * x[(p + k - 3) * w + q];
   }
   ck_blur(h, w, x, 3, weights, y);
   compare(y, expected, h * w, rounding(7));
@@ -1021,6 +1021,7 @@ static void check_all(void) {
   check_warp(5, 9, 3);
   check_warp(1, 1, 1);
   check_warp(2, 17, 2);
+  check_warp(9, 40, 1);
   if (!bare) check_flush_denormals();  // memory checkers' own processors don't have it
   for (now = tallies; *now->kernel; now++) {
     printf("  %-38s %4d cases, ", now->kernel, now->cases);
