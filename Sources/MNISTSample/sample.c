@@ -10,6 +10,8 @@
 //     gzip -dc $f.gz | gzip -9n > files/$f.gz; done
 //
 // cut writes a new magic number and count (\47\20 is 10,000) and copies the bytes behind them.
+//
+// And a network trained on them: stridenet train --recipe digits --save files/digits.safetensors
 
 #include "MNISTSample.h"
 
@@ -30,8 +32,12 @@ static const unsigned char test_images[] = {
 static const unsigned char test_labels[] = {
 #embed "files/t10k-labels-idx1-ubyte.gz"
 };
+static const unsigned char digits[] = {
+#embed "files/digits.safetensors"
+};
 
 const mnist_sample_file mnist_sample_train_images = {train_images, sizeof train_images};
 const mnist_sample_file mnist_sample_train_labels = {train_labels, sizeof train_labels};
 const mnist_sample_file mnist_sample_test_images = {test_images, sizeof test_images};
 const mnist_sample_file mnist_sample_test_labels = {test_labels, sizeof test_labels};
+const mnist_sample_file mnist_sample_digits = {digits, sizeof digits};

@@ -151,11 +151,17 @@ public enum AtomicFile {
   }
 }
 
-/// A regular file open for reading, with its size.
+/// A regular file open for reading, with its size; or bytes that are in the program.
 final class InputFile {
   let path: String
   let size: Int
   private let descriptor: Int32
+  private let memory: UnsafeRawBufferPointer?
+
+  /// - Parameter name: for errors
+  init(_ memory: UnsafeRawBufferPointer, name: String) {
+    (path, size, descriptor, self.memory) = (name, memory.count, -1, memory)
+  }
 
   init(_ path: String) throws {
     // Non-blocking, or opening a pipe that nobody writes to would hang. Files don't care.
@@ -174,12 +180,18 @@ final class InputFile {
     self.path = path
     self.size = Int(status.st_size)
     self.descriptor = descriptor
+    memory = nil
   }
 
-  deinit { close(descriptor) }
+  deinit { if memory == nil { close(descriptor) } }
 
   /// Reads from `offset` until the buffer is full or the file ends.
   func read(into buffer: UnsafeMutableRawBufferPointer, from offset: Int) throws -> Int {
+    if let memory {
+      let part = memory.dropFirst(offset).prefix(buffer.count)
+      buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: part))
+      return part.count
+    }
     var done = 0
     while done < buffer.count {
       let count = pread(

@@ -63,7 +63,8 @@ public final class EventFile {
       let outer = Double(inner) + 0x1p20 * Double(inner.ulp) * (inner < 0 ? -1 : 1)
       let (lower, upper) =
         bucket == 0
-        ? (-Double(zero), Double(zero)) : inner < 0 ? (outer, Double(inner)) : (Double(inner), outer)
+        ? (-Double(zero), Double(zero))
+        : inner < 0 ? (outer, Double(inner)) : (Double(inner), outer)
       // An empty bucket before each gap, or what follows it would seem to fill it.
       if limits.last != lower {
         limits.append(lower)

@@ -34,6 +34,23 @@ public struct MachinePeak: Sendable {
   }
 }
 
+extension MachinePeak {
+  /// GFLOP/s of independent fused multiply-adds in registers, on all of the runtime's threads: the
+  /// best of ten tries, which together take some hundredths of a second.
+  public static func gigaflopsPerSecond(_ runtime: Runtime) -> Double {
+    let steps = 500_000
+    let fastest = (0..<10).map { _ in ContinuousClock().measure { multiplyAdd(runtime, steps) } }
+      .min()!
+    return Kernels.fmaPeak(steps: 1) * Double(steps * runtime.threads) / fastest.inSeconds / 1e9
+  }
+
+  fileprivate static func multiplyAdd(_ runtime: Runtime, _ steps: Int) {
+    runtime.parallel(over: runtime.threads, steps) { steps, _, _ in
+      _ = Kernels.fmaPeak(steps: steps)
+    }
+  }
+}
+
 extension MachinePeak.Roof {
   init(_ runtime: Runtime, _ memory: FloatStorage, rounds: Int = 7) {
     threads = runtime.threads
@@ -42,11 +59,7 @@ extension MachinePeak.Roof {
     let measures: [(amount: Double, body: () -> Void)] = [
       (
         Kernels.fmaPeak(steps: 1) * Double(steps * threads),
-        {
-          runtime.parallel(over: runtime.threads, steps) { steps, _, _ in
-            _ = Kernels.fmaPeak(steps: steps)
-          }
-        }
+        { MachinePeak.multiplyAdd(runtime, steps) }
       ),
       (
         Double(memory.count * 4),

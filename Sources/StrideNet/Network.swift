@@ -393,7 +393,7 @@ public final class Network {
     return result
   }
 
-  private func prepare(_ x: Tensor, _ labels: [Int32]) throws {
+  func prepare(_ x: Tensor, _ labels: [Int32]) throws {
     guard x.batch > 0 else {
       throw StrideNetError(.badData, "an empty mini-batch", expected: "at least one image")
     }

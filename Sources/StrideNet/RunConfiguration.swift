@@ -94,8 +94,20 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
       },
       recipe("best-fashion", "the same for Fashion-MNIST", data: "fashion-mnist", layers: deep) {
         careful(&$0)
-        $0.epochs = 14
-        $0.augmentation = try? Augmentation("shift=2,rotate=5,scale=0.1,erase=0.4,mirror")
+        $0.epochs = 20
+        $0.augmentation = try? Augmentation("shift=2,erase=0.2,mirror")
+      },
+      recipe(
+        "digits", "the small network that is in the package", data: "sample",
+        layers: "conv(16,3) maxpool(2) conv(32,3) maxpool(2) flatten relu(64) softmax(10)"
+      ) {
+        $0.epochs = 60
+        $0.optimizer = Optimizer(.adam)
+        $0.learningRate = 0.003
+        $0.schedule = .oneCycle
+        $0.averageDecay = 0.995
+        // Hands differ more than the sample shows.
+        $0.augmentation = try? Augmentation("shift=2,rotate=12,scale=0.15,shear=0.15")
       },
     ]
   }()

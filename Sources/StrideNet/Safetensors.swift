@@ -69,7 +69,13 @@ public enum Safetensors {
   public static func read(
     at path: String, skipping: (_ name: String) -> Bool = { _ in false }
   ) throws -> Contents {
-    let file = try InputFile(path)
+    try read(InputFile(path), skipping: skipping)
+  }
+
+  static func read(
+    _ file: InputFile, skipping: (_ name: String) -> Bool = { _ in false }
+  ) throws -> Contents {
+    let path = file.path
     var length: UInt64 = 0
     let got = try withUnsafeMutableBytes(of: &length) { try file.read(into: $0, from: 0) }
     length = UInt64(littleEndian: length)

@@ -127,6 +127,13 @@ public struct Tensor: Sendable {
     set { withMutableView { $0[index] = newValue } }
   }
 
+  /// The same values in memory of their own.
+  func copy() -> Tensor {
+    var copy = self
+    copy.storage = storage.copy()
+    return copy
+  }
+
   /// For reading; good while the tensor lives.
   var view: TensorView { TensorView(storage.pointer, batch: batch, shape: shape) }
 

@@ -1,4 +1,5 @@
 import Foundation
+import MNISTSample
 
 extension Network {
   // Keys of the metadata in a weight file.
@@ -36,7 +37,25 @@ extension Network {
   public static func load(from path: String, layers: [Layer]?, runtime: Runtime = Runtime()) throws
     -> Network
   {
-    let file = try Safetensors.read(at: path)
+    try load(from: InputFile(path), layers: layers, runtime: runtime)
+  }
+
+  /// A small network that knows digits, so that there is something to look into at once:
+  ///
+  ///     stridenet train --recipe digits --save digits.safetensors
+  ///
+  /// is how it was made, from the sample's 10,000 training images.
+  public static func digits(runtime: Runtime = Runtime()) -> Network {
+    let file = mnist_sample_digits
+    let bytes = UnsafeRawBufferPointer(start: file.bytes, count: file.count)
+    // The tests load it.
+    return try! load(from: InputFile(bytes, name: "digits"), layers: nil, runtime: runtime)
+  }
+
+  private static func load(from input: InputFile, layers: [Layer]?, runtime: Runtime) throws
+    -> Network
+  {
+    let (file, path) = (try Safetensors.read(input), input.path)
     func metadata(_ key: String) throws -> String {
       guard let value = file.metadata[key] else {
         throw StrideNetError(

@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-// A gzipped IDX file in memory.
+// A file in memory: IDX, gzipped, or weights.
 typedef struct {
   const unsigned char *bytes;
   size_t count;
@@ -14,5 +14,7 @@ extern const mnist_sample_file mnist_sample_train_images;
 extern const mnist_sample_file mnist_sample_train_labels;
 extern const mnist_sample_file mnist_sample_test_images;
 extern const mnist_sample_file mnist_sample_test_labels;
+// A small network trained on them, in the safetensors format.
+extern const mnist_sample_file mnist_sample_digits;
 
 #endif

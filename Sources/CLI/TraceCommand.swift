@@ -1,0 +1,203 @@
+import ArgumentParser
+import Foundation
+import StrideNet
+
+/// A network to look into: by name, from a file, or the one in the package.
+struct NetworkArgument: ParsableArguments {
+  @Argument(
+    help: ArgumentHelp(
+      "A file that train --save wrote, or \(Architecture.presets.map(\.name).joined(separator: ", ")) as it is before training. Without it: the small trained network that is in the package.",
+      valueName: "network"))
+  var network: String?
+
+  func load(_ runtime: Runtime, for input: Shape) throws -> Network {
+    guard let network else { return .digits(runtime: runtime) }
+    guard let preset = Architecture.presets.first(where: { $0.name == network }),
+      !FileManager.default.fileExists(atPath: network)
+    else { return try Network.load(from: network, runtime: runtime) }
+    let new = Network(try Architecture.layers(preset.text), runtime: runtime)
+    try new.build(for: input)
+    return new
+  }
+}
+
+/// One image of a data set.
+struct ImageOptions: ParsableArguments {
+  @OptionGroup var dataOptions: DataOptions
+
+  @Option(parsing: .unconditional, help: "Which test image, from 0.")
+  var image = 0
+
+  func load() throws -> (images: Tensor, label: Int32) {
+    let test = try dataOptions.load().test
+    guard (0..<test.count).contains(image) else {
+      throw StrideNetError(
+        .usage, "--image out of range", found: "\(image)", expected: "0 … \(test.count - 1)")
+    }
+    let batch = test.batch([image])
+    return (batch.images, batch.labels[0])
+  }
+}
+
+struct TraceCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "trace",
+    abstract: "Follows an image, or a mini-batch, through a network, layer by layer.",
+    discussion: """
+      Each layer runs by itself, on the kernels that train; its time is the median of --repeats. The \
+      values are the forward pass', as in prediction; |dy| and |dw| are the norms of the gradients of \
+      the loss with respect to the layer's output and its parameters, as a training step has them.
+      """)
+
+  @OptionGroup var network: NetworkArgument
+  @OptionGroup var image: ImageOptions
+  @OptionGroup var compute: ComputeOptions
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "The first so many training images instead, as a mini-batch.", valueName: "images"))
+  var batch: Int?
+
+  @Option(parsing: .unconditional, help: "How often each layer is timed.")
+  var repeats = 25
+
+  @Flag(help: "Print JSON, an object a line.")
+  var json = false
+
+  func run() throws {
+    guard (1...10_000).contains(repeats) else {
+      throw StrideNetError(
+        .usage, "--repeats out of range", found: "\(repeats)", expected: "1 … 10,000")
+    }
+    let (x, labels) = try images()
+    let runtime = try compute.runtime()
+    let network = try network.load(runtime, for: x.shape)
+    // A mini-batch is one that trains; an image is first looked at as in prediction.
+    let training = try network.trace(x, labels: labels, repeats: repeats)
+    let values = batch == nil ? try network.trace(x, repeats: repeats) : training
+    let peak = MachinePeak.gigaflopsPerSecond(runtime)
+    let rows = zip(values.layers, training.layers).map { Row($0, $1, peak: peak) }
+    try values.output.values.allSatisfy(\.isFinite) ? () : Self.notFinite(network.layers.last!)
+    if json {
+      for row in rows { try Output.json(row) }
+      try Output.json(
+        Summary(
+          images: x.batch, labels: labels, loss: training.loss!,
+          probabilities: values.output.values,
+          threads: runtime.threads, kernels: runtime.kernels.name,
+          isa: KernelChoice.instructionSet, peak_gflops: peak,
+          seconds: rows.reduce(0) { $0 + $1.seconds }))
+      return
+    }
+    let what =
+      batch.map { "the first \($0.grouped) training images" } ?? "test image \(image.image)"
+    try Output.line(
+      """
+      network  \(Architecture.text(network.layers)), \(network.parameterCount.grouped) parameters
+      input    \(what), \(x.batch) × \(x.shape)
+      kernels  \(runtime.kernels), \(KernelChoice.instructionSet), \(runtime.threads) thread\(runtime.threads == 1 ? "" : "s"), peak \(peak.fixed(0)) GFLOP/s
+
+      """)
+    for line in Self.table(rows) { try Output.line(line) }
+    try Output.line("\nloss     \(training.loss!.fixed(4))")
+    if batch == nil {
+      let output = values.output.values
+      let best = output.indices.max { output[$0] < output[$1] }!
+      try Output.line(
+        "output   \(best) with \((output[best] * 100).fixed(2)) %, labelled \(labels[0])")
+    }
+  }
+
+  private static func notFinite(_ layer: Layer) throws {
+    throw StrideNetError(
+      .badData, "an output that is no finite number", at: layer.text,
+      hint: "train with a smaller learning rate")
+  }
+
+  private func images() throws -> (Tensor, [Int32]) {
+    guard let batch else {
+      let (x, label) = try image.load()
+      return (x, [label])
+    }
+    let train = try image.dataOptions.load().train
+    guard (1...train.count).contains(batch) else {
+      throw StrideNetError(
+        .usage, "--batch out of range", found: "\(batch)", expected: "1 … \(train.count)")
+    }
+    let images = train.batch(0..<batch)
+    return (images.images, images.labels)
+  }
+
+  struct Row: Encodable {
+    var event = "layer"
+    let number: Int
+    let layer: String
+    let output: [Int]
+    let parameters: Int
+    let multiply_adds, bytes, seconds, share_of_peak: Double
+    let backward_seconds: Double?
+    let least, mean, greatest: Float
+    let zeros: Double
+    let gradient_norm, parameter_gradient_norm: Double?
+    let kernel: String?
+
+    init(_ values: Trace.Layer, _ training: Trace.Layer, peak: Double) {
+      (number, layer, parameters) = (values.number, values.text, values.parameters)
+      let shape = values.output.shape
+      output = [shape.height, shape.width, shape.channels]
+      (multiply_adds, bytes, seconds) = (values.operations / 2, values.bytes, values.seconds)
+      share_of_peak = values.seconds > 0 ? values.operations / values.seconds / peak / 1e9 : 0
+      backward_seconds = training.backwardSeconds
+      (least, mean, greatest) = values.range
+      zeros = values.zeros
+      (gradient_norm, parameter_gradient_norm) = (
+        training.gradientNorm, training.parameterGradientNorm
+      )
+      kernel = values.kernel
+    }
+  }
+
+  private struct Summary: Encodable {
+    var event = "trace"
+    let images: Int
+    let labels: [Int32]
+    let loss: Float
+    let probabilities: [Float]
+    let threads: Int
+    let kernels, isa: String
+    let peak_gflops, seconds: Double
+  }
+
+  private static func table(_ rows: [Row]) -> [String] {
+    let heading = [
+      "", "layer", "output", "parameters", "multiply-adds", "KB", "µs", "of peak", "back µs",
+      "least",
+      "mean", "greatest", "zeros", "|dy|", "|dw|", "kernel",
+    ]
+    func shape(_ sizes: [Int]) -> String { "\(Shape(sizes[0], sizes[1], sizes[2]))" }
+    let cells = rows.map { row in
+      [
+        "\(row.number)", row.layer, shape(row.output), row.parameters.grouped,
+        Int(row.multiply_adds).grouped, (row.bytes / 1024).fixed(1), (row.seconds * 1e6).fixed(1),
+        row.share_of_peak > 0 ? "\((row.share_of_peak * 100).fixed(1)) %" : "",
+        row.backward_seconds.map { ($0 * 1e6).fixed(1) } ?? "", row.least.fixed(3),
+        row.mean.fixed(3), row.greatest.fixed(3), "\((row.zeros * 100).fixed(0)) %",
+        row.gradient_norm.map { $0.fixed(4) } ?? "",
+        row.parameter_gradient_norm.map { $0.fixed(4) } ?? "", row.kernel ?? "",
+      ]
+    }
+    return aligned([heading] + cells, textColumns: [1, 15])
+  }
+}
+
+/// Lines of cells under each other, numbers to the right.
+func aligned(_ rows: [[String]], textColumns: Set<Int>) -> [String] {
+  let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max()! }
+  return rows.map { row in
+    let line = row.enumerated().map { column, cell in
+      textColumns.contains(column) ? cell.padded(widths[column]) : cell.leftPadded(widths[column])
+    }.joined(separator: "  ")
+    return "  " + line.replacing(/\s+$/, with: "")
+  }
+}

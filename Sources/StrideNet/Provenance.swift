@@ -1,0 +1,386 @@
+/// Where a number comes from: the multiply-adds behind one value of a layer's output, and the terms
+/// of one weight's gradient. Computed here in the plainest way, from what the layer was given, to be
+/// held against what its kernel made: `stridenet explain FILE`.
+public struct Provenance: Sendable {
+  /// A place in an array of ``shape``: row, column, channel.
+  public struct Place: Sendable, Hashable {
+    public let row, column, channel: Int
+
+    public init(_ row: Int, _ column: Int, _ channel: Int) {
+      (self.row, self.column, self.channel) = (row, column, channel)
+    }
+
+    /// The place of the `index`-th value of one example.
+    public init(_ index: Int, in shape: Shape) {
+      self.init(
+        index / (shape.width * shape.channels), index / shape.channels % shape.width,
+        index % shape.channels)
+    }
+
+    /// The place as an index.
+    public func index(in shape: Shape) -> Int {
+      (row * shape.width + column) * shape.channels + channel
+    }
+  }
+
+  /// One product of the sum.
+  public struct Term: Sendable {
+    /// What is multiplied: of an activation, a value of the layer's input there; of a weight's
+    /// gradient, likewise.
+    public let from: Place
+    public let value: Float
+    /// By what: a weight, and its place in the layer's weights (FH, FW, C, F) or (outputs, inputs);
+    /// 1 / n of a mean; of a weight's gradient, the gradient at the output ``to``.
+    public let factor: Float
+    public let weight: Int?
+    public let to: Place
+    /// The example of the batch.
+    public let example: Int
+
+    public var product: Double { Double(value) * Double(factor) }
+  }
+
+  /// What kind of a sum it is.
+  public let kind: String
+  /// In the order in which the definition adds them; padding isn't among them.
+  public let terms: [Term]
+  /// What is added to the terms: a bias, or batch normalisation's shift.
+  public let bias: Float
+  /// The terms and the bias, in double precision.
+  public let sum: Double
+  /// The activation's name, and what it makes of the sum; "none" where there isn't one.
+  public let activation: String
+  public let result: Double
+  /// What the kernel computed.
+  public let value: Float
+  /// How far rounding to floats may take the two apart: n terms added in any order err by at most
+  /// n · 2⁻²⁴ of the sum of their magnitudes (Higham 2002, section 4.2); twice that, for the products
+  /// and the activation.
+  public let tolerance: Double
+
+  /// Whether both agree.
+  public var agrees: Bool { abs(result - Double(value)) <= tolerance }
+
+  fileprivate init(
+    kind: String, _ terms: [Term], bias: Float = 0, activation: Activation = .none, value: Float
+  ) {
+    (self.kind, self.terms, self.bias, self.value) = (kind, terms, bias, value)
+    sum = terms.reduce(Double(bias)) { $0 + $1.product }
+    self.activation = activation.name
+    var result = Tensor(batch: 1, shape: Shape(1), [Float(sum)])
+    if !activation.isSoftmax {
+      let pass = ActivationPass(activation)
+      let runtime = Runtime(threads: 1)
+      result.withMutableView {
+        pass.forward($0, Pass(runtime: runtime, training: false))
+      }
+    }
+    // What an activation makes of a rounded sum is compared; without one nothing is rounded.
+    self.result = activation.name == "none" || activation.isSoftmax ? sum : Double(result[0])
+    let magnitude = terms.reduce(abs(Double(bias))) { $0 + abs($1.product) }
+    tolerance = 2 * Double(terms.count + 2) * 0x1p-24 * magnitude + 0x1p-20 * abs(self.result)
+  }
+}
+
+/// How a layer's output depends on its input, one value of it: Σ coefficient · input + bias.
+struct Wiring {
+  var kind = "weighted sum"
+  /// In the definition's order.
+  var links: [(input: Int, coefficient: Float, weight: Int?)] = []
+  var bias: Float = 0
+  var activation = Activation.none
+
+  /// - Parameters:
+  ///   - output: the value's index in one example of the layer's output
+  ///   - x: one example of its input
+  /// - Returns: nil for layers that aren't sums
+  init?(_ layer: Layer, output: Int, x: UnsafePointer<Float>, below: Shape, above: Shape) {
+    let at = Provenance.Place(output, in: above)
+    switch layer {
+    case let layer as Conv2D:
+      let channels = layer.weight.shape[2]
+      let first = at.channel / (layer.filters / layer.groups) * channels
+      for i in 0..<layer.size.height {
+        for j in 0..<layer.size.width {
+          let row = at.row * layer.stride.height + i * layer.dilation.height - layer.start.top
+          let column = at.column * layer.stride.width + j * layer.dilation.width - layer.start.left
+          guard (0..<below.height).contains(row), (0..<below.width).contains(column) else {
+            continue
+          }
+          for c in 0..<channels {
+            let weight = ((i * layer.size.width + j) * channels + c) * layer.filters + at.channel
+            links.append(
+              (
+                (row * below.width + column) * below.channels + first + c,
+                layer.weight.value[weight], weight
+              ))
+          }
+        }
+      }
+      bias = layer.bias.value[at.channel]
+      activation = layer.finalActivation
+    case let layer as Dense:
+      let row = output * below.count
+      links = (0..<below.count).map { ($0, layer.weight.value[row + $0], row + $0) }
+      bias = layer.bias.value[output]
+      activation = layer.finalActivation
+    case let layer as Pool2D:
+      var window: [Int] = []
+      for i in 0..<layer.size.height {
+        for j in 0..<layer.size.width {
+          let (row, column) = (at.row * layer.stride.height + i, at.column * layer.stride.width + j)
+          window.append((row * below.width + column) * below.channels + at.channel)
+        }
+      }
+      if layer is MaxPool2D {
+        kind = "largest"
+        // The first largest, as in training.
+        let best = window.max { x[$0] < x[$1] || (x[$0] == x[$1] && $0 > $1) }!
+        links = [(best, 1, nil)]
+      } else {
+        kind = "mean"
+        links = window.map { ($0, 1 / Float(window.count), nil) }
+      }
+    case let layer as BatchNorm:
+      kind = "normalised"
+      let (scale, shift) = layer.inferenceScaleAndShift
+      links = [(output, scale[at.channel], nil)]
+      bias = shift[at.channel]
+      activation = layer.activation
+    case is Activate:
+      kind = "taken over"
+      links = [(output, 1, nil)]
+      activation = layer.finalActivation
+    case is Dropout, is Flatten:
+      kind = "taken over"
+      links = [(output, 1, nil)]
+    default: return nil
+    }
+  }
+}
+
+extension Network {
+  private func check(_ trace: Trace, layer number: Int, example: Int) throws -> Layer {
+    guard layers.indices.contains(number - 1) else {
+      throw StrideNetError(
+        .usage, "no such layer", found: "\(number)",
+        expected: "1 … \(layers.count), as in \(Architecture.text(layers))")
+    }
+    guard (0..<trace.input.batch).contains(example) else {
+      throw StrideNetError(
+        .usage, "no such example in the batch", found: "\(example)",
+        expected: "0 … \(trace.input.batch - 1)")
+    }
+    return layers[number - 1]
+  }
+
+  private func check(_ place: Provenance.Place, in shape: Shape, _ layer: String) throws {
+    guard (0..<shape.height).contains(place.row), (0..<shape.width).contains(place.column),
+      (0..<shape.channels).contains(place.channel)
+    else {
+      throw StrideNetError(
+        .usage, "no such place", at: layer,
+        found: "row \(place.row), column \(place.column), channel \(place.channel)",
+        expected: "within \(shape), each from 0")
+    }
+  }
+
+  /// The multiply-adds behind one value of a layer's output.
+  /// - Parameters:
+  ///   - trace: without labels, and of the weights as they are
+  ///   - number: the layer's, from 1
+  /// - Throws: ``StrideNetError`` for a place that isn't there, and for layers that aren't sums of
+  ///   their input: layer normalisation, residual connections and layers of one's own
+  public func provenance(
+    in trace: Trace, layer number: Int, at place: Provenance.Place, example: Int = 0
+  ) throws -> Provenance {
+    let layer = try check(trace, layer: number, example: example)
+    let (x, y) = (self.input(of: number, in: trace), trace.layers[number - 1].output)
+    try check(place, in: y.shape, layer.text)
+    let output = place.index(in: y.shape)
+    return try x.withView { view in
+      guard
+        let wiring = Wiring(
+          layer, output: output, x: view.example(example), below: x.shape, above: y.shape)
+      else {
+        throw StrideNetError(
+          .usage, "a layer that isn't a sum of its input", at: "layer \(number), \(layer.text)",
+          expected: "a convolution, dense, pooling or batch normalisation layer")
+      }
+      let terms = wiring.links.map { link in
+        Provenance.Term(
+          from: .init(link.input, in: x.shape), value: view.example(example)[link.input],
+          factor: link.coefficient, weight: link.weight, to: place, example: example)
+      }
+      let kernels =
+        number == layers.count ? trace.logits ?? y : y
+      return Provenance(
+        kind: wiring.kind, terms, bias: wiring.bias, activation: wiring.activation,
+        value: kernels[example * y.shape.count + output])
+    }
+  }
+
+  private func input(of number: Int, in trace: Trace) -> Tensor {
+    number == 1 ? trace.input : trace.layers[number - 2].output
+  }
+
+  /// The terms of the gradient of one weight of a convolution or dense layer: each value that the
+  /// weight was multiplied by, times the gradient of the loss with respect to the sum that the
+  /// product went into.
+  /// - Parameters:
+  ///   - trace: with labels, the last one
+  ///   - place: in the layer's weights: (FH, FW, C, F) or (outputs, inputs)
+  public func provenance(ofGradientIn trace: Trace, layer number: Int, weight place: [Int]) throws
+    -> Provenance
+  {
+    let layer = try check(trace, layer: number, example: 0)
+    guard let gradient = trace.layers[number - 1].innerGradient else {
+      throw StrideNetError(
+        .usage, "a trace without its backward pass", expected: "one with labels")
+    }
+    guard let parameter = (layer as? Conv2D)?.weight ?? (layer as? Dense)?.weight else {
+      throw StrideNetError(
+        .usage, "a layer without weights", at: "layer \(number), \(layer.text)",
+        expected: "a convolution or a dense layer")
+    }
+    guard place.count == parameter.shape.count,
+      zip(place, parameter.shape).allSatisfy({ (0..<$1).contains($0) })
+    else {
+      throw StrideNetError(
+        .usage, "no such weight", at: "layer \(number), \(layer.text)",
+        found: place.map(String.init).joined(separator: ","),
+        expected: "a place within " + parameter.shape.map(String.init).joined(separator: "×")
+          + ", each from 0")
+    }
+    let index = zip(place, parameter.shape).reduce(0) { $0 * $1.1 + $1.0 }
+    let (x, above) = (input(of: number, in: trace), gradient.shape)
+    var terms: [Provenance.Term] = []
+    func add(_ example: Int, _ input: Int, _ output: Int) {
+      terms.append(
+        .init(
+          from: .init(input, in: x.shape), value: x[example * x.shape.count + input],
+          factor: gradient[example * above.count + output], weight: index,
+          to: .init(output, in: above), example: example))
+    }
+    for example in 0..<x.batch {
+      if let layer = layer as? Conv2D {
+        let channel = place[3] / (layer.filters / layer.groups) * layer.weight.shape[2] + place[2]
+        for p in 0..<above.height {
+          let row = p * layer.stride.height + place[0] * layer.dilation.height - layer.start.top
+          guard (0..<x.shape.height).contains(row) else { continue }
+          for q in 0..<above.width {
+            let column = q * layer.stride.width + place[1] * layer.dilation.width - layer.start.left
+            guard (0..<x.shape.width).contains(column) else { continue }
+            add(
+              example, (row * x.shape.width + column) * x.shape.channels + channel,
+              (p * above.width + q) * above.channels + place[3])
+          }
+        }
+      } else {
+        add(example, place[1], place[0])
+      }
+    }
+    return Provenance(kind: "gradient", terms, value: parameter.gradient[index])
+  }
+
+  /// One step of a gradient's way back from the loss.
+  public struct GradientStep: Sendable, Encodable {
+    /// From 1; and the place in its output, as an index.
+    public let layer, index: Int
+    /// The gradient of the loss with respect to the sum there, before the activation.
+    public let gradient: Float
+    /// What the value below was multiplied by in that sum, and the share of the gradient below that
+    /// came this way (shares of both signs add up to 1).
+    public let factor: Float
+    public let share: Double
+  }
+
+  /// The strongest way that the gradient at one output took from the loss: up from layer to layer,
+  /// each time to the sum whose gradient times weight was largest. Ends below the first layer whose
+  /// sums aren't of its input alone (normalisations, residual connections).
+  /// - Parameters:
+  ///   - trace: with labels, the last one
+  ///   - number: the layer's, from 1
+  ///   - index: of the output
+  public func gradientPath(in trace: Trace, layer number: Int, output index: Int, example: Int = 0)
+    -> [GradientStep]
+  {
+    var (steps, index) = ([GradientStep](), index)
+    for above in stride(from: number + 1, through: layers.count, by: 1) {
+      let (layer, gradients) = (layers[above - 1], trace.layers[above - 1].innerGradient)
+      guard let gradients, !(layer is BatchNorm) else { break }
+      let (x, shape) = (input(of: above, in: trace), gradients.shape)
+      var best: (index: Int, gradient: Float, factor: Float)?
+      var sum = 0.0
+      x.withView { view in
+        for output in 0..<shape.count {
+          let gradient = gradients[example * shape.count + output]
+          guard gradient != 0,
+            let wiring = Wiring(
+              layer, output: output, x: view.example(example), below: x.shape, above: shape)
+          else { continue }
+          for link in wiring.links where link.input == index {
+            sum += Double(gradient * link.coefficient)
+            if abs(gradient * link.coefficient) > abs((best?.gradient ?? 0) * (best?.factor ?? 0)) {
+              best = (output, gradient, link.coefficient)
+            }
+          }
+        }
+      }
+      guard let best else { break }
+      steps.append(
+        GradientStep(
+          layer: above, index: best.index, gradient: best.gradient, factor: best.factor,
+          share: Double(best.gradient * best.factor) / sum))
+      index = best.index
+    }
+    return steps
+  }
+
+  // MARK: Paths
+
+  /// A part of what one value passed on to the layer above.
+  public struct Path: Sendable, Encodable {
+    /// The layer above, from 1; index of the value in its output, and in its input.
+    public let layer, to, from: Int
+    /// Its share of the output that was asked for.
+    public let share: Double
+  }
+
+  /// The strongest paths from the image to one output: its relevance is handed down layer by layer,
+  /// to each value in proportion to what that added to the sum above it (layer-wise relevance
+  /// propagation, the z⁺ rule: Bach et al. 2015, doi:10.1371/journal.pone.0130140), and the
+  /// strongest few of each layer are followed.
+  /// - Parameter width: how many
+  public func strongestPaths(in trace: Trace, to output: Int, width: Int = 6) -> [Path] {
+    var paths: [Path] = []
+    var relevance = [(index: output, share: 1.0)]
+    for number in stride(from: layers.count, through: 1, by: -1) {
+      let layer = layers[number - 1]
+      let (x, above) = (input(of: number, in: trace), trace.layers[number - 1].output.shape)
+      var below: [Int: Double] = [:]
+      var edges: [Path] = []
+      x.withView { view in
+        for (index, share) in relevance {
+          guard
+            let wiring = Wiring(layer, output: index, x: view.pointer, below: x.shape, above: above)
+          else { continue }
+          let added = wiring.links.map { max(0, Double($0.coefficient * view[$0.input])) }
+          let sum = added.reduce(0, +)
+          guard sum > 0 else { continue }
+          for (link, part) in zip(wiring.links, added) where part > 0 {
+            let part = share * part / sum
+            below[link.input, default: 0] += part
+            edges.append(Path(layer: number, to: index, from: link.input, share: part))
+          }
+        }
+      }
+      relevance = below.map { (index: $0.key, share: $0.value) }
+      relevance.sort { $0.share > $1.share || ($0.share == $1.share && $0.index < $1.index) }
+      relevance = Array(relevance.prefix(width))
+      let kept = Set(relevance.map(\.index))
+      paths += edges.filter { kept.contains($0.from) }
+    }
+    return paths
+  }
+}
