@@ -43,10 +43,12 @@ let package = Package(
         .product(name: "SwiftProtobuf", package: "swift-protobuf"),
       ],
       exclude: ["onnx.proto"]),
+    // The pages of `report` and `serve`, embedded for the same reason.
+    .target(name: "Pages", exclude: ["files"]),
     .executableTarget(
       name: "stridenet-cli",
       dependencies: [
-        "StrideNet", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "StrideNet", "Pages", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
     // Three small programs that use nothing but the public interface.

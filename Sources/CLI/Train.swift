@@ -113,7 +113,7 @@ struct Train: ParsableCommand {
     let network = Network(
       try Architecture.layers(configuration.layers, source: "--layers"),
       seed: configuration.training.seed, runtime: try compute.runtime(named: configuration.kernels))
-    for path in [files.save, files.writeConfig, checkpointPath] {
+    for path in [files.save, files.writeConfig, checkpointPath, files.report] {
       if let path { try AtomicFile.checkWritable(path) }
     }
     let (data, test) = try configuration.loadData()
@@ -132,7 +132,8 @@ struct Train: ParsableCommand {
       trainer.writeCheckpoints(
         to: checkpointPath, every: files.checkpointEvery ?? 1, configuration)
     }
-    if explain { network.timePasses() }
+    if explain || files.report != nil { network.timePasses() }
+    let record = try files.report.map { _ in try TrainingRecord(trainer) }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
     try announce(trainer, configuration, test)
@@ -141,11 +142,12 @@ struct Train: ParsableCommand {
     var failure: (any Error)?
     let log = try files.logDir.map { try EventFile(in: $0) }
     let showsProgress = !quiet && !json && Output.isTerminal
-    if showsProgress || log != nil {
+    if showsProgress || log != nil || record != nil {
       trainer.onBatch = { progress in
         if showsProgress { Output.progress { line(progress, of: trainer) } }
         do {
           try log?.log(progress)
+          try record?.note(progress)
         } catch {
           failure = error
           interrupt.requested = true
@@ -153,6 +155,7 @@ struct Train: ParsableCommand {
       }
     }
     trainer.onEpoch = { result in
+      record?.note(result)
       do {
         try log?.log(result, network)
         // Saved first, so that an epoch that was reported isn't lost.
@@ -170,6 +173,14 @@ struct Train: ParsableCommand {
     }
     let end = try trainer.run()
     if let failure { throw failure }
+    if let path = files.report, let record {
+      try Report(
+        network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
+        seconds: trainer.seconds,
+        explanation: network.explanation(MachinePeak(threads: network.runtime.threads).allThreads),
+        configuration: configuration
+      ).write(to: path)
+    }
     try conclude(end, trainer, test)
   }
 
@@ -311,6 +322,7 @@ struct Train: ParsableCommand {
       try Output.line(
         "\(text)trained for \(trainer.seconds.fixed(2)) s, weights SHA-256 \(sha256)")
       if let save, last != nil, !quiet { try Output.line("saved    \(save)") }
+      if let report = files.report, !quiet { try Output.line("report   \(report)") }
     }
     // As a shell has it for a program that a signal ended.
     if case .stopped = end { throw ExitCode(130) }

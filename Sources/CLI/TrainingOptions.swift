@@ -164,6 +164,12 @@ struct RunFileOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "At the end write a page there that shows the training: curves, filters and feature maps over time, mistakes, where the time went.",
+      valueName: "html"))
+  var report: String?
+
+  @Option(
+    help: ArgumentHelp(
       "Take the run from there (JSON); other options override it.", valueName: "file"))
   var config: String?
 

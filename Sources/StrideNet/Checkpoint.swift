@@ -26,8 +26,10 @@ public struct Checkpoint {
     var digest: String
   }
 
+  /// What the finished epochs came to.
+  public var results: [EpochResult] { place.progress.results }
   /// Epochs that are finished.
-  public var epochs: Int { place.progress.results.count }
+  public var epochs: Int { results.count }
 
   // MARK: Writing
 

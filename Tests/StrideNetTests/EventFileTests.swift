@@ -78,7 +78,8 @@ import Testing
     let file = try EventFile(in: "\(folder.path)/a/b")
     try file.scalar("loss", 0.25, step: 300)
     let values: [Float] = [
-      -.greatestFiniteMagnitude, -2, -1.9, -1, -0.0, 0, 0x1p-40, -0x1p-40, 1e-9, 1, 3, 3.1, .nan, 250,
+      -.greatestFiniteMagnitude, -2, -1.9, -1, -0.0, 0, 0x1p-40, -0x1p-40, 1e-9, 1, 3, 3.1, .nan,
+      250,
       .greatestFiniteMagnitude, .infinity,
     ]
     try file.histogram("h", values, step: 7)

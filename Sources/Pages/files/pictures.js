@@ -1,0 +1,236 @@
+"use strict";
+// How numbers become pictures: base64 to arrays, arrays to pixels, lines and bars.
+const $ = (id) => document.getElementById(id);
+const make = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== false && value != null) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+};
+const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const floats = (text) => new Float32Array(bytes(text).buffer);
+const base64 = (array) => {
+  const data = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  let text = "";
+  for (let i = 0; i < data.length; i += 8192) text += String.fromCharCode(...data.subarray(i, i + 8192));
+  return btoa(text);
+};
+const percent = (share, places = 1) => `${(100 * share).toFixed(places)} %`;
+const grouped = (number) => Math.round(number).toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+const short = (value) => {
+  const size = Math.abs(value);
+  if (size === 0) return "0";
+  if (size >= 1e-3 && size < 1e5) return String(+value.toPrecision(size < 1 ? 3 : 4));
+  return value.toExponential(1);
+};
+const microseconds = (seconds) =>
+  seconds < 1e-3 ? `${(seconds * 1e6).toFixed(seconds < 1e-5 ? 1 : 0)} µs` : `${(seconds * 1e3).toFixed(2)} ms`;
+const letters = (index) => String.fromCharCode(65 + index % 26);
+
+// MARK: Colours. Blue is below 0, orange above; both differ in lightness too.
+let dark = matchMedia("(prefers-color-scheme: dark)").matches;
+const ramps = {
+  light: { above: [[241, 237, 229], [253, 186, 116], [194, 65, 12], [67, 20, 7]], below: [[241, 237, 229], [147, 197, 253], [29, 95, 208], [15, 30, 90]] },
+  dark: { above: [[41, 38, 33], [124, 45, 18], [251, 139, 60], [255, 247, 237]], below: [[41, 38, 33], [30, 58, 138], [96, 165, 250], [239, 246, 255]] },
+};
+function tables() {
+  const fill = (stops) => {
+    const table = new Uint8ClampedArray(256 * 3);
+    for (let i = 0; i < 256; i++) {
+      const place = (i / 255) * (stops.length - 1), k = Math.min(stops.length - 2, Math.floor(place));
+      for (let c = 0; c < 3; c++) table[3 * i + c] = stops[k][c] + (place - k) * (stops[k + 1][c] - stops[k][c]);
+    }
+    return table;
+  };
+  const ramp = dark ? ramps.dark : ramps.light;
+  return { above: fill(ramp.above), below: fill(ramp.below) };
+}
+let colours = tables();
+const redraws = new Set();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => {
+  dark = event.matches;
+  colours = tables();
+  for (const redraw of redraws) redraw();
+});
+// value in -1…1
+function put(data, at, value) {
+  const table = value < 0 ? colours.below : colours.above;
+  const i = Math.min(255, Math.round(Math.abs(value) * 255)) * 3;
+  data[at] = table[i]; data[at + 1] = table[i + 1]; data[at + 2] = table[i + 2]; data[at + 3] = 255;
+}
+
+// One picture in shades of grey, light ink on black.
+function grey(canvas, height, width, channels, pixel) {
+  canvas.width = width; canvas.height = height;
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  for (let i = 0; i < height * width; i++) {
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = pixel(i * channels + (channels === 3 ? c : 0));
+    image.data[4 * i + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+// Where the channels of an array lie in a picture `room` pixels wide.
+function tiling(height, width, channels, room, largest = 8) {
+  if (height === 1 && width === 1) {
+    const cell = Math.max(6, Math.min(22, Math.floor(room / Math.min(channels, 64)) - 1));
+    const columns = Math.max(1, Math.min(channels, Math.floor((room + 1) / (cell + 1))));
+    return { height, width, channels, zoom: cell, gap: 1, columns, rows: Math.ceil(channels / columns) };
+  }
+  const gap = 3;
+  let best = null;
+  for (let zoom = Math.max(1, Math.min(largest, Math.floor(112 / Math.max(height, width)))); zoom >= 1; zoom--) {
+    const columns = Math.max(1, Math.min(channels, Math.floor((room + gap) / (width * zoom + gap))));
+    best = { height, width, channels, zoom, gap, columns, rows: Math.ceil(channels / columns) };
+    if (best.rows * (height * zoom + gap) <= 190) break;
+    if (height * zoom <= 30) break;
+  }
+  return best;
+}
+const tileSize = (t) => [t.rows * (t.height * t.zoom + t.gap) - t.gap, t.columns * (t.width * t.zoom + t.gap) - t.gap];
+// The corner of a value's square.
+const tilePlace = (t, y, x, c) => [
+  Math.floor(c / t.columns) * (t.height * t.zoom + t.gap) + y * t.zoom,
+  (c % t.columns) * (t.width * t.zoom + t.gap) + x * t.zoom,
+];
+// The value under a point of the picture; null between them.
+function tileHit(t, top, left) {
+  const high = t.height * t.zoom + t.gap, wide = t.width * t.zoom + t.gap;
+  const row = Math.floor(top / high), column = Math.floor(left / wide);
+  const y = Math.floor((top - row * high) / t.zoom), x = Math.floor((left - column * wide) / t.zoom);
+  const c = row * t.columns + column;
+  return y < t.height && x < t.width && column < t.columns && c < t.channels && y >= 0 && x >= 0 ? { y, x, c } : null;
+}
+// All channels side by side; value(y, x, c) in -1…1.
+function drawTiles(canvas, t, value) {
+  const [height, width] = tileSize(t);
+  canvas.width = width; canvas.height = height;
+  canvas.style.width = `${width}px`;
+  canvas.style.height = "auto";
+  canvas.style.maxWidth = "100%";
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  for (let c = 0; c < t.channels; c++)
+    for (let y = 0; y < t.height; y++)
+      for (let x = 0; x < t.width; x++) {
+        const v = value(y, x, c), [top, left] = tilePlace(t, y, x, c);
+        for (let i = 0; i < t.zoom; i++)
+          for (let j = 0; j < t.zoom; j++) put(image.data, 4 * ((top + i) * width + left + j), v);
+      }
+  context.putImageData(image, 0, 0);
+}
+// A convolution's filters (FH, FW, C, F), or a dense layer's weights (outputs, H, W, C): the mean
+// over the channels of an image.
+function drawFilters(canvas, shape, weights, room) {
+  const dense = shape[1] > 11, [h, w] = dense ? [shape[1], shape[2]] : [shape[0], shape[1]];
+  const count = dense ? shape[0] : shape[3], depth = dense ? shape[3] : shape[2];
+  const at = (y, x, f) => {
+    let sum = 0;
+    for (let c = 0; c < depth; c++)
+      sum += dense ? weights[((f * h + y) * w + x) * depth + c] : weights[((y * w + x) * depth + c) * count + f];
+    return sum / depth;
+  };
+  let largest = 1e-12;
+  for (let f = 0; f < count; f++) for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) largest = Math.max(largest, Math.abs(at(y, x, f)));
+  const zoom = Math.max(1, Math.round(36 / Math.max(h, w))), gap = 4;
+  const columns = Math.max(1, Math.min(count, Math.floor((room + gap) / (w * zoom + gap))));
+  drawTiles(canvas, { height: h, width: w, channels: count, zoom, gap, columns, rows: Math.ceil(count / columns) }, (y, x, f) => at(y, x, f) / largest);
+}
+
+// MARK: Charts
+const svg = (tag, attributes = {}, ...children) => {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+};
+function ticks(low, high, count = 5) {
+  const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].find((k) => k * power >= raw) * power;
+  const found = [];
+  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) found.push(+value.toPrecision(10));
+  return found;
+}
+// series: [{ name, colour, points: [[x, y]], dots, thin }]; options: x and y titles, log, mark
+function chart(place, series, options = {}) {
+  const W = 560, H = options.height ?? 240, m = { left: 50, right: 12, top: 24, bottom: 34 };
+  const all = series.flatMap((s) => s.points).filter((p) => Number.isFinite(p[1]) && (!options.logY || p[1] > 0));
+  place.replaceChildren();
+  if (!all.length) return;
+  const logOf = (on) => (on ? Math.log10 : (v) => v);
+  const fx = logOf(options.logX), fy = logOf(options.logY);
+  let x0 = Math.min(...all.map((p) => fx(p[0]))), x1 = Math.max(...all.map((p) => fx(p[0])));
+  let y0 = Math.min(...all.map((p) => fy(p[1]))), y1 = Math.max(...all.map((p) => fy(p[1])));
+  if (!options.logY && y0 > 0 && y0 < y1 * 0.6) y0 = 0;
+  if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
+  if (y0 === y1) { y0 -= 0.5; y1 += 0.5; }
+  if (options.logY) { y0 = Math.floor(y0 * 4) / 4; y1 = Math.ceil(y1 * 4) / 4; }
+  const X = (v) => m.left + ((fx(v) - x0) / (x1 - x0)) * (W - m.left - m.right);
+  const Y = (v) => H - m.bottom - ((fy(v) - y0) / (y1 - y0)) * (H - m.top - m.bottom);
+  const root = svg("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": options.label ?? `${options.y ?? ""} over ${options.x ?? ""}` });
+  const powers = (low, high) => {
+    const found = [];
+    for (let e = Math.ceil(low - 1e-9); e <= high + 1e-9; e++) found.push(10 ** e);
+    return found.length > 1 ? found : [10 ** low, 10 ** high].map((v) => +v.toPrecision(2));
+  };
+  for (const v of options.logY ? powers(y0, y1) : ticks(y0, y1)) {
+    root.append(svg("line", { class: "axis", x1: m.left, x2: W - m.right, y1: Y(v), y2: Y(v) }));
+    const text = svg("text", { x: m.left - 6, y: Y(v) + 4, "text-anchor": "end" });
+    text.textContent = options.yText ? options.yText(v) : short(v);
+    root.append(text);
+  }
+  for (const v of options.logX ? powers(x0, x1) : ticks(x0, x1, 6)) {
+    const text = svg("text", { x: X(v), y: H - m.bottom + 16, "text-anchor": "middle" });
+    text.textContent = grouped(v) === "0" && v ? short(v) : v >= 10000 ? `${v / 1000}k` : short(v);
+    root.append(text);
+  }
+  for (const [text, x, y, anchor] of [[options.x, W - m.right, H - 4, "end"], [options.y, m.left - 44, 11, "start"]]) {
+    if (!text) continue;
+    const element = svg("text", { x, y, "text-anchor": anchor });
+    element.textContent = text;
+    root.append(element);
+  }
+  for (const s of series) {
+    const points = s.points.filter((p) => Number.isFinite(p[1]) && (!options.logY || p[1] > 0));
+    if (points.length > 1 && !s.only)
+      root.append(svg("path", { d: "M" + points.map((p) => `${X(p[0]).toFixed(1)} ${Y(p[1]).toFixed(1)}`).join("L"), fill: "none", stroke: s.colour, "stroke-width": s.thin ? 1 : 2, opacity: s.thin ? 0.7 : 1, "stroke-linejoin": "round", "stroke-dasharray": s.dash ?? "none" }));
+    if (s.dots || s.only || points.length === 1)
+      for (const p of points) {
+        const dot = svg("circle", { cx: X(p[0]), cy: Y(p[1]), r: 3, fill: s.colour });
+        dot.append(svg("title"));
+        dot.firstChild.textContent = p[2] ?? `${s.name}: ${short(p[1])}`;
+        root.append(dot);
+      }
+  }
+  if (options.mark != null) root.append(svg("line", { x1: X(options.mark), x2: X(options.mark), y1: m.top, y2: H - m.bottom, stroke: "var(--ink)", "stroke-width": 1, "stroke-dasharray": "3 3" }));
+  const legend = make("div", { class: "legend" });
+  for (const s of series) if (s.name) legend.append(make("span", {}, make("i", { style: `background:${s.colour}` }), s.name));
+  // The nearest values under the pointer.
+  const told = make("div", { class: "legend", "aria-hidden": "true", style: "min-height:20px" });
+  root.addEventListener("pointermove", (event) => {
+    const box = root.getBoundingClientRect(), v = ((event.clientX - box.left) / box.width) * W;
+    const near = series.filter((s) => s.points.length && s.name).map((s) => {
+      const p = s.points.reduce((a, b) => (Math.abs(X(b[0]) - v) < Math.abs(X(a[0]) - v) ? b : a));
+      return [s, p];
+    });
+    if (near.length) told.textContent = `${options.x ?? ""} ${short(near[0][1][0])}: ` + near.slice(0, 6).map(([s, p]) => `${s.name} ${options.yText ? options.yText(p[1]) : short(p[1])}`).join(", ");
+  });
+  root.addEventListener("pointerleave", () => { told.textContent = ""; });
+  place.append(legend, root, told);
+}
+const lineColours = ["var(--warm)", "var(--cool)", "var(--good)", "#a855f7", "#ca8a04", "#0891b2", "#db2777", "#65a30d", "#7c3aed", "#475569"];
+
+// Probabilities as bars; the names are the classes'.
+function bars(place, values, names) {
+  const best = values.indexOf(Math.max(...values));
+  if (place.childElementCount !== values.length)
+    place.replaceChildren(...values.map((_, i) => make("div", {}, make("span", {}, names[i] ?? String(i)), make("i", {}, make("b")), make("span"))));
+  values.forEach((value, i) => {
+    const row = place.children[i];
+    row.className = i === best ? "best" : "";
+    row.children[1].firstChild.style.width = `${100 * value}%`;
+    row.children[2].textContent = percent(value);
+  });
+}

@@ -1,0 +1,19 @@
+#ifndef PAGES_H
+#define PAGES_H
+
+#include <stddef.h>
+
+// A file in memory.
+typedef struct {
+  const unsigned char *bytes;
+  size_t count;
+} page_file;
+
+// What both pages share: how they look, and how numbers become pictures.
+extern const page_file page_style, page_pictures;
+// `stridenet report`.
+extern const page_file page_report;
+// `stridenet serve`.
+extern const page_file page_serve;
+
+#endif

@@ -1,0 +1,27 @@
+// The web pages that travel inside the binary. A page is one file that needs no other: the program
+// puts the shared style and script, and a report's numbers, where the page has their marks.
+
+#include "Pages.h"
+
+// #embed is C23; clang accepts it in every mode and warns of that with -Wpedantic only.
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wc23-extensions"
+#endif
+
+static const unsigned char style[] = {
+#embed "files/style.css"
+};
+static const unsigned char pictures[] = {
+#embed "files/pictures.js"
+};
+static const unsigned char report[] = {
+#embed "files/report.html"
+};
+static const unsigned char serve[] = {
+#embed "files/serve.html"
+};
+
+const page_file page_style = {style, sizeof style};
+const page_file page_pictures = {pictures, sizeof pictures};
+const page_file page_report = {report, sizeof report};
+const page_file page_serve = {serve, sizeof serve};
