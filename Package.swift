@@ -17,6 +17,8 @@ let package = Package(
   dependencies: [
     // Parsing, help and usage errors of the command line: the standard choice for Swift.
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    // The page of `serve`: a small server without further dependencies, quick to build.
+    .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
     // ONNX files are protocol buffers: the runtime for the generated onnx.pb.swift. Without its
     // traits, which are for streams and masks.
     .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
@@ -48,7 +50,10 @@ let package = Package(
     .executableTarget(
       name: "stridenet-cli",
       dependencies: [
-        "StrideNet", "Pages", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "StrideNet", "Pages",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "FlyingFox", package: "FlyingFox"),
+        .product(name: "FlyingSocks", package: "FlyingFox"),
       ],
       path: "Sources/CLI"),
     // Three small programs that use nothing but the public interface.

@@ -14,7 +14,7 @@ struct StrideNetCommand: AsyncParsableCommand {
       73 and 74 cannot write, 130 stopped by Ctrl-C.
       """,
     subcommands: [
-      Train.self, Evaluate.self, Predict.self, Export.self, Import.self, Augment.self,
+      Train.self, Serve.self, Evaluate.self, Predict.self, Export.self, Import.self, Augment.self,
       TraceCommand.self, ExplainCommand.self, GradCheck.self, Speedrun.self, ReportCommand.self,
       Fetch.self,
       KernelList.self, Bench.self,

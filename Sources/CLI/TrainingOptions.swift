@@ -119,11 +119,7 @@ struct OptimizerOptions: ParsableArguments {
   /// - Parameter isNew: the settings are the defaults, which depend on the method
   func apply(to settings: inout TrainingSettings, isNew: Bool) throws {
     if let optimizer {
-      guard let method = Optimizer.Method(rawValue: optimizer) else {
-        throw StrideNetError(
-          .usage, "no optimiser of that name", found: "'\(optimizer)'",
-          expected: Optimizer.Method.allCases.map(\.rawValue).joined(separator: ", "))
-      }
+      let method = try Optimizer.Method(named: optimizer)
       if isNew || method != settings.optimizer.method {
         settings.optimizer = Optimizer(method)
         if method.isAdaptive { settings.learningRate = 0.001 }

@@ -22,6 +22,16 @@ public struct Optimizer: Sendable, Codable, Hashable {
     /// arXiv:1711.05101)
     case adamw
 
+    /// - Throws: ``StrideNetError`` with the list of methods
+    public init(named name: String) throws {
+      guard let method = Self(rawValue: name) else {
+        throw StrideNetError(
+          .usage, "no optimiser of that name", found: "'\(name)'",
+          expected: Self.allCases.map(\.rawValue).joined(separator: ", "))
+      }
+      self = method
+    }
+
     /// Whether squares of gradients are remembered.
     public var isAdaptive: Bool { self != .sgd && self != .nesterov }
     public var isAdam: Bool { self == .adam || self == .adamw }

@@ -45,3 +45,29 @@ public struct StrideGroups: Sendable {
     }
   }
 }
+
+extension Layer {
+  /// Of a convolution or pooling, how many stride groups there are along each axis, and its window's
+  /// size; nil for other layers.
+  /// - Parameter output: the layer's output
+  public func strideGroups(output: Shape) -> (
+    groups: (rows: Int, columns: Int), window: (height: Int, width: Int)
+  )? {
+    func count(
+      _ size: (height: Int, width: Int), _ stride: (height: Int, width: Int),
+      _ dilation: (height: Int, width: Int)
+    ) -> (rows: Int, columns: Int) {
+      (
+        ck_axis_groups((size.height - 1) * dilation.height + 1, stride.height, output.height)
+          .groups,
+        ck_axis_groups((size.width - 1) * dilation.width + 1, stride.width, output.width).groups
+      )
+    }
+    switch self {
+    case let layer as Conv2D:
+      return (count(layer.size, layer.stride, layer.dilation), layer.size)
+    case let layer as Pool2D: return (count(layer.size, layer.stride, (1, 1)), layer.size)
+    default: return nil
+    }
+  }
+}
