@@ -109,12 +109,12 @@ extension Activation {
     print(y)  // 0.25
 
     let neuron = Dense(1, activation: .none)
-    let network = Network([neuron])
-    try network.build(for: Shape(3))
+    let single = Network([neuron])
+    try single.build(for: Shape(3))
     for i in 0..<3 { neuron.weight.value[i] = w[i] }
     neuron.bias.value[0] = b
     let input = Tensor(batch: 1, shape: Shape(3), x)
-    print(try network.predict(input).values)  // [0.25]
+    print(try single.predict(input).values)  // [0.25]
 
     try page.check("Tutorial", "One neuron")
   }
@@ -126,8 +126,8 @@ extension Activation {
     let w: [Float] = [0.5, -1, 0.25]
     let b: Float = 1
     let neuron = Dense(1, activation: .none)
-    let network = Network([neuron])
-    try network.build(for: Shape(3))
+    let single = Network([neuron])
+    try single.build(for: Shape(3))
     for i in 0..<3 { neuron.weight.value[i] = w[i] }
     neuron.bias.value[0] = b
     let input = Tensor(batch: 1, shape: Shape(3), x)
@@ -140,12 +140,12 @@ extension Activation {
     let slope = (squaredError([0.5 + h, -1, 0.25]) - squaredError([0.5 - h, -1, 0.25])) / (2 * h)
     print(squaredError(w), slope)  // 0.5625 -1.5
 
-    network.loss = .meanSquaredError
+    single.loss = .meanSquaredError
     let lesson = Batch(images: input, labels: [0])
-    let (_, loss, _) = try network.train(lesson, learningRate: 0.03125)
+    let (_, loss, _) = try single.train(lesson, learningRate: 0.03125)
     print(loss)  // 0.5625
-    print(network.lastGradient)  // [-1.5, -3.0, -4.5, -1.5]
-    print(try network.predict(input).values)  // [0.953125]
+    print(single.lastGradient)  // [-1.5, -3.0, -4.5, -1.5]
+    print(try single.predict(input).values)  // [0.953125]
 
     try page.check("Tutorial", "Its gradient, and a step downhill")
   }
