@@ -137,8 +137,9 @@ extension Activation {
       return (y - 1) * (y - 1)
     }
     let h: Float = 0.125
-    let slope = (squaredError([0.5 + h, -1, 0.25]) - squaredError([0.5 - h, -1, 0.25])) / (2 * h)
-    print(squaredError(w), slope)  // 0.5625 -1.5
+    let more = squaredError([0.5 + h, -1, 0.25])
+    let less = squaredError([0.5 - h, -1, 0.25])
+    print(squaredError(w), (more - less) / (2 * h))  // 0.5625 -1.5
 
     single.loss = .meanSquaredError
     let lesson = Batch(images: input, labels: [0])
