@@ -21,7 +21,7 @@ KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcar
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run test bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
-  check arm64 memcheck dependant clean
+  check arm64 memcheck dependant docs clean
 
 ## help: this list
 help:
@@ -131,6 +131,11 @@ sanitize: setup
 ## dependant: build and run a program of three lines that has this package as a dependency
 dependant: setup
 	sh Tests/dependant.sh
+
+## docs: the documentation as a web site in .build/docs, offline (BASE=, its path on a server)
+docs: setup
+	$(SWIFT) build --target StrideNet
+	@sh Sources/docs.sh .build/docs $(BASE)
 
 ## clean: remove all build folders
 clean:

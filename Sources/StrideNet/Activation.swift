@@ -26,6 +26,7 @@ public struct Activation: Sendable {
 
   /// An activation of one's own.
   /// - Parameters:
+  ///   - name: what errors and weight files call it
   ///   - value: f(x)
   ///   - derivative: f′ from x and y = f(x)
   public init(

@@ -16,8 +16,7 @@ public enum Architecture {
     ),
   ]
 
-  /// The layers that a text names.
-  /// - Parameter source: what to call the text in errors: "--layers"
+  /// The layers that a text names. Errors call the text `source`: "--layers".
   /// - Throws: ``StrideNetError`` that points at the place
   public static func layers(_ text: String, source: String = "layers") throws -> [Layer] {
     var parser = Parser(text: Array(text), source: source)

@@ -70,8 +70,8 @@ public final class Conv2D: ImageLayer {
       initializer: initializer)
   }
 
-  /// - Parameter initializer: of the weights; nil: He's before ReLU and its like, else Glorot's,
-  ///   uniform
+  /// Without an `initializer` the weights start by He's before ReLU and its like, else by Glorot's,
+  /// uniform.
   public init(
     _ filters: Int, _ size: (height: Int, width: Int), stride: (height: Int, width: Int) = (1, 1),
     padding: Padding = .valid, dilation: (height: Int, width: Int) = (1, 1), groups: Int = 1,

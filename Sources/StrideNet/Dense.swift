@@ -9,8 +9,8 @@ public final class Dense: Layer {
   /// (outputs)
   public private(set) var bias: Parameter!
 
-  /// - Parameter initializer: of the weights; nil: He's before ReLU and its like, else Glorot's,
-  ///   uniform
+  /// Without an `initializer` the weights start by He's before ReLU and its like, else by Glorot's,
+  /// uniform.
   public init(_ outputs: Int, activation: Activation = .relu, initializer: Initializer? = nil) {
     self.outputs = outputs
     self.activation = ActivationPass(activation)

@@ -12,9 +12,8 @@ public struct Download: Sendable {
 
   /// Fetches "mnist" or "fashion-mnist" and returns the folder that has it now.
   ///
-  /// - Parameters:
-  ///   - mirrors: addresses of folders with the four files, tried in order; nil takes public ones
-  ///   - folder: nil takes the folder where `Dataset.load` looks first
+  /// `mirrors` are addresses of folders with the four files, tried in order; nil takes public ones.
+  /// Without a `folder` it takes the one where ``Dataset/load(_:environment:)`` looks first.
   public static func fetch(
     _ name: String, mirrors: [String]? = nil, into folder: String? = nil,
     environment: [String: String] = ProcessInfo.processInfo.environment,

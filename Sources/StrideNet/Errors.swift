@@ -29,8 +29,11 @@ public struct StrideNetError: Error, CustomStringConvertible, Sendable {
   public let hint: String?
 
   /// - Parameters:
+  ///   - kind: decides the exit code
   ///   - what: what happened, one short clause without a full stop
   ///   - place: file, byte offset, layer, column: where
+  ///   - found: what was there
+  ///   - expected: what should have been there
   ///   - hint: what to do about it
   public init(
     _ kind: Kind, _ what: String, at place: String? = nil, found: String? = nil,

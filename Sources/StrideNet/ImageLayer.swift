@@ -1,5 +1,5 @@
 /// A layer that treats every image of a batch on its own. So threads share the batch out, and each
-/// takes few images at a time through one layer or, in a ``Chain``, several.
+/// takes few images at a time through one layer or, in a `Chain`, several.
 ///
 /// How the batch is cut depends on shapes and the batch alone, never on the number of threads, and
 /// sums are added in the pieces' order: results are the same, bit for bit, for any number.

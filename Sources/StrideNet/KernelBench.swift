@@ -206,8 +206,7 @@ public struct KernelBench {
   ]
 
   /// Times everything. Variants take turns within each round, so that a change in the machine's
-  /// speed meets all of them.
-  /// - Parameter report: called with each shape's timings as soon as they are there
+  /// speed meets all of them. `report` is called with each shape's timings as soon as they are there.
   public func run(rounds: Int = 5, report: ([KernelTiming]) throws -> Void) rethrows {
     for c in Self.products {
       try report(time(product: c, rounds: rounds))

@@ -65,8 +65,8 @@ public final class NetworkBench {
     network.setWeights { first[$0]! }
   }
 
-  /// Goes once over the first `count` images from the same weights each time.
-  /// - Parameter warmUp: first runs a few mini-batches that aren't counted
+  /// Goes once over the first `count` images from the same weights each time; with `warmUp` it first
+  /// runs a few mini-batches that aren't counted.
   public func run(_ mode: Mode, batch: Int, images count: Int, warmUp: Bool = true) -> Timing {
     precondition(batch > 0 && count > 0 && count <= images.count, "\(count) images by \(batch)")
     let parts = stride(from: 0, to: count, by: batch).map { $0..<min(count, $0 + batch) }
@@ -93,8 +93,8 @@ public final class NetworkBench {
     let batch: Int
     let images: Int?
 
-    /// - Parameter images: how many in each round; nil takes as many as fill about a fifth of a
-    ///   second, but five mini-batches at least, as far as there are so many
+    /// `images` is how many in each round; nil takes as many as fill about a fifth of a second, but
+    /// five mini-batches at least, as far as there are so many.
     public init(_ bench: NetworkBench, _ mode: Mode, batch: Int, images: Int? = nil) {
       (self.bench, self.mode, self.batch, self.images) = (bench, mode, batch, images)
     }

@@ -151,7 +151,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     return result
   }
 
-  /// - Parameter place: what to call the text in errors
+  /// Reads a configuration's text; errors call it `place`.
   public static func parse(_ text: [UInt8], at place: String) throws -> RunConfiguration {
     func wrong(_ what: String, _ key: String = "", found: String, expected: String? = nil)
       -> StrideNetError

@@ -64,8 +64,8 @@ public enum Safetensors {
   }
 
   /// Reads a file of F32, F64, F16 or BF16 tensors, all as Float, and checks everything that can be
-  /// wrong with it before it believes the header.
-  /// - Parameter skipping: says of a name that its tensor, which may also be I64, isn't wanted
+  /// wrong with it before it believes the header. `skipping` says of a name that its tensor, which may
+  /// also be I64, isn't wanted.
   public static func read(
     at path: String, skipping: (_ name: String) -> Bool = { _ in false }
   ) throws -> Contents {

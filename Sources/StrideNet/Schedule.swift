@@ -35,7 +35,8 @@ public struct Schedule: Sendable, Hashable {
 
   /// The share of the learning rate in a step.
   /// - Parameters:
-  ///   - step: from 0, of `total` in the whole run
+  ///   - step: from 0
+  ///   - total: steps in the whole run
   ///   - perEpoch: steps an epoch
   public func share(step: Int, of total: Int, perEpoch: Int) -> Double {
     let rising = min(Int((warmup * Double(perEpoch)).rounded()), total)

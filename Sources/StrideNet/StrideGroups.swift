@@ -21,6 +21,8 @@ public struct StrideGroups: Sendable {
   /// - Parameters:
   ///   - output: output rows and columns
   ///   - size: the window's height and width
+  ///   - stride: from one window to the next, down and to the right
+  ///   - padding: zeros above and to the left
   public init(
     output: (height: Int, width: Int), size: (height: Int, width: Int),
     stride: (height: Int, width: Int), padding: (height: Int, width: Int) = (0, 0)

@@ -7,8 +7,8 @@ extension Activation {
   static let square = Activation("square", { $0 * $0 }, derivative: { x, _ in 2 * x })
 }
 
-/// What the README says is what there is: its examples are compiled and run here, its commands are
-/// accepted, its links lead somewhere.
+/// What the README and the articles say is what there is: their examples are compiled and run here
+/// and in ArticleTests, their commands are accepted, their links lead somewhere.
 @Suite struct DocumentationTests {
   static let root = URL(filePath: #filePath)
     .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
@@ -108,7 +108,7 @@ extension Activation {
     }
   }
 
-  /// Each Swift block of the README stands in a file of the tests, spaces and imports aside.
+  /// Each Swift block of a document stands in a file of the tests, spaces and imports aside.
   @Test func examplesAreCompiled() throws {
     func normal(_ code: String) -> String {
       code.split(separator: "\n").filter { !$0.hasPrefix("import ") }.joined(separator: " ")
@@ -118,8 +118,9 @@ extension Activation {
     let compiled = try FileManager.default
       .contentsOfDirectory(atPath: Self.root.appending(path: folder).path)
       .filter { $0.hasSuffix(".swift") }.map { normal(try Self.text("\(folder)/\($0)")) }
-    let blocks = try Self.blocks("swift").filter { !$0.hasPrefix("// swift-tools-version") }
-    #expect(blocks.count >= 7)
+    let blocks = try Self.blocks("swift", in: Self.documents)
+      .filter { !$0.hasPrefix("// swift-tools-version") }
+    #expect(blocks.count >= 40)
     for block in blocks {
       #expect(compiled.contains { $0.contains(normal(block)) }, "in no test:\n\(block)")
     }
@@ -193,10 +194,10 @@ extension Activation {
 
   /// Targets that the text names rather than a shell block.
   @Test func targetsInTheTextExist() throws {
-    let text = try Self.text("README.md")
+    let text = try Self.documents.map(Self.text).joined(separator: "\n")
     let targets = Set(
       text.matches(of: /`make ([a-z0-9-]+)/).map { String($0.1) })
-    #expect(targets.isSuperset(of: ["run", "test", "setup", "help", "bench"]))
+    #expect(targets.isSuperset(of: ["run", "test", "setup", "help", "bench", "docs"]))
     let (code, output) = try Self.run(
       ["make", "-n"] + targets.filter { $0 != "clean" }, in: Self.root)
     #expect(code == 0, "\(output)")
@@ -252,6 +253,50 @@ extension Activation {
       for name in names {
         #expect(article.contains("`\(name)`") || article.contains("`\(name)("), "\(name)")
       }
+    }
+  }
+
+  /// The catalogue's first page leads to every article and every public type.
+  @Test func everythingIsCurated() throws {
+    let folder = "Sources/StrideNet"
+    let page = try Self.text("\(folder)/StrideNet.docc/StrideNet.md")
+    for article in Self.articles.map({ URL(filePath: $0).deletingPathExtension().lastPathComponent }
+    )
+    where article != "StrideNet" {
+      #expect(page.contains("- <doc:\(article)>\n"))
+    }
+    var types: [String] = []
+    for file in try FileManager.default.contentsOfDirectory(
+      atPath: Self.root.appending(path: folder).path) where file.hasSuffix(".swift")
+    {
+      let source = try Self.text("\(folder)/\(file)")
+      types += source.matches(
+        of: /(?m)^(@resultBuilder )?(public|open) (final )?(class|struct|enum|protocol) (\w+)/
+      ).map { String($0.5) }
+    }
+    #expect(types.count >= 50)
+    for type in types { #expect(page.contains("- ``\(type)``\n")) }
+  }
+
+  /// The questions of the document that this project goes back to, as far as it is about more than
+  /// its own files.
+  @Test func questionsAreAnswered() throws {
+    let text = try Self.text("Sources/StrideNet/StrideNet.docc/FAQ.md")
+    let sections = text.components(separatedBy: "\n### ").dropFirst()
+    let questions = [
+      "run this code", "the point of", "should I use", "shouldn't I use", "a CNN?", "NumPy?",
+      "Jupyter?", "MNIST", "Step by Step", "Andrew Ng", "differ from the Coursera",
+      "Python packages",
+      "How do I use it", "own network architecture", "size of the input", "train and use",
+      "variables", "so slow", "different from the naive", "What's a stride group",
+      "No, seriously", "stride groups better", "further optimised", "Should I optimise",
+      "I have questions", "More projects",
+    ]
+    #expect(sections.count == questions.count)
+    for (section, question) in zip(sections, questions) {
+      let lines = section.components(separatedBy: "\n")
+      #expect(lines[0].contains(question))
+      #expect(lines.dropFirst().contains { $0.count > 40 }, "\(question)")
     }
   }
 
