@@ -174,7 +174,11 @@ actor Machine {
     let network = try network(question.kernels)
     let trace = try network.trace(x, repeats: 3)
     let output = trace.output.values
-    let best = output.indices.max { output[$0] < output[$1] }!
+    let target = question.toward ?? output.indices.max { output[$0] < output[$1] }!
+    guard output.indices.contains(target) else {
+      throw StrideNetError(
+        .usage, "no such class", found: "\(target)", expected: "0 … \(output.count - 1)")
+    }
     return Look(
       input: x.values.data, label: label, probabilities: output,
       layers: trace.layers.map {
@@ -182,7 +186,7 @@ actor Machine {
           output: $0.output.values.data, seconds: $0.seconds, kernel: $0.kernel, why: $0.why)
       },
       paths: question.paths == false
-        ? [] : network.strongestPaths(in: trace, to: question.toward ?? best, width: 8),
+        ? [] : network.strongestPaths(in: trace, to: target, width: 8),
       seconds: trace.layers.reduce(0) { $0 + $1.seconds }, weights: generation)
   }
 
@@ -366,6 +370,15 @@ actor Machine {
         .usage, "epochs out of range", found: "\(settings.epochs)", expected: "1 … 1000")
     }
     let layers = try Architecture.layers(question.layers ?? text, source: "the network")
+    // A page isn't to take the machine's memory.
+    let size = try Network.size(of: layers, for: data.train.shape)
+    guard size.parameters <= 20_000_000, size.activations * settings.batchSize <= 200_000_000 else {
+      throw StrideNetError(
+        .usage, "a network that is too large for this page",
+        found:
+          "\(size.parameters.grouped) weights, \((size.activations * settings.batchSize).grouped) values a batch",
+        expected: "at most 20,000,000 and 200,000,000", hint: "stridenet train takes it")
+    }
     let kernels = try question.kernels.map { try KernelChoice(named: $0) }
     let network = Network(
       layers, seed: settings.seed, runtime: Runtime(threads: threads, kernels: kernels))

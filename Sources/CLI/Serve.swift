@@ -4,6 +4,7 @@ import FlyingSocks
 import Foundation
 import Pages
 import StrideNet
+import Synchronization
 
 struct Serve: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -67,16 +68,23 @@ struct Serve: AsyncParsableCommand {
       isLocal: host.hasPrefix("127."))
     let server = HTTPServer(
       address: address, timeout: 60, pool: PatientPool(), logger: .disabled, handler: site)
-    let running = Task { try await server.run() }
-    do {
-      try await server.waitUntilListening(timeout: 10)
-    } catch {
-      running.cancel()
-      var reason = "\(error)"
-      if case .failure(let cause) = await running.result { reason = "\(cause)" }
-      throw StrideNetError(
-        .service, "cannot listen", at: "\(host), port \(port)", found: reason,
-        hint: "another program may be listening there; --port 0 takes a free one")
+    let failure = Mutex<(any Error)?>(nil)
+    let running = Task {
+      do {
+        try await server.run()
+      } catch {
+        failure.withLock { $0 = error }
+      }
+    }
+    while await !server.isListening {
+      try await Task.sleep(for: .milliseconds(5))
+      if let error = failure.withLock({ $0 }) {
+        var reason = "\(error)"
+        if case SocketError.failed(_, _, let message) = error { reason = message }
+        throw StrideNetError(
+          .service, "cannot listen", at: "\(host), port \(port)", found: reason,
+          hint: "another program may be listening there; --port 0 takes a free one")
+      }
     }
     guard case .ip4(_, let bound) = await server.listeningAddress else {
       throw StrideNetError(.internalError, "a server without an address")
@@ -87,7 +95,8 @@ struct Serve: AsyncParsableCommand {
       data     \(data.source)
       page     http://\(host == "0.0.0.0" ? "127.0.0.1" : host):\(bound)/   (Ctrl-C ends it)
       """)
-    try await running.value
+    await running.value
+    if let error = failure.withLock({ $0 }) { throw error }
   }
 }
 
@@ -106,7 +115,13 @@ struct Site: HTTPHandler {
   }
 
   func handleRequest(_ request: HTTPRequest) async throws -> HTTPResponse {
-    if let refusal = refusal(request) { return refusal }
+    if let refusal = refusal(request) {
+      // What follows would otherwise be read as the next request.
+      if request.headers[.contentLength].flatMap(Int.init) ?? 0 <= 64 << 20 {
+        for try await _ in request.bodySequence {}
+      }
+      return refusal
+    }
     if request.path == "/" { return response(.ok, "text/html; charset=utf-8", page) }
     guard request.path.hasPrefix("/api/") else { return error(.notFound, "no such page") }
     do {

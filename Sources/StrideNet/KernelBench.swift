@@ -27,8 +27,9 @@ public struct MachinePeak: Sendable {
 
   public init(threads: Int? = nil) {
     let all = Runtime(threads: threads)
-    // Larger than any last-level cache; written once here, so that the pages exist.
-    let memory = FloatStorage(count: 64 << 20)
+    // Larger than any last-level cache; written once here, so that the pages exist. (In a debug build
+    // that would take minutes, for numbers that say nothing.)
+    let memory = FloatStorage(count: KernelChoice.isDebugBuild ? 1 << 20 : 64 << 20)
     oneThread = Roof(Runtime(threads: 1), memory)
     allThreads = all.threads == 1 ? oneThread : Roof(all, memory)
   }

@@ -116,6 +116,18 @@ public final class Network {
     bindParameters()
   }
 
+  /// How many weights layers have for an input, and how many values they make of one example, without
+  /// memory taken for any of them.
+  /// - Throws: ``StrideNetError`` naming the layer that doesn't fit and both shapes
+  public static func size(of layers: [Layer], for input: Shape) throws -> (
+    parameters: Int, activations: Int
+  ) {
+    let shapes = try Plan.shapes(layers, for: input, Runtime(threads: 1))
+    return (
+      layers.flatMap(\.parameters).reduce(0) { $0 + $1.count }, shapes.reduce(0) { $0 + $1.count }
+    )
+  }
+
   /// The size of one example; nil until the first mini-batch.
   public var input: Shape? { plan?.input }
   /// Each layer's output size; empty until the first mini-batch.

@@ -176,6 +176,9 @@ final class Workplace: Sendable {
       return String(decoding: data ?? Data(), as: UTF8.self)
     }
 
+    /// What it has printed so far.
+    var out: String { text("out") }
+
     func send(_ signal: Int32) { kill(process.processIdentifier, signal) }
 
     /// Waits until standard output has this text.

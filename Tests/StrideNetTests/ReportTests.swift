@@ -1,0 +1,146 @@
+import Foundation
+import Testing
+
+@testable import StrideNet
+
+/// `stridenet train --report` and `stridenet report`.
+@Suite struct ReportTests {
+  /// The numbers that a page shows.
+  static func data(of page: [UInt8]) throws -> [String: Any] {
+    let text = String(decoding: page, as: UTF8.self)
+    #expect(!text.contains("/*STYLE*/") && !text.contains("/*PICTURES*/"))
+    // Nothing is loaded from elsewhere.
+    #expect(text.contains("default-src 'none'"))
+    let addresses = text.matches(of: /(src|href)="[^"]*"/).map { String($0.0) }
+    #expect(addresses.allSatisfy { $0.contains("\"data:") }, "\(addresses)")
+    let start = try #require(text.range(of: "const report = "))
+    let end = try #require(
+      text.range(of: ";\nconst names", range: start.upperBound..<text.endIndex))
+    let json = text[start.upperBound..<end.lowerBound]
+    return try #require(
+      JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
+  }
+
+  @Test func aTraining() throws {
+    let place = try Workplace()
+    let end = try place.run(
+      "train", "--layers", "conv(4,3) maxpool(2) flatten softmax(10)", "--data", "digits",
+      "--epochs", "3", "--batch-size", "8", "--report", "page.html", "--save", "net")
+    #expect(end.code == 0 && end.lines.last == "report   page.html", "\(end.err)")
+    let report = try Self.data(of: place.read("page.html"))
+    #expect((report["epochs"] as? [Any])?.count == 3 && (report["points"] as? [Any])?.count == 24)
+    let frames = try #require(report["frames"] as? [[String: Any]])
+    #expect(frames.count > 5 && frames[0]["step"] as? Int == 0)
+    #expect(frames.last?["step"] as? Int == 24)
+    // The last look is at the network that was saved.
+    let network = try Network.load(from: "\(place.path)/net")
+    let filters = try #require(Data(base64Encoded: frames.last?["filters"] as? String ?? ""))
+    #expect(filters == network.firstFilters!.values.withUnsafeBytes { Data($0) })
+    // All test images are in the matrix, and each wrong one can be looked at.
+    let matrix = try #require(report["confusion"] as? [[Int]])
+    #expect(matrix.joined().reduce(0, +) == Workplace.testImages)
+    let cells = try #require(report["cells"] as? [String: [Int]])
+    for (i, row) in matrix.enumerated() {
+      for (j, count) in row.enumerated() { #expect(cells["\(i),\(j)", default: []].count == count) }
+    }
+    let time = try #require(report["time"] as? [String: Any])
+    #expect(
+      (time["rows"] as? [[String: Any]])?.contains { $0["pass"] as? String == "forward" } == true)
+    // The configuration in it repeats the run.
+    try place.write("run.json", report["configuration"] as? String ?? "")
+    let again = try place.run("train", "--config", "run.json", "--save", "net2")
+    #expect(again.code == 0, "\(again.err)")
+    let second = try Network.load(from: "\(place.path)/net2").snapshot().sha256
+    #expect(second == network.snapshot().sha256)
+  }
+
+  /// Looking doesn't change what is learned, and a training that is stopped has its page too.
+  @Test func lookingChangesNothing() throws {
+    let place = try Workplace()
+    let arguments = [
+      "train", "--layers",
+      "conv(4,3,activation=none) batchnorm(activation=relu) dropout(0.2) flatten softmax(10)",
+      "--data", "digits", "--epochs", "2", "--batch-size", "8", "--optimizer", "adam",
+    ]
+    let plain = try place.run(arguments)
+    let seen = try place.run(arguments + ["--report", "page.html"])
+    func sha(_ end: Workplace.Outcome) -> String? {
+      end.lines.first { $0.contains("SHA-256") }?.components(separatedBy: " ").last
+    }
+    #expect(sha(plain) != nil && sha(plain) == sha(seen))
+
+    let running = try place.start(Workplace.endless + ["--report", "stopped.html"])
+    try running.wait(for: "epoch")
+    running.send(SIGINT)
+    #expect(running.end().code == 130)
+    #expect(try Self.data(of: place.read("stopped.html"))["frames"] != nil)
+  }
+
+  @Test func aSavedNetworkAndACheckpoint() throws {
+    let place = try Workplace()
+    try place.writeWeights("net", "flatten relu(5) softmax(10)")
+    let end = try place.run("report", "net", "--data", "digits")
+    #expect(end.code == 0 && end.out == "report   net.html\n", "\(end.err)")
+    let report = try Self.data(of: place.read("net.html"))
+    #expect((report["epochs"] as? [Any])?.isEmpty == true)
+    #expect(report["filter_shape"] as? [Int] == [5, 8, 8, 1])
+
+    _ = try place.run(
+      "train", "--layers", Workplace.tiny, "--data", "digits", "--epochs", "2", "--checkpoint", "c")
+    let second = try place.run("report", "c", "--out", "c.html")
+    #expect(second.code == 0, "\(second.err)")
+    #expect((try Self.data(of: place.read("c.html"))["epochs"] as? [Any])?.count == 2)
+  }
+
+  @Test(
+    arguments: [
+      (["report", "none", "--data", "digits"], 66, "none"),
+      (["report", "net", "--data", "digits", "--out", "no/page.html"], 73, "no/page.html"),
+      (["report", "net", "--data", "sample"], 65, "another size"),
+      (
+        [
+          "train", "--data", "digits", "--layers", "flatten softmax(10)", "--report",
+          "no/page.html",
+        ], 73, "no/page.html"
+      ),
+    ] as [([String], Int32, String)])
+  func refusals(_ arguments: [String], _ code: Int32, _ message: String) throws {
+    let place = try Workplace()
+    try place.writeWeights("net")
+    let before = try place.names
+    let end = try place.run(arguments)
+    #expect(end.code == code && end.err.contains(message), "\(end.err)")
+    #expect(try place.names == before)
+  }
+
+  @Test(.enabled(if: Browser.path != nil, "there is no Chromium on this machine"))
+  func inABrowser() throws {
+    let place = try Workplace()
+    let end = try place.run(
+      "train", "--layers", "conv(4,3) maxpool(2) flatten softmax(10)", "--data", "digits",
+      "--epochs", "2", "--batch-size", "8", "--report", "page.html")
+    #expect(end.code == 0, "\(end.err)")
+    let browser = try Browser(width: 1100, height: 900, dark: true)
+    try browser.visit("file://\(place.path)/page.html")
+    try browser.wait("document.readyState === 'complete' && $('maps').childElementCount === 4")
+    #expect(try browser.text("document.querySelectorAll('svg.chart').length >= 6") == "1")
+    #expect(try !browser.scrollsSideways())
+    // Back to the first weights.
+    let last = try browser.text("$('filters').toDataURL()")
+    try browser.value("$('frame').value = 0; $('frame').dispatchEvent(new Event('input'))")
+    #expect(try browser.text("$('when').textContent") == "step 0")
+    #expect(try browser.text("$('filters').toDataURL()") != last)
+    // A cell of the matrix shows its images.
+    try browser.value(
+      "[...$('matrix').querySelectorAll('button')].sort((a, b) => b.dataset.n - a.dataset.n)[0].click()"
+    )
+    #expect(
+      try browser.text(
+        "$('cell').childElementCount === Math.max(...report.confusion.flat())") == "1")
+    try browser.resize(390, 800)
+    try browser.wait("innerWidth === 390")
+    #expect(try !browser.scrollsSideways())
+    #expect(browser.complaints.isEmpty, "\(browser.complaints)")
+    #expect(browser.requests.allSatisfy { $0.hasPrefix("file://") || $0 == "about:blank" })
+  }
+}

@@ -1,0 +1,374 @@
+import Foundation
+import Synchronization
+import Testing
+
+@testable import StrideNet
+
+/// `stridenet serve`: what it answers, what it refuses, and the page in a real browser.
+@Suite(.serialized) struct ServeTests {
+  /// A server on a port that was free.
+  final class Served {
+    let place: Workplace
+    let process: Workplace.Running
+    let port: UInt16
+
+    init(_ arguments: [String] = ["--data", "sample"]) throws {
+      place = try Workplace()
+      process = try place.start(["serve", "--port", "0"] + arguments)
+      try process.wait(for: "(Ctrl-C ends it)")
+      let match = try #require(process.out.firstMatch(of: /127\.0\.0\.1:(\d+)\//))
+      port = try #require(UInt16(match.1))
+    }
+
+    deinit { process.send(SIGKILL) }
+
+    /// Sends bytes and reads what comes until the other side closes, or is silent for some seconds.
+    func exchange(_ bytes: [UInt8], wholeAnswer: Bool = true) -> String {
+      let client = connected()
+      defer { close(client) }
+      var sent = 0
+      while sent < bytes.count {
+        let count = bytes[sent...].withUnsafeBytes {
+          send(client, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+        }
+        if count <= 0 { break }
+        sent += count
+      }
+      var answer: [UInt8] = []
+      var chunk = [UInt8](repeating: 0, count: 1 << 16)
+      while true {
+        let got = recv(client, &chunk, chunk.count, 0)
+        if got <= 0 { break }
+        answer += chunk[..<got]
+        if !wholeAnswer { break }
+      }
+      return String(decoding: answer, as: UTF8.self)
+    }
+
+    func connected() -> Int32 {
+      #if canImport(Glibc)
+        let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+      #else
+        let client = socket(AF_INET, SOCK_STREAM, 0)
+      #endif
+      var patience = timeval(tv_sec: 20, tv_usec: 0)
+      setsockopt(
+        client, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
+      var address = sockaddr_in()
+      address.sin_family = sa_family_t(AF_INET)
+      address.sin_port = port.bigEndian
+      address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+      withUnsafePointer(to: &address) { pointer in
+        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          _ = connect(client, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+        }
+      }
+      return client
+    }
+
+    func get(_ path: String, _ headers: String = "", method: String = "GET", body: String = "")
+      -> String
+    {
+      exchange(
+        Array(
+          "\(method) \(path) HTTP/1.1\r\nHost: 127.0.0.1:\(port)\r\nConnection: close\r\n\(headers)\r\n\(body)"
+            .utf8))
+    }
+
+    func ask(_ name: String, _ question: String = "{}") -> (code: Int, answer: Any?) {
+      let text = get(
+        "/api/\(name)",
+        "Content-Type: application/json\r\nContent-Length: \(question.utf8.count)\r\n",
+        method: "POST", body: question)
+      let parts = text.components(separatedBy: "\r\n\r\n")
+      let code = Int(text.dropFirst(9).prefix(3)) ?? 0
+      let json =
+        parts.count > 1 ? try? JSONSerialization.jsonObject(with: Data(parts[1].utf8)) : nil
+      return (code, json)
+    }
+
+    func fields(_ name: String, _ question: String = "{}") -> [String: Any] {
+      ask(name, question).answer as? [String: Any] ?? [:]
+    }
+  }
+
+  // MARK: Answers
+
+  @Test func thePageNeedsNothingElse() throws {
+    let served = try Served()
+    let page = served.get("/")
+    #expect(
+      page.hasPrefix("HTTP/1.1 200") && page.contains("Content-Security-Policy: default-src 'none'")
+    )
+    #expect(!page.contains("/*STYLE*/") && !page.contains("/*PICTURES*/"))
+    let addresses = page.matches(of: /https?:\/\/[^"'` )]+/).map { String($0.0) }
+    #expect(Set(addresses) == ["http://www.w3.org/2000/svg"])
+    #expect(served.get("/none").hasPrefix("HTTP/1.1 404"))
+  }
+
+  /// What the page shows is what the library computes.
+  @Test func answersAreTheLibrarys() throws {
+    let served = try Served()
+    let network = Network.digits()
+    let test = try Dataset.load("sample").test
+    let state = served.fields("state")
+    #expect(state["network"] as? String == Architecture.text(network.layers))
+    #expect(state["is_original"] as? Bool == true)
+    for kernels in KernelChoice.names {
+      let look = served.fields("look", "{\"input\":{\"test\":5},\"kernels\":\"\(kernels)\"}")
+      let expected = try network.predict(test.batch([5]).images).values
+      let found = (look["probabilities"] as? [Any])?.compactMap { ($0 as? NSNumber)?.floatValue }
+      expectClose(found ?? [], expected, within: 1e-5, kernels)
+      #expect(look["label"] as? Int == Int(test.labels[5]))
+      let layers = try #require(look["layers"] as? [[String: Any]])
+      let last = try #require(Data(base64Encoded: layers[6]["output"] as? String ?? ""))
+      #expect(layers.count == 7 && last.count == 40)
+      #expect(!(look["paths"] as? [Any] ?? []).isEmpty)
+      let why = served.fields(
+        "provenance",
+        "{\"input\":{\"test\":5},\"layer\":3,\"at\":[4,5,6],\"kernels\":\"\(kernels)\"}")
+      #expect(why["agrees"] as? Bool == true && (why["terms"] as? [Any])?.count == 144)
+    }
+    // A training image is its own nearest one.
+    let near = served.ask("nearest", "{\"input\":{\"train\":7}}").answer as? [[String: Any]]
+    #expect(near?.first?["index"] as? Int == 7 && near?.first?["distance"] as? Double == 0)
+    let wrong = served.fields("wrong")
+    let metrics = try network.metrics(test)
+    #expect(wrong["count"] as? Int == Int((metrics.ce * Double(test.count)).rounded()))
+  }
+
+  /// A drawing is centred as MNIST's makers did; an empty one is no digit, and no harm.
+  @Test func drawings() throws {
+    let served = try Served()
+    var pixels = [UInt8](repeating: 0, count: 100 * 100)
+    for y in 10..<60 { for x in 70..<78 { pixels[y * 100 + x] = 255 } }
+    func question(_ pixels: [UInt8]) -> String {
+      let text = Data(pixels).base64EncodedString()
+      return "{\"input\":{\"drawing\":{\"width\":100,\"height\":100,\"pixels\":\"\(text)\"}}}"
+    }
+    let look = served.fields("look", question(pixels))
+    let probabilities = try #require(look["probabilities"] as? [Double])
+    #expect(probabilities.firstIndex(of: probabilities.max()!) == 1)
+    let empty = served.ask("look", question([UInt8](repeating: 0, count: 10_000)))
+    #expect(empty.code == 400)
+  }
+
+  @Test func training() throws {
+    let served = try Served()
+    let begin = served.ask(
+      "train", "{\"layers\":\"flatten softmax(10)\",\"epochs\":200,\"learning_rate\":0.01}")
+    #expect(begin.code == 200)
+    #expect(served.ask("train").code == 400)  // one at a time
+    func wait(_ holds: ([String: Any]) -> Bool) throws -> [String: Any] {
+      for _ in 0..<600 {
+        let now = served.fields("training")
+        if holds(now) { return now }
+        Thread.sleep(forTimeInterval: 0.05)
+      }
+      Issue.record("never")
+      throw CancellationError()
+    }
+    let points = try wait { ($0["points"] as? [Any])?.count ?? 0 > 2 }
+    #expect(points["is_running"] as? Bool == true)
+    // What is shown is the network in training.
+    #expect(served.fields("state")["network"] as? String == "flatten softmax(10)")
+    let look = served.fields("look", "{\"input\":{\"test\":0}}")
+    #expect((look["layers"] as? [Any])?.count == 2 && look["weights"] as? Int ?? 0 > 1)
+    #expect(served.ask("stop").code == 200)
+    _ = try wait { $0["is_running"] as? Bool == false }
+    let back = served.fields("reset")
+    #expect(back["is_original"] as? Bool == true)
+    // What can't be learned is said.
+    _ = served.ask(
+      "train",
+      "{\"layers\":\"flatten relu(8) relu(8) softmax(10)\",\"epochs\":3,\"learning_rate\":1e30}")
+    let end = try wait { $0["is_running"] as? Bool == false }
+    #expect((end["failure"] as? String)?.contains("diverged") == true)
+  }
+
+  // MARK: Refusals
+
+  @Test func refusedQuestions() throws {
+    let served = try Served()
+    for (name, question, message) in [
+      ("look", "{", "can't be read"), ("look", "[]", "can't be read"),
+      ("look", "{\"input\":{}}", "no image"),
+      ("look", "{\"input\":{\"test\":10000}}", "no image of that number"),
+      ("look", "{\"input\":{\"test\":-1}}", "no image of that number"),
+      ("look", "{\"input\":{\"test\":0,\"train\":0}}", "no image"),
+      ("look", "{\"input\":{\"values\":\"AAAA\"}}", "aren't an image"),
+      (
+        "look", "{\"input\":{\"drawing\":{\"width\":9,\"height\":9,\"pixels\":\"AAAA\"}}}",
+        "drawing"
+      ),
+      ("look", "{\"input\":{\"test\":0},\"kernels\":\"x\"}", "no kernel variant"),
+      ("look", "{\"input\":{\"test\":0},\"toward\":10}", "no such class"),
+      ("provenance", "{\"input\":{\"test\":0},\"layer\":8,\"at\":[0,0,0]}", "no such layer"),
+      ("provenance", "{\"input\":{\"test\":0},\"layer\":1,\"at\":[0,26,0]}", "no such place"),
+      ("provenance", "{\"input\":{\"test\":0},\"layer\":1,\"at\":[]}", "no place"),
+      ("train", "{\"layers\":\"conv(\"}", "no value"),
+      ("train", "{\"layers\":\"conv(4000,3) conv(4000,3) flatten softmax(10)\"}", "too large"),
+      ("train", "{\"layers\":\"flatten softmax(3)\"}", "label"),
+      ("train", "{\"learning_rate\":-1}", "learning rate"), ("train", "{\"epochs\":0}", "epochs"),
+      ("train", "{\"epochs\":1001}", "epochs"), ("train", "{\"batch_size\":0}", "batch size"),
+      ("train", "{\"optimizer\":\"x\"}", "optimiser"), ("train", "{\"augment\":\"x\"}", "no such"),
+    ] {
+      let end = served.ask(name, question)
+      let text = "\((end.answer as? [String: Any])?["error"] ?? "nothing")"
+      #expect(end.code == 400 && text.contains(message), "\(name) \(question): \(end)")
+    }
+    #expect(served.ask("nothing").code == 404)
+    #expect(served.get("/").hasPrefix("HTTP/1.1 200"))  // and it still serves
+  }
+
+  @Test func refusedRequests() throws {
+    let served = try Served()
+    let json = "Content-Type: application/json\r\n"
+    func code(_ text: String) -> String { String(text.dropFirst(9).prefix(3)) }
+    #expect(code(served.get("/", method: "DELETE")) == "405")
+    #expect(code(served.get("/api/state")) == "405")
+    #expect(code(served.get("/api/state", method: "POST")) == "415")
+    #expect(code(served.get("/api/state", json, method: "POST")) == "411")
+    #expect(
+      code(served.get("/api/state", "\(json)Content-Length: 999999999999\r\n", method: "POST"))
+        == "413")
+    #expect(
+      code(
+        served.get(
+          "/api/state", "\(json)Content-Length: 3000000\r\n", method: "POST",
+          body: String(repeating: "x", count: 3_000_000))) == "413")
+    #expect(
+      code(
+        served.get(
+          "/api/state", "\(json)Origin: http://elsewhere.example\r\nContent-Length: 2\r\n",
+          method: "POST", body: "{}")) == "403")
+    for text in [
+      "GET / HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n",
+      "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+    ] {
+      #expect(code(served.exchange(Array(text.utf8))) == "403")
+    }
+    // What is no HTTP gets no answer, and does no harm.
+    for bytes in [
+      Array("nonsense\r\n\r\n".utf8), (0...255).map { UInt8($0) } + [13, 10, 13, 10],
+      Array("POST /api/look HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -4\r\n\r\n".utf8),
+    ] {
+      #expect(!served.exchange(bytes).hasPrefix("HTTP/1.1 2"))
+    }
+    #expect(code(served.get("/")) == "200")
+  }
+
+  /// A hundred at once, beside others that never finish their request.
+  @Test func aHundredClients() throws {
+    let served = try Served()
+    let slow = (0..<50).map { _ in served.connected() }
+    for client in slow { _ = "GET / HT".withCString { send(client, $0, 8, Int32(MSG_NOSIGNAL)) } }
+    let codes = Mutex<[Int]>([])
+    // Threads of their own: the concurrent queue has few.
+    let group = DispatchGroup()
+    nonisolated(unsafe) let server = served
+    for i in 0..<100 {
+      group.enter()
+      Thread.detachNewThread {
+        let code = server.ask("look", "{\"input\":{\"test\":\(i)}}").code
+        codes.withLock { $0.append(code) }
+        group.leave()
+      }
+    }
+    #expect(group.wait(timeout: .now() + 60) == .success)
+    #expect(codes.withLock { $0 } == [Int](repeating: 200, count: 100))
+    for client in slow { close(client) }
+  }
+
+  @Test(
+    arguments: [
+      (["--port", "70000"], 64, "--port out of range"),
+      (["--port", "-1"], 64, "--port out of range"),
+      (["--threads", "0"], 64, "--threads out of range"),
+      (["--host", "nowhere"], 64, "no address to listen on"),
+      (["--host", "192.0.2.1", "--port", "0"], 69, "cannot listen"),
+      (["none.safetensors"], 66, "none.safetensors"), (["--data", "digits"], 65, "another size"),
+    ] as [([String], Int32, String)])
+  func refusedCommands(_ arguments: [String], _ code: Int32, _ message: String) throws {
+    let data = arguments.contains("--data") ? [] : ["--data", "sample"]
+    let end = try Workplace().run(["serve"] + arguments + data)
+    #expect(end.code == code && end.err.contains(message), "\(end.err)")
+  }
+
+  @Test func aPortThatIsTaken() throws {
+    let served = try Served()
+    let end = try Workplace().run(["serve", "--data", "sample", "--port", "\(served.port)"])
+    #expect(end.code == 69 && end.err.contains("--port 0"), "\(end.err)")
+  }
+
+  // MARK: In a browser
+
+  @Test(.enabled(if: Browser.path != nil, "there is no Chromium on this machine"))
+  func thePageInABrowser() throws {
+    let served = try Served()
+    let browser = try Browser(width: 1280, height: 900)
+    try browser.visit("http://127.0.0.1:\(served.port)/")
+    try browser.wait("typeof seen !== 'undefined' && seen && rows.length === 7")
+    #expect(try browser.text("$('verdict').textContent") == "7")
+    #expect(try !browser.scrollsSideways())
+
+    // Draw a 1, with the mouse.
+    try browser.value("$('clear').click()")
+    try browser.drag("pad", stride(from: 0.15, through: 0.85, by: 0.05).map { (0.5, $0) })
+    try browser.wait("seen && seen.label == null && $('verdict').textContent === '1'")
+    // And another one with the keyboard.
+    try browser.value("$('clear').click(); pad.focus(); pen = { x: 140, y: 50, down: false }")
+    #expect(try browser.text("$('verdict').textContent") == "–")
+    try browser.press(" ")
+    for _ in 0..<18 { try browser.press("ArrowDown") }
+    try browser.wait("seen && $('verdict').textContent === '1'")
+
+    // A test digit, another kernel variant and its groups.
+    try browser.value("$('number').value = 3; $('number').dispatchEvent(new Event('change'))")
+    try browser.wait("seen.label === 0 && $('verdict').textContent === '0'")
+    try browser.value(
+      "$('kernels').value = 'stride_groups'; $('kernels').dispatchEvent(new Event('change'))")
+    try browser.wait(
+      "rows[0].told.textContent.includes('9 stride groups: 9 passes instead of 676')")
+    #expect(try browser.text("$('groups').getAttribute('aria-pressed')") == "true")
+
+    // The sum behind a value, by mouse and by keys.
+    try browser.drag("rows[2].canvas", [(0.1, 0.1)])
+    try browser.wait("!$('explain').hidden && $('explain-body').textContent.includes('Both agree')")
+    try browser.press("Escape")
+    try browser.wait("$('explain').hidden")
+    try browser.value("rows[5].canvas.focus()")
+    try browser.press("ArrowRight")
+    try browser.press("Enter")
+    try browser.wait(
+      "!$('explain').hidden && $('explain-title').textContent.includes('relu(64)')")
+    try browser.press("Escape")
+
+    try browser.value("$('find').click()")
+    try browser.wait("$('nearest').childElementCount === 12")
+    try browser.value("$('list').click()")
+    try browser.wait("$('wrong').childElementCount > 20")
+
+    // Training, and back.
+    try browser.value(
+      "$('text').value = 'flatten softmax(10)'; $('epochs').value = 2; $('train').click()")
+    try browser.wait("rows.length === 2 && epochs.length === 2 && !$('train').disabled")
+    #expect(try browser.text("$('progress').textContent").contains("epoch 2"))
+    try browser.value("$('rate').value = -1; $('train').click()")
+    try browser.wait("!$('failure').hidden && $('failure').textContent.includes('learning rate')")
+    try browser.value("$('reset').click()")
+    try browser.wait("rows.length === 7 && machine.is_original")
+
+    // On a phone, in the dark.
+    try browser.resize(390, 800)
+    try browser.wait("innerWidth === 390 && rows[0].tiles.columns < 10")
+    #expect(try !browser.scrollsSideways())
+    #expect(
+      browser.complaints.filter { !$0.contains("favicon") && !$0.contains("400") }.isEmpty,
+      "\(browser.complaints)")
+    #expect(
+      browser.requests.allSatisfy {
+        $0.hasPrefix("http://127.0.0.1:\(served.port)/") || $0 == "about:blank"
+      }, "\(browser.requests)")
+  }
+}
