@@ -20,7 +20,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
+.PHONY: help setup build run serve test bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
   check arm64 memcheck dependant docs clean
 
 ## help: this list
@@ -39,6 +39,10 @@ build: setup
 ## run: train the CNN on the digits that are in the package
 run: build
 	$(BINARY) train cnn --data sample --epochs 5
+
+## serve: a page to draw digits in and watch them pass through the network (PORT=8080)
+serve: build
+	$(BINARY) serve --data sample --port $(or $(PORT),8080)
 
 ## test: all tests, in debug and in release (kernels are only optimised there)
 test: setup

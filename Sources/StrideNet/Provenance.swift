@@ -2,7 +2,7 @@
 /// of one weight's gradient. Computed here in the plainest way, from what the layer was given, to be
 /// held against what its kernel made: `stridenet explain FILE`.
 public struct Provenance: Sendable {
-  /// A place in an array of ``shape``: row, column, channel.
+  /// A place in one example of an array: row, column, channel.
   public struct Place: Sendable, Hashable {
     public let row, column, channel: Int
 
@@ -189,6 +189,8 @@ extension Network {
   /// - Parameters:
   ///   - trace: without labels, and of the weights as they are
   ///   - number: the layer's, from 1
+  ///   - place: in the layer's output
+  ///   - example: which of the batch
   /// - Throws: ``StrideNetError`` for a place that isn't there, and for layers that aren't sums of
   ///   their input: layer normalisation, residual connections and layers of one's own
   public func provenance(
@@ -229,6 +231,7 @@ extension Network {
   /// product went into.
   /// - Parameters:
   ///   - trace: with labels, the last one
+  ///   - number: the layer's, from 1
   ///   - place: in the layer's weights: (FH, FW, C, F) or (outputs, inputs)
   public func provenance(ofGradientIn trace: Trace, layer number: Int, weight place: [Int]) throws
     -> Provenance
@@ -302,6 +305,7 @@ extension Network {
   ///   - trace: with labels, the last one
   ///   - number: the layer's, from 1
   ///   - index: of the output
+  ///   - example: which of the batch
   public func gradientPath(in trace: Trace, layer number: Int, output index: Int, example: Int = 0)
     -> [GradientStep]
   {
@@ -351,7 +355,10 @@ extension Network {
   /// to each value in proportion to what that added to the sum above it (layer-wise relevance
   /// propagation, the z⁺ rule: Bach et al. 2015, doi:10.1371/journal.pone.0130140), and the
   /// strongest few of each layer are followed.
-  /// - Parameter width: how many
+  /// - Parameters:
+  ///   - trace: without labels, of one image
+  ///   - output: the index of one
+  ///   - width: how many paths
   public func strongestPaths(in trace: Trace, to output: Int, width: Int = 6) -> [Path] {
     var paths: [Path] = []
     var relevance = [(index: output, share: 1.0)]

@@ -70,6 +70,7 @@ extension Network {
   /// batch normalisation takes the batch's statistics), and back again, but for the update. Nothing
   /// of the network changes except ``lastGradient``, which is then that of this batch.
   /// - Parameters:
+  ///   - x: the images
   ///   - labels: one an image; nil for the forward pass alone, as for prediction
   ///   - repeats: how often each layer runs; its time is the median
   /// - Throws: ``StrideNetError`` if the images or labels don't fit the network

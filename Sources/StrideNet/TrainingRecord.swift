@@ -52,7 +52,9 @@ public final class TrainingRecord {
   private var looks: [Int]
   private var sums = (loss: Float(0), error: Float(0), count: 0)
 
-  /// - Parameter frames: looks into the network, more of them at the beginning, when most changes
+  /// - Parameters:
+  ///   - trainer: before it runs
+  ///   - frames: looks into the network, more of them at the beginning, when most changes
   public init(_ trainer: Trainer, frames: Int = 24) throws {
     self.trainer = trainer
     let (network, data, settings) = (trainer.network, trainer.data, trainer.settings)

@@ -376,6 +376,21 @@ extension Activation {
     try page.check("Kernels")
   }
 
+  @Test func lookingInside() throws {
+    let page = Page()
+    func print(_ items: Any..., line: Int = #line) { page.print(items, line) }
+
+    let network = Network.digits()
+    let test = try Dataset.load("sample").test
+    let trace = try network.trace(test.batch([8]).images)
+    for layer in trace.layers { print(layer.text, layer.output.shape, layer.zeros) }
+
+    let why = try network.provenance(in: trace, layer: 3, at: .init(4, 5, 6))
+    print(why.terms.count, why.agrees)  // 144 true
+
+    try page.check("LookingInside")
+  }
+
   // MARK: Extending
 
   @Test func extending() throws {
