@@ -157,7 +157,7 @@ struct Train: ParsableCommand {
     trainer.onEpoch = { result in
       record?.note(result)
       do {
-        try log?.log(result, network)
+        try log?.log(result, network, isHeldOut: test != nil)
         // Saved first, so that an epoch that was reported isn't lost.
         if let save = files.save { try network.save(to: save) }
         if quiet { return }
@@ -181,7 +181,7 @@ struct Train: ParsableCommand {
         configuration: configuration
       ).write(to: path)
     }
-    try conclude(end, trainer, test)
+    try conclude(end, trainer, test, signal: interrupt.signal)
   }
 
   /// What the flags make of a configuration, or of the defaults.
@@ -266,7 +266,9 @@ struct Train: ParsableCommand {
 
   private func percent(_ share: Float) -> String { "\((share * 100).fixed(2)) %" }
 
-  private func conclude(_ end: TrainingEnd, _ trainer: Trainer, _ test: ImageSet?) throws {
+  private func conclude(
+    _ end: TrainingEnd, _ trainer: Trainer, _ test: ImageSet?, signal: Int32?
+  ) throws {
     let (network, save, keepsBest) = (trainer.network, files.save, trainer.settings.keepsBest)
     // The epoch whose weights the network has.
     let last = keepsBest ? trainer.bestEpoch.map { trainer.results[$0 - 1] } : trainer.results.last
@@ -325,7 +327,7 @@ struct Train: ParsableCommand {
       if let report = files.report, !quiet { try Output.line("report   \(report)") }
     }
     // As a shell has it for a program that a signal ended.
-    if case .stopped = end { throw ExitCode(130) }
+    if case .stopped = end { throw ExitCode(128 + (signal ?? SIGINT)) }
   }
 
   // MARK: Events
@@ -369,6 +371,7 @@ struct Train: ParsableCommand {
 final class Interrupt: @unchecked Sendable {
   // Sendable because the sources are only held.
   private let wish = Atomic<Bool>(false)
+  private let number = Atomic<Int32>(0)
   private let sources: [any DispatchSourceSignal]
 
   var requested: Bool {
@@ -376,15 +379,22 @@ final class Interrupt: @unchecked Sendable {
     set { wish.store(newValue, ordering: .relaxed) }
   }
 
+  /// Which of them it was, if it was one.
+  var signal: Int32? {
+    let signal = number.load(ordering: .relaxed)
+    return signal == 0 ? nil : signal
+  }
+
   init() {
     sources = [SIGINT, SIGTERM].map { number in
-      signal(number, SIG_IGN)
+      Foundation.signal(number, SIG_IGN)
       return DispatchSource.makeSignalSource(signal: number, queue: .global())
     }
     for (source, number) in zip(sources, [SIGINT, SIGTERM]) {
       source.setEventHandler { [self] in
+        self.number.store(number, ordering: .relaxed)
         requested = true
-        signal(number, SIG_DFL)
+        Foundation.signal(number, SIG_DFL)
       }
       source.resume()
     }

@@ -212,12 +212,14 @@ extension EventFile {
 
   /// An epoch's losses and errors; each parameter's norm and distribution, and those of its last
   /// gradient; the first layer's filters as a picture.
-  public func log(_ result: EpochResult, _ network: Network) throws {
+  /// With `isHeldOut`, what the epoch was evaluated on are images held out from training.
+  public func log(_ result: EpochResult, _ network: Network, isHeldOut: Bool = false) throws {
+    let judged = isHeldOut ? "validation" : "test"
     let step = network.stepCount
     try scalar("epoch/train_loss", result.trainCCE, step: step)
     try scalar("epoch/train_class_error", result.trainCE, step: step)
-    try scalar("epoch/test_loss", result.testCCE, step: step)
-    try scalar("epoch/test_class_error", result.testCE, step: step)
+    try scalar("epoch/\(judged)_loss", result.testCCE, step: step)
+    try scalar("epoch/\(judged)_class_error", result.testCE, step: step)
     try scalar("epoch/images_per_second", Float(result.imagesPerSecond), step: step)
     func norm(_ values: ArraySlice<Float>) -> Float {
       Float(values.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot())

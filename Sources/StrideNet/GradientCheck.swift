@@ -120,7 +120,7 @@ public struct GradientCheck: Sendable {
         let size = max(1, abs(slope))
         // A curve bends little over such a step; a corner changes the slope at once, and any slope
         // between the two is right there.
-        if abs(right - left) > 2 * tolerance * size && name != "all of x"
+        if abs(right - left) > 2 * tolerance * size && (name != "all of x" || !layer.inner.isEmpty)
           && found > min(left, right) - tolerance * size
           && found < max(left, right) + tolerance * size
         {

@@ -225,6 +225,30 @@ import Testing
     #expect(c[2].precision == nil && c[2].recall == 0 && c[2].f1 == 0)
   }
 
+  /// As scikit-learn has them.
+  @Test func metricsOfScikitLearn() throws {
+    struct Stored: Decodable {
+      let accuracy: Double
+      let confusion: [[Int]]
+      let images: [Int]
+      let precision, recall, f1: [Double?]
+    }
+    let stored = try expectations(Stored.self, "metrics.json")
+    let metrics = Metrics(cce: 0, confusion: stored.confusion)
+    #expect(abs(metrics.accuracy - stored.accuracy) < 1e-12)
+    #expect(metrics.classes.map(\.images) == stored.images)
+    #expect(stored.precision.contains(nil))
+    for (found, expected) in [
+      (metrics.classes.map(\.precision), stored.precision),
+      (metrics.classes.map(\.recall), stored.recall), (metrics.classes.map(\.f1), stored.f1),
+    ] {
+      #expect(found.count == expected.count)
+      for (a, b) in zip(found, expected) {
+        #expect((a == nil) == (b == nil) && abs((a ?? 0) - (b ?? 0)) < 1e-12)
+      }
+    }
+  }
+
   @Test func metricsAgreeWithEvaluation() throws {
     let network = try Self.flat()
     for batch in try NetworkTests.batches(60, of: 64) {

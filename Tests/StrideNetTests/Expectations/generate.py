@@ -8,7 +8,8 @@ Needs torch and numpy. The folder holds the digits as gzip-compressed IDX files
 used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
 written next to the script: convolution.json, pooling.json, dense_softmax.json,
 activation.json, normalization.json, optimizers.json, training.json, exchange.json
-and pytorch.safetensors (with the package safetensors).
+and pytorch.safetensors (with the package safetensors), metrics.json (with
+scikit-learn).
 
 Inputs are never stored, only results, because the tests make the same inputs:
 
@@ -562,6 +563,24 @@ def exchange():
     return dict(value_check=value_check(), logits=flat(logits))
 
 
+def metrics():
+    """Precision, recall and F1 as scikit-learn has them; None where nothing was divided by."""
+    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+    rows, classes = 400, 6
+    labels = [7 * row % classes for row in range(rows)]
+    # Class 5 is never guessed.
+    noise = values((rows,), 8)
+    guesses = [label if noise[row] < 0.2 else row % (classes - 1) for row, label in enumerate(labels)]
+    guesses = [0 if guess == 5 else guess for guess in guesses]
+    precision, recall, f1, images = precision_recall_fscore_support(
+        labels, guesses, labels=range(classes), zero_division=np.nan)
+    number = lambda list: [None if np.isnan(x) else float(x) for x in list]
+    return dict(
+        value_check=value_check(), accuracy=accuracy_score(labels, guesses),
+        confusion=confusion_matrix(labels, guesses).tolist(), images=images.tolist(),
+        precision=number(precision), recall=number(recall), f1=number(f1))
+
+
 def write(name, content):
     path = HERE / name
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
@@ -582,6 +601,7 @@ def main():
     write("optimizers.json", optimizers(folder))
     write("training.json", training(folder))
     write("exchange.json", exchange())
+    write("metrics.json", metrics())
 
 
 if __name__ == "__main__":
