@@ -1366,6 +1366,9 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     ("evaluate", "file --data --threads --kernels --json"),
     ("predict", "file images --threads --kernels --json"),
     ("fetch", "set --mirror"), ("kernels", ""), ("bench", "--json"),
+    ("trace", "network --image --batch --repeats --data --threads --kernels --json"),
+    ("report", "file --out --data --threads --kernels"),
+    ("serve", "file --port --host --threads --data"),
   ])
   func helps(command: String, options: String) throws {
     let place = try Workplace()
