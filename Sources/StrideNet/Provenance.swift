@@ -44,7 +44,7 @@ public struct Provenance: Sendable {
   public let kind: String
   /// In the order in which the definition adds them; padding isn't among them.
   public let terms: [Term]
-  /// What is added to the terms: a bias, or batch normalisation's shift.
+  /// What is added to the terms: a bias, or a normalisation's shift.
   public let bias: Float
   /// The terms and the bias, in double precision.
   public let sum: Double
@@ -147,6 +147,17 @@ struct Wiring {
       links = [(output, scale[at.channel], nil)]
       bias = shift[at.channel]
       activation = layer.activation
+    case let layer as LayerNorm:
+      kind = "normalised"
+      let pixel = UnsafeBufferPointer(
+        start: x + output - at.channel, count: below.channels)
+      let mean = pixel.reduce(0) { $0 + Double($1) } / Double(pixel.count)
+      let variance =
+        pixel.reduce(0) { $0 + (Double($1) - mean) * (Double($1) - mean) } / Double(pixel.count)
+      let scale =
+        Double(layer.weight.value[at.channel]) / (variance + Double(layer.epsilon)).squareRoot()
+      links = [(output, Float(scale), nil)]
+      bias = Float(Double(layer.bias.value[at.channel]) - mean * scale)
     case is Activate:
       kind = "taken over"
       links = [(output, 1, nil)]
@@ -192,7 +203,7 @@ extension Network {
   ///   - place: in the layer's output
   ///   - example: which of the batch
   /// - Throws: ``StrideNetError`` for a place that isn't there, and for layers that aren't sums of
-  ///   their input: layer normalisation, residual connections and layers of one's own
+  ///   their input: residual connections and layers of one's own
   public func provenance(
     in trace: Trace, layer number: Int, at place: Provenance.Place, example: Int = 0
   ) throws -> Provenance {
@@ -207,7 +218,7 @@ extension Network {
       else {
         throw StrideNetError(
           .usage, "a layer that isn't a sum of its input", at: "layer \(number), \(layer.text)",
-          expected: "a convolution, dense, pooling or batch normalisation layer")
+          expected: "a convolution, dense, pooling or normalisation layer")
       }
       let terms = wiring.links.map { link in
         Provenance.Term(
@@ -312,7 +323,7 @@ extension Network {
     var (steps, index) = ([GradientStep](), index)
     for above in stride(from: number + 1, through: layers.count, by: 1) {
       let (layer, gradients) = (layers[above - 1], trace.layers[above - 1].innerGradient)
-      guard let gradients, !(layer is BatchNorm) else { break }
+      guard let gradients, !(layer is BatchNorm), !(layer is LayerNorm) else { break }
       let (x, shape) = (input(of: above, in: trace), gradients.shape)
       var best: (index: Int, gradient: Float, factor: Float)?
       var sum = 0.0

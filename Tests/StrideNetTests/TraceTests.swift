@@ -84,7 +84,7 @@ import Testing
       for output in stride(from: 0, to: shape.count, by: max(1, shape.count / 40)) {
         let at = Provenance.Place(output, in: shape)
         #expect(at.index(in: shape) == output)
-        if layer is Residual || layer is LayerNorm {
+        if layer is Residual {
           #expect(throws: StrideNetError.self) {
             try network.provenance(in: trace, layer: index + 1, at: at)
           }
