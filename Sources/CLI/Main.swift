@@ -15,7 +15,7 @@ struct StrideNetCommand: AsyncParsableCommand {
       """,
     subcommands: [
       Train.self, Evaluate.self, Predict.self, Export.self, Import.self, Augment.self,
-      GradCheck.self, Speedrun.self, Fetch.self, KernelList.self, Bench.self,
+      GradCheck.self, ExplainCommand.self, Speedrun.self, Fetch.self, KernelList.self, Bench.self,
     ],
     defaultSubcommand: Train.self)
 
