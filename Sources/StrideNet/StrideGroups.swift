@@ -9,11 +9,50 @@ import CKernels
 public struct StrideGroups: Sendable {
   /// One set of windows that don't overlap.
   public struct Group: Sendable {
+    /// Output rows and columns: each row with each column is a position.
+    public let rows, columns: [Int]
+    let size, stride, padding: (height: Int, width: Int)
+
+    /// How many windows.
+    public var count: Int { rows.count * columns.count }
+
+    /// The output position of a window, row by row.
+    public func position(_ window: Int) -> (row: Int, column: Int) {
+      (rows[window / columns.count], columns[window % columns.count])
+    }
+
+    /// The input (in padding outside of 0..<size) that a filter element, counted row by row, meets
+    /// in a window.
+    public func input(_ element: Int, _ window: Int) -> (row: Int, column: Int) {
+      let (row, column) = position(window)
+      return (
+        row * stride.height + element / size.width - padding.height,
+        column * stride.width + element % size.width - padding.width
+      )
+    }
+
+    /// The window that holds an input; none where no window of the group does.
+    public func window(at input: (row: Int, column: Int)) -> Int? {
+      func index(_ offset: Int, _ positions: [Int], _ size: Int, _ stride: Int) -> Int? {
+        let offset = offset - positions[0] * stride
+        let step = positions.count > 1 ? (positions[1] - positions[0]) * stride : size
+        let index = offset / step
+        return offset >= 0 && index < positions.count && offset % step < size ? index : nil
+      }
+      guard let row = index(input.row + padding.height, rows, size.height, stride.height),
+        let column = index(input.column + padding.width, columns, size.width, stride.width)
+      else { return nil }
+      return row * columns.count + column
+    }
+
     /// Output positions, row by row.
-    public let positions: [(row: Int, column: Int)]
+    public var positions: [(row: Int, column: Int)] { (0..<count).map(position) }
+
     /// For each filter element, row by row, the inputs (row, column; in padding outside of
     /// 0..<size) that it meets, one for each position.
-    public let inputs: [[(row: Int, column: Int)]]
+    public var inputs: [[(row: Int, column: Int)]] {
+      (0..<size.height * size.width).map { element in (0..<count).map { input(element, $0) } }
+    }
   }
 
   public let groups: [Group]
@@ -31,18 +70,10 @@ public struct StrideGroups: Sendable {
     let columns = ck_axis_groups(size.width, stride.width, output.width)
     groups = (0..<rows.groups).flatMap { r in
       (0..<columns.groups).map { c in
-        let positions = Swift.stride(from: r, to: output.height, by: rows.q).flatMap { row in
-          Swift.stride(from: c, to: output.width, by: columns.q).map { (row: row, column: $0) }
-        }
-        let inputs = (0..<size.height * size.width).map { element in
-          positions.map { position in
-            (
-              row: position.row * stride.height + element / size.width - padding.height,
-              column: position.column * stride.width + element % size.width - padding.width
-            )
-          }
-        }
-        return Group(positions: positions, inputs: inputs)
+        Group(
+          rows: Array(Swift.stride(from: r, to: output.height, by: rows.q)),
+          columns: Array(Swift.stride(from: c, to: output.width, by: columns.q)), size: size,
+          stride: stride, padding: padding)
       }
     }
   }

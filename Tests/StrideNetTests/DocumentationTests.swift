@@ -172,6 +172,8 @@ extension Activation {
     }
     switch command[0] {
     case "kernels": try ends(command, 0, "")
+    case "explain" where command[1] == "conv":
+      try ends(command + ["--input", "0"], 64, "input out of range")
     case "bench": try ends(command + ["--no-such"], 64, "Unknown option '--no-such'")
     case "fetch": try ends(command + ["--mirror", "none"], 64, "the mirror isn't a web address")
     case "evaluate", "predict", "export", "import": try ends(command, 66, command[1])
