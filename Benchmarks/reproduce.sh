@@ -40,12 +40,12 @@ if has mnist; then
   seeds "cnn, 3 epochs of MNIST, mean of 3" "98.76 %" cnn --data mnist
   seeds "flat, 10 epochs of MNIST, mean of 3" "98.02 %" flat --data mnist --epochs 10
   recipe "speedrun, mean of 10" "99.09 %, 1.8 s" speedrun 10
-  [ -n "$quick" ] || recipe "best, mean of 3" "99.67 % (seed 1)" best 3
+  [ -n "$quick" ] || recipe "best, mean of 3" "99.66 %, 8 minutes" best 3
 else
   echo "MNIST isn't on this machine: stridenet fetch mnist"
 fi
 if has fashion-mnist; then
-  [ -n "$quick" ] || recipe "best-fashion, mean of 3" "none yet" best-fashion 3
+  [ -n "$quick" ] || recipe "best-fashion, mean of 3" "93.78 %, 8 minutes" best-fashion 3
 else
   echo "Fashion-MNIST isn't on this machine: stridenet fetch fashion-mnist"
 fi
