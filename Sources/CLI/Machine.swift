@@ -174,6 +174,11 @@ actor Machine {
     let network = try network(question.kernels)
     let trace = try network.trace(x, repeats: 3)
     let output = trace.output.values
+    guard output.allSatisfy(\.isFinite) else {
+      throw StrideNetError(
+        .badData, "what the network makes of it is no finite number",
+        hint: "a training that goes wrong says so; try a tenth of its learning rate")
+    }
     let target = question.toward ?? output.indices.max { output[$0] < output[$1] }!
     guard output.indices.contains(target) else {
       throw StrideNetError(

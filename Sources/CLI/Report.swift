@@ -175,6 +175,9 @@ struct Report: Encodable {
 
   func write(to path: String) throws {
     let encoder = JSONEncoder()
+    // A norm may be too large for a float; the page draws no point there.
+    encoder.nonConformingFloatEncodingStrategy = .convertToString(
+      positiveInfinity: "∞", negativeInfinity: "−∞", nan: "NaN")
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     // Within a script element, nothing may look like its end.
     let json = String(decoding: try encoder.encode(self), as: UTF8.self)

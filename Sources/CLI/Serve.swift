@@ -135,6 +135,8 @@ struct Site: HTTPHandler {
       return self.error(.badRequest, error.what, error)
     } catch is DecodingError {
       return error(.badRequest, "a question that can't be read")
+    } catch is EncodingError {
+      return error(.badRequest, "numbers that aren't finite")
     }
   }
 

@@ -100,6 +100,11 @@ public final class TrainingRecord {
     let network = trainer.network
     let arrays = network.trainedArrays
     let trace = try network.trace(images.images)
+    // Of a training that has just gone wrong there is nothing to see.
+    guard
+      trace.layers.allSatisfy({ $0.output.values.allSatisfy(\.isFinite) }),
+      arrays.allSatisfy({ $0.gradients.allSatisfy(\.isFinite) })
+    else { return }
     let output = trace.output
     let classes = output.shape.count
     frames.append(

@@ -76,6 +76,16 @@ import Testing
     #expect(try Self.data(of: place.read("stopped.html"))["frames"] != nil)
   }
 
+  /// A training that goes wrong says so, and its page shows what went before.
+  @Test func aTrainingThatDiverges() throws {
+    let place = try Workplace()
+    let end = try place.run(
+      "train", "--layers", "flatten relu(8) relu(8) softmax(10)", "--data", "digits", "--epochs",
+      "4", "--batch-size", "8", "--learning-rate", "1e20", "--report", "page.html")
+    #expect(end.code == 65 && end.err.contains("diverged") && !end.wasKilled, "\(end.err)")
+    #expect((try Self.data(of: place.read("page.html"))["frames"] as? [Any])?.isEmpty == false)
+  }
+
   @Test func aSavedNetworkAndACheckpoint() throws {
     let place = try Workplace()
     try place.writeWeights("net", "flatten relu(5) softmax(10)")
