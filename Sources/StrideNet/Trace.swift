@@ -169,7 +169,10 @@ extension Network {
             ? nil
             : Trace.norm(
               trained.lazy.flatMap { UnsafeBufferPointer(start: $0.gradient, count: $0.count) }),
-          parameters: trained.reduce(0) { $0 + $1.count }, kernel: cost?.kernel, why: cost?.why,
+          parameters: trained.reduce(0) { $0 + $1.count },
+          // What a batch's statistics take is for training alone.
+          kernel: labels == nil ? cost?.kernel.replacing("moments, ", with: "") : cost?.kernel,
+          why: cost?.why,
           operations: (cost?.operations ?? 0) * Double(x.batch),
           bytes: cost.map {
             4 * (($0.inputs + $0.outputs) * Double(x.batch) + Double($0.weights))
