@@ -122,7 +122,7 @@ struct ExplainValue: ParsableCommand {
   private func show(_ p: Provenance, _ weights: [Int]) throws {
     let isGradient = p.kind == "gradient"
     // What is 0 adds nothing; the rest is told in the order of the sum, unless it is long.
-    let adding = p.terms.count == 1 ? p.terms : p.terms.filter { $0.product != 0 }
+    let adding = p.terms.count <= 2 ? p.terms : p.terms.filter { $0.product != 0 }
     let few = all || adding.count <= 32
     let shown =
       few ? adding : adding.sorted { abs($0.product) > abs($1.product) }.prefix(20).map { $0 }
@@ -134,9 +134,11 @@ struct ExplainValue: ParsableCommand {
       }
       return "w[\(place.joined(separator: ","))]"
     }
-    var rows = shown.map { term in
+    let sides = ["the layers", "the shortcut"]
+    var rows = shown.enumerated().map { index, term in
       [
-        "x\(Self.text(term.from))", Self.number(term.value), "×",
+        p.kind == "both sides" ? sides[index] : "x\(Self.text(term.from))", Self.number(term.value),
+        "×",
         isGradient ? "dz\(Self.text(term.to))" : term.weight.map(weight) ?? "",
         Self.number(term.factor), "=", Self.number(term.product),
       ]
@@ -146,7 +148,7 @@ struct ExplainValue: ParsableCommand {
       rows.append(
         ["\((adding.count - shown.count).grouped) more", "", "", "", "", "", Self.number(rest)])
     }
-    if !isGradient && p.kind != "largest" && p.kind != "mean" && p.kind != "taken over" {
+    if p.kind == "weighted sum" || p.kind == "normalised" {
       rows.append([
         p.kind == "normalised" ? "shift" : "bias", "", "", "", "", "", Self.number(p.bias),
       ])

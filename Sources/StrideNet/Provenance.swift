@@ -40,7 +40,8 @@ public struct Provenance: Sendable {
     public var product: Double { Double(value) * Double(factor) }
   }
 
-  /// What kind of a sum it is.
+  /// What kind of a sum it is. Of a residual connection the terms are what its layers made, and what
+  /// the shortcut did.
   public let kind: String
   /// In the order in which the definition adds them; padding isn't among them.
   public let terms: [Term]
@@ -203,7 +204,7 @@ extension Network {
   ///   - place: in the layer's output
   ///   - example: which of the batch
   /// - Throws: ``StrideNetError`` for a place that isn't there, and for layers that aren't sums of
-  ///   their input: residual connections and layers of one's own
+  ///   their input: those of one's own
   public func provenance(
     in trace: Trace, layer number: Int, at place: Provenance.Place, example: Int = 0
   ) throws -> Provenance {
@@ -212,13 +213,25 @@ extension Network {
     try check(place, in: y.shape, layer.text)
     let output = place.index(in: y.shape)
     return try x.withView { view in
+      if let layer = layer as? Residual {
+        // What the layers inside made of it isn't in the trace.
+        layer.prepareInference()
+        let sides = layer.sides(view, Pass(runtime: runtime, training: false))
+        let terms = [sides.body, sides.shortcut].map { side in
+          Provenance.Term(
+            from: place, value: side.example(example)[output], factor: 1, weight: nil, to: place,
+            example: example)
+        }
+        return Provenance(
+          kind: "both sides", terms, value: y[example * y.shape.count + output])
+      }
       guard
         let wiring = Wiring(
           layer, output: output, x: view.example(example), below: x.shape, above: y.shape)
       else {
         throw StrideNetError(
           .usage, "a layer that isn't a sum of its input", at: "layer \(number), \(layer.text)",
-          expected: "a convolution, dense, pooling or normalisation layer")
+          expected: "one of the library's layers")
       }
       let terms = wiring.links.map { link in
         Provenance.Term(

@@ -83,11 +83,16 @@ public final class Residual: Layer {
     shortcutBranch?.inference?.fold()
   }
 
+  /// The two that are added, until the next pass.
+  func sides(_ x: TensorView, _ pass: Pass) -> (body: TensorView, shortcut: TensorView) {
+    let shortcut = shortcutBranch?.forward(x, pass) ?? x
+    return (bodyBranch!.forward(x, pass), shortcut)
+  }
+
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     var pass = pass
     pass.times = nil  // the layers inside have no rows of their own
-    let other = shortcutBranch?.forward(x, pass) ?? x
-    let result = bodyBranch!.forward(x, pass)
+    let (result, other) = sides(x, pass)
     pass.runtime.parallel(over: y.count, by: 16_384, (result, other, y)) { context, range, _ in
       let (result, other, y) = context
       let start = range.lowerBound
