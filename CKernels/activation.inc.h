@@ -176,7 +176,7 @@ static void CK_NAME(ck_leaky_relu_backward)(ptrdiff_t n, float slope, const floa
   ptrdiff_t i = 0;
   for (; i + CK_LANES <= n; i += CK_LANES) {
     vec upstream = *(const vec *)(dy + i);
-    *(vec *)(dx + i) = CK_NAME(select)(*(const vec *)(y + i) > 0, upstream, slope * upstream);
+    *(vec *)(dx + i) = CK_NAME(select)(*(const vec *)(y + i) <= 0, slope * upstream, upstream);
   }
-  for (; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : slope * dy[i];
+  for (; i < n; i++) dx[i] = y[i] <= 0 ? slope * dy[i] : dy[i];
 }

@@ -41,13 +41,13 @@ INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const wal
       ints where = {0};
 #pragma clang loop unroll(full)
       for (int e = 1; e < 4; e++) {
-        ints better = sum[r][e][v] > best;
+        ints better = (sum[r][e][v] > best) | (sum[r][e][v] != sum[r][e][v]);
         best = (vec)CK_NAME(choose)(better, (ints)sum[r][e][v], (ints)best);
         where = CK_NAME(choose)(better, (ints){0} + e, where);
       }
       if (g->relu) {
         best = (vec)(~(best < 0) & (ints)best);
-        where |= ~(best > 0);
+        where |= best <= 0;
       }
       places narrow = __builtin_convertvector(where, places);
       ptrdiff_t at = r * g->y_step + v * CK_LANES, left = columns - v * CK_LANES;

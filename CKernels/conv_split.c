@@ -8,11 +8,13 @@
 // a·s - padding + d·k. These rows, copied one after the other with the zeros around them, are the
 // input of a dense convolution of stride s / g whose outputs are the phase's.
 //
+// Whatever the way, a weight gradient over many pixels is taken in parts of some images or rows.
+//
 // Backwards it is the same with the copies turned round. a·s differs between two phases by no
 // multiple of d, so an input is in one phase at most: input gradients are put back, not added.
 #include <string.h>
 
-#include "CKernels.h"
+#include "isa.h"
 
 /// One axis of a phase: outputs first, first + apart, ...; inputs base, base + step, ...
 typedef struct axis {
@@ -175,14 +177,18 @@ ck_conv_way ck_conv_way_of(const ck_conv_variant *v, const ck_conv_shape *s) {
   return depthwise && v->forward == ck_conv_forward_direct ? CK_DEPTHWISE : CK_SPLIT;
 }
 
+// Whether the weight gradient's sums are so long that they are taken in parts.
+static int is_long(const ck_conv_shape *s) { return (int64_t)s->n * s->oh * s->ow > CK_SUMMED; }
+
 size_t ck_conv_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass) {
+  size_t part = pass == CK_WEIGHT_GRADIENT && is_long(s) ? weights(s) / s->groups : 0;
   switch (ck_conv_way_of(v, s)) {
     case CK_ITSELF:
-      return v->workspace(s, pass);
+      return part + v->workspace(s, pass);
     case CK_DEPTHWISE:
-      return ck_conv_workspace_depthwise(s, pass);
+      return part + ck_conv_workspace_depthwise(s, pass);
     default:
-      return split_workspace(v, s, pass);
+      return part + split_workspace(v, s, pass);
   }
 }
 
@@ -210,8 +216,8 @@ void ck_conv_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, co
   }
 }
 
-void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
-                             const float *dy, float *dw, float *workspace) {
+static void weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                            const float *dy, float *dw, float *workspace) {
   switch (ck_conv_way_of(v, s)) {
     case CK_ITSELF:
       return v->weight_gradient(s, x, dy, dw, workspace);
@@ -220,4 +226,28 @@ void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, c
     case CK_SPLIT:
       return split_weight_gradient(v, s, x, dy, dw, workspace);
   }
+}
+
+void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                             const float *dy, float *dw, float *workspace) {
+  if (!is_long(s)) return weight_gradient(v, s, x, dy, dw, workspace);
+  // Some images, or some rows of one, at a time: each is a convolution of its own.
+  ptrdiff_t pixels = (ptrdiff_t)s->oh * s->ow, count = weights(s) / s->groups;
+  ptrdiff_t images = pixels < CK_SUMMED ? CK_SUMMED / pixels : 1;
+  ptrdiff_t rows = pixels < CK_SUMMED ? s->oh : s->ow < CK_SUMMED ? CK_SUMMED / s->ow : 1;
+  float *part = workspace, *rest = workspace + count;
+  memset(dw, 0, sizeof(float) * count);
+  for (ptrdiff_t n = 0; n < s->n; n += images)
+    for (ptrdiff_t p = 0; p < s->oh; p += rows) {
+      ptrdiff_t top = p * s->sh - s->ph, start = top > 0 ? top : 0;
+      if (start >= s->h) continue;  // windows of zeros alone
+      ck_conv_shape some = *s;
+      some.n = (int32_t)(s->n - n < images ? s->n - n : images);
+      some.oh = (int32_t)(s->oh - p < rows ? s->oh - p : rows);
+      some.ph = (int32_t)(start - top);
+      some.h = (int32_t)(s->h - start);
+      weight_gradient(v, &some, x + (n * s->h + start) * s->w * s->c,
+                      dy + (n * s->oh + p) * s->ow * s->f, part, rest);
+      ck_add(count, part, dw);
+    }
 }

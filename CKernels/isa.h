@@ -68,6 +68,10 @@ typedef struct ck_isa {
   double (*fma_peak)(int64_t);
 } ck_isa;
 
+/// A sum of floats loses digits with each addition. After so many its part goes to the total, and
+/// what is lost grows with the number of parts from there on.
+enum { CK_SUMMED = 8192 };
+
 extern const ck_isa ck_isa_baseline;
 #if defined(__x86_64__)
 extern const ck_isa ck_isa_avx2, ck_isa_avx512;

@@ -5,6 +5,10 @@
 // each pass. Its gradient needs two: the sums over all rows must be known before the first dx.
 // ReLU behind it is part of the passes, and its derivative comes from x again rather than from
 // memory. Layer normalisation is the same along rows, which need no second pass.
+//
+// Statistics are sums over as many pixels as there are, in numbers of seven digits. So a sum is
+// taken in parts of a few hundred, and the parts are added up in double precision; and a variance
+// is never the difference of two large sums, which would leave the few digits they don't share.
 #include <math.h>
 
 // Calls a block function for all columns: two vectors wide, then one, then one column.
@@ -18,30 +22,60 @@
     for (; i < (c); i++) CK_NAME(block##_column)(rows, c, i, __VA_ARGS__); \
   }
 
-// A sum over many rows loses digits: after this many, its part goes to the total.
+// A sum over many rows loses digits: after this many, its part goes to a total of doubles.
 enum { CK_NAME(part) = 256 };
+INLINE void CK_NAME(to_total)(const int n, const vec *part, double total[][CK_LANES]) {
+  for (int v = 0; v < n; v++)
+    for (int l = 0; l < CK_LANES; l++) total[v][l] += part[v][l];
+}
+INLINE void CK_NAME(put_total)(const int n, double total[][CK_LANES], float *out) {
+  for (int v = 0; v < n; v++)
+    for (int l = 0; l < CK_LANES; l++) out[v * CK_LANES + l] = (float)total[v][l];
+}
 
 INLINE void CK_NAME(moments_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i,
                                      const float *x, float *mean, float *squares) {
-  // Off the first row's value: a variance is the difference of two sums, and these are small where
-  // what is summed is near zero.
-  vec total[2] = {{0}}, totals[2] = {{0}}, from[2];
-  for (int v = 0; v < n; v++) from[v] = *(const vec *)(x + i + v * CK_LANES);
-  for (ptrdiff_t r = 0; r < rows;) {
-    ptrdiff_t end = rows - r < CK_NAME(part) ? rows : r + CK_NAME(part);
-    vec s[2] = {{0}}, q[2] = {{0}};
-    for (; r < end; r++)
+  // Each part twice, the second time from the cache: its mean, then the squares of what is off it.
+  // Their total, and what the parts' means are off each other (Chan, Golub & LeVeque 1979), has no
+  // two large numbers that cancel, wherever the values lie.
+  double means[2][CK_LANES] = {{0}}, totals[2][CK_LANES] = {{0}};
+  for (ptrdiff_t first = 0; first < rows; first += CK_NAME(part)) {
+    ptrdiff_t end = rows - first < CK_NAME(part) ? rows : first + CK_NAME(part);
+    vec s[2] = {{0}}, q[2] = {{0}}, more[2] = {{0}}, middle[2];
+    ptrdiff_t r = first;
+    for (; r + 2 <= end; r += 2)
       for (int v = 0; v < n; v++) {
-        vec off = *(const vec *)(x + r * c + i + v * CK_LANES) - from[v];
-        s[v] += off;
+        s[v] += *(const vec *)(x + r * c + i + v * CK_LANES);
+        more[v] += *(const vec *)(x + (r + 1) * c + i + v * CK_LANES);
+      }
+    for (int v = 0; v < n; v++) {
+      if (r < end) s[v] += *(const vec *)(x + r * c + i + v * CK_LANES);
+      middle[v] = (s[v] + more[v]) / (float)(end - first);
+      more[v] = (vec){0};
+    }
+    for (r = first; r + 2 <= end; r += 2)
+      for (int v = 0; v < n; v++) {
+        vec off = *(const vec *)(x + r * c + i + v * CK_LANES) - middle[v];
+        vec next = *(const vec *)(x + (r + 1) * c + i + v * CK_LANES) - middle[v];
+        q[v] += off * off;
+        more[v] += next * next;
+      }
+    double before = (double)first, share = (double)(end - first) / (double)end;
+    for (int v = 0; v < n; v++) {
+      if (r < end) {
+        vec off = *(const vec *)(x + r * c + i + v * CK_LANES) - middle[v];
         q[v] += off * off;
       }
-    for (int v = 0; v < n; v++) total[v] += s[v], totals[v] += q[v];
+      q[v] += more[v];
+      for (int l = 0; l < CK_LANES; l++) {
+        double off = middle[v][l] - means[v][l];
+        totals[v][l] += q[v][l] + off * off * before * share;
+        means[v][l] += off * share;
+      }
+    }
   }
-  for (int v = 0; v < n; v++) {
-    *(vec *)(mean + i + v * CK_LANES) = from[v] + total[v] / (float)rows;
-    *(vec *)(squares + i + v * CK_LANES) = totals[v] - total[v] * total[v] / (float)rows;
-  }
+  CK_NAME(put_total)(n, means, mean + i);
+  CK_NAME(put_total)(n, totals, squares + i);
 }
 
 INLINE void CK_NAME(moments_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
@@ -90,7 +124,8 @@ INLINE void CK_NAME(sums_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrd
                                   const float *x, const float *dy, const float *mean,
                                   const float *scale, const float *shift, int relu, float *sum,
                                   float *product) {
-  vec total[2] = {{0}}, totals[2] = {{0}}, from[2], factor[2], term[2];
+  double total[2][CK_LANES] = {{0}}, totals[2][CK_LANES] = {{0}};
+  vec from[2], factor[2], term[2];
   ints keep = (ints){0} - (relu ? 0 : 1);
   for (int v = 0; v < n; v++) {
     from[v] = *(const vec *)(mean + i + v * CK_LANES);
@@ -103,17 +138,16 @@ INLINE void CK_NAME(sums_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrd
     for (; r < end; r++)
       for (int v = 0; v < n; v++) {
         vec value = *(const vec *)(x + r * c + i + v * CK_LANES);
-        ints passes = (value * factor[v] + term[v] > 0) | keep;
+        ints passes = ~(value * factor[v] + term[v] <= 0) | keep;
         vec g = (vec)(passes & *(const ints *)(dy + r * c + i + v * CK_LANES));
         s[v] += g;
         q[v] += g * (value - from[v]);
       }
-    for (int v = 0; v < n; v++) total[v] += s[v], totals[v] += q[v];
+    CK_NAME(to_total)(n, s, total);
+    CK_NAME(to_total)(n, q, totals);
   }
-  for (int v = 0; v < n; v++) {
-    *(vec *)(sum + i + v * CK_LANES) = total[v];
-    *(vec *)(product + i + v * CK_LANES) = totals[v];
-  }
+  CK_NAME(put_total)(n, total, sum + i);
+  CK_NAME(put_total)(n, totals, product + i);
 }
 
 INLINE void CK_NAME(sums_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
@@ -122,7 +156,7 @@ INLINE void CK_NAME(sums_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const
   double s = 0, q = 0;
   for (ptrdiff_t r = 0; r < rows; r++) {
     float value = x[r * c + i], g = dy[r * c + i];
-    if (relu && !(value * scale[i] + shift[i] > 0)) g = 0;
+    if (relu && value * scale[i] + shift[i] <= 0) g = 0;
     s += g, q += (double)g * (value - mean[i]);
   }
   sum[i] = (float)s, product[i] = (float)q;
@@ -150,7 +184,7 @@ INLINE void CK_NAME(gradient_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, 
   for (ptrdiff_t r = 0; r < rows; r++)
     for (int v = 0; v < n; v++) {
       vec value = *(const vec *)(x + r * c + i + v * CK_LANES);
-      ints passes = (value * factor[v] + term[v] > 0) | keep;
+      ints passes = ~(value * factor[v] + term[v] <= 0) | keep;
       vec g = (vec)(passes & *(const ints *)(dy + r * c + i + v * CK_LANES));
       *(vec *)(dx + r * c + i + v * CK_LANES) =
           factor[v] * (g - even[v] - (value - from[v]) * slope[v]);
@@ -163,7 +197,7 @@ INLINE void CK_NAME(gradient_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, c
                                      float *dx) {
   for (ptrdiff_t r = 0; r < rows; r++) {
     float value = x[r * c + i], g = dy[r * c + i];
-    if (relu && !(value * scale[i] + shift[i] > 0)) g = 0;
+    if (relu && value * scale[i] + shift[i] <= 0) g = 0;
     dx[r * c + i] = scale[i] * (g - a[i] - (value - mean[i]) * b[i]);
   }
 }
@@ -176,28 +210,29 @@ static void CK_NAME(ck_normalization_gradient)(ptrdiff_t rows, ptrdiff_t c, cons
 }
 #undef CK_FOR_COLUMNS
 
-// A row's sum: whole vectors, then the rest.
-INLINE float CK_NAME(total)(vec sum) {
-  float all = 0;
-  for (int l = 0; l < CK_LANES; l++) all += sum[l];
-  return all;
-}
-
-// Mean and 1 / √(variance + epsilon) of a row; two passes over what is in the cache.
+// Mean and 1 / √(variance + epsilon) of a row; two passes over what is in the cache. Sums as above.
 INLINE float CK_NAME(row_moments)(ptrdiff_t c, const float *x, float epsilon, float *mean) {
-  vec sums = {0};
-  float sum = 0;
-  ptrdiff_t i = 0;
-  for (; i + CK_LANES <= c; i += CK_LANES) sums += *(const vec *)(x + i);
-  for (; i < c; i++) sum += x[i];
-  *mean = (sum + CK_NAME(total)(sums)) / (float)c;
-  sums = (vec){0}, sum = 0;
-  for (i = 0; i + CK_LANES <= c; i += CK_LANES) {
-    vec off = *(const vec *)(x + i) - *mean;
-    sums += off * off;
+  double total = 0, squares = 0;
+  for (ptrdiff_t i = 0; i < c;) {
+    vec sum = {0};
+    for (int k = 0; k < CK_NAME(part) && i + CK_LANES <= c; k++, i += CK_LANES)
+      sum += *(const vec *)(x + i);
+    for (int l = 0; l < CK_LANES; l++) total += sum[l];
+    if (i + CK_LANES > c)
+      for (; i < c; i++) total += x[i];
   }
-  for (; i < c; i++) sum += (x[i] - *mean) * (x[i] - *mean);
-  return 1 / sqrtf((sum + CK_NAME(total)(sums)) / (float)c + epsilon);
+  *mean = (float)(total / (double)c);
+  for (ptrdiff_t i = 0; i < c;) {
+    vec sum = {0};
+    for (int k = 0; k < CK_NAME(part) && i + CK_LANES <= c; k++, i += CK_LANES) {
+      vec off = *(const vec *)(x + i) - *mean;
+      sum += off * off;
+    }
+    for (int l = 0; l < CK_LANES; l++) squares += sum[l];
+    if (i + CK_LANES > c)
+      for (; i < c; i++) squares += (x[i] - *mean) * (x[i] - *mean);
+  }
+  return (float)(1 / sqrt(squares / (double)c + epsilon));
 }
 
 static void CK_NAME(ck_layer_norm_forward)(ptrdiff_t rows, ptrdiff_t c, const float *x,
@@ -209,27 +244,45 @@ static void CK_NAME(ck_layer_norm_forward)(ptrdiff_t rows, ptrdiff_t c, const fl
   }
 }
 
+// Where the sums over a row are known, dx; then, column by column, the sums over some rows.
 static void CK_NAME(ck_layer_norm_backward)(ptrdiff_t rows, ptrdiff_t c, const float *x,
                                             const float *gain, float epsilon, const float *dy,
                                             float *dx, float *dgain, float *dbias) {
-  for (ptrdiff_t r = 0; r < rows; r++, x += c, dy += c, dx += c) {
-    float mean, scale = CK_NAME(row_moments)(c, x, epsilon, &mean);
-    vec sums = {0}, products = {0};
-    float sum = 0, product = 0;
-    ptrdiff_t i = 0;
-    for (; i + CK_LANES <= c; i += CK_LANES) {
-      vec g = *(const vec *)(dy + i) * *(const vec *)(gain + i);
-      sums += g;
-      products += g * (*(const vec *)(x + i) - mean);
+  for (ptrdiff_t first = 0; first < rows; first += CK_NAME(part)) {
+    ptrdiff_t count = rows - first < CK_NAME(part) ? rows - first : CK_NAME(part);
+    float mean[CK_NAME(part)], scale[CK_NAME(part)];
+    for (ptrdiff_t r = 0; r < count; r++) {
+      const float *row = x + (first + r) * c, *up = dy + (first + r) * c;
+      float *out = dx + (first + r) * c;
+      scale[r] = CK_NAME(row_moments)(c, row, epsilon, mean + r);
+      double total = 0, product = 0;
+      for (ptrdiff_t i = 0; i < c;) {
+        vec sums = {0}, products = {0};
+        for (int k = 0; k < CK_NAME(part) && i + CK_LANES <= c; k++, i += CK_LANES) {
+          vec g = *(const vec *)(up + i) * *(const vec *)(gain + i);
+          sums += g;
+          products += g * (*(const vec *)(row + i) - mean[r]);
+        }
+        for (int l = 0; l < CK_LANES; l++) total += sums[l], product += products[l];
+        if (i + CK_LANES > c)
+          for (; i < c; i++)
+            total += up[i] * gain[i], product += up[i] * gain[i] * (row[i] - mean[r]);
+      }
+      float even = (float)(total / (double)c);
+      float slope = (float)(product / (double)c * scale[r] * scale[r]);
+      for (ptrdiff_t i = 0; i < c; i++)
+        out[i] = scale[r] * (up[i] * gain[i] - even - (row[i] - mean[r]) * slope);
     }
-    for (; i < c; i++) sum += dy[i] * gain[i], product += dy[i] * gain[i] * (x[i] - mean);
-    sum = (sum + CK_NAME(total)(sums)) / (float)c;
-    product = (product + CK_NAME(total)(products)) / (float)c * scale * scale;
-    for (i = 0; i < c; i++) {
-      float off = x[i] - mean;
-      dgain[i] += dy[i] * off * scale;
-      dbias[i] += dy[i];
-      dx[i] = scale * (dy[i] * gain[i] - sum - off * product);
+    for (ptrdiff_t i = 0; i < c; i += CK_LANES) {
+      vec gains = {0}, biases = {0};
+      ptrdiff_t columns = c - i < CK_LANES ? c - i : CK_LANES;
+      for (ptrdiff_t r = 0; r < count; r++) {
+        const float *row = x + (first + r) * c + i, *up = dy + (first + r) * c + i;
+        vec upstream = CK_NAME(some)(columns, up);
+        gains += upstream * (CK_NAME(some)(columns, row) - mean[r]) * scale[r];
+        biases += upstream;
+      }
+      for (ptrdiff_t l = 0; l < columns; l++) dgain[i + l] += gains[l], dbias[i + l] += biases[l];
     }
   }
 }
@@ -246,6 +299,6 @@ static void CK_NAME(ck_dropout)(ptrdiff_t n, uint64_t key, uint32_t first, uint3
     h = ((h ^ (h >> 16)) + high) * 0x7feb352du;
     h = (h ^ (h >> 15)) * 0x846ca68bu;
     h ^= h >> 16;
-    y[i] = h < threshold ? 0 : scale * x[i];
+    y[i] = (h < threshold ? 0 : scale) * x[i];
   }
 }

@@ -28,7 +28,7 @@ INLINE void CK_NAME(max_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const c
 #pragma clang loop unroll_count(2)
         for (ptrdiff_t j = 0; j < fw; j++) {
           vec value = *(const vec *)(first + i * row + j * c);
-          ints better = value > best, here = (ints){0} + (int32_t)(i * fw + j);
+          ints better = (value > best) | (value != value), here = (ints){0} + (int32_t)(i * fw + j);
           best = (vec)CK_NAME(choose)(better, (ints)value, (ints)best);
           where = CK_NAME(choose)(better, here, where);
         }
@@ -41,7 +41,7 @@ INLINE void CK_NAME(max_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const c
       for (ptrdiff_t i = 0; i < fh; i++)
         for (ptrdiff_t j = 0; j < fw; j++) {
           float value = x[in + i * row + j * c + k];
-          if (value > best) best = value, where = (uint16_t)(i * fw + j);
+          if (value > best || value != value) best = value, where = (uint16_t)(i * fw + j);
         }
       y[out + k] = best;
       place[out + k] = where;
@@ -89,8 +89,40 @@ INLINE void CK_NAME(avg_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const c
   }
 }
 
+// Windows of any size: parts of a few values, added up in double precision.
+static void CK_NAME(avg_forward_large)(const ck_pool_shape *s, const float *x, float *y) {
+  ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c;
+  double count = (double)s->fh * s->fw;
+  FOR_WINDOWS(s)
+  for (ptrdiff_t k = 0, channels; k < c; k += channels) {
+    channels = c - k < 2 * CK_LANES ? c - k : 2 * CK_LANES;
+    double total[2 * CK_LANES] = {0};
+    for (ptrdiff_t i = 0; i < s->fh; i++)
+      for (ptrdiff_t from = 0; from < s->fw; from += 64) {
+        ptrdiff_t end = s->fw - from < 64 ? s->fw : from + 64;
+        vec left = {0}, right = {0};
+        float part[2 * CK_LANES] = {0};
+        const float *line = x + in + i * row + k;
+        if (channels == 2 * CK_LANES) {
+          for (ptrdiff_t j = from; j < end; j++) {
+            left += *(const vec *)(line + j * c);
+            right += *(const vec *)(line + j * c + CK_LANES);
+          }
+          *(vec *)part = left, *(vec *)(part + CK_LANES) = right;
+        } else {
+          for (ptrdiff_t j = from; j < end; j++)
+            for (ptrdiff_t l = 0; l < channels; l++) part[l] += line[j * c + l];
+        }
+        for (ptrdiff_t l = 0; l < channels; l++) total[l] += part[l];
+      }
+    for (ptrdiff_t l = 0; l < channels; l++) y[out + k + l] = (float)(total[l] / count);
+  }
+}
+
 static void CK_NAME(ck_pool_avg_forward_direct)(const ck_pool_shape *s, const float *x, float *y) {
-  if (s->fh == 2 && s->fw == 2)
+  if ((ptrdiff_t)s->fh * s->fw > 256)
+    CK_NAME(avg_forward_large)(s, x, y);
+  else if (s->fh == 2 && s->fw == 2)
     CK_NAME(avg_forward)(2, 2, s, x, y);
   else
     CK_NAME(avg_forward)(s->fh, s->fw, s, x, y);

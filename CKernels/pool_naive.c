@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Pooling, the definition: each output is the largest, or the mean, of its window. Max remembers
-// which element it took (the first of equal ones, in scan order), and backwards that element alone
-// gets the gradient; with the mean, each gets an equal share.
+// which element it took (the first of equal ones, in scan order; a NaN before any number), and
+// backwards that element alone gets the gradient; with the mean, each gets an equal share.
 #include <string.h>
 
 #include "CKernels.h"
@@ -24,7 +24,7 @@ void ck_pool_max_forward_naive(const ck_pool_shape *s, const float *x, float *y,
     uint16_t where = 0;
     FOR(i, s->fh) FOR(j, s->fw) {
       float value = x[input_at(s, n, p * s->sh + i, q * s->sw + j, c)];
-      if (value > best) {
+      if (value > best || value != value) {
         best = value;
         where = (uint16_t)(i * s->fw + j);
       }
@@ -46,9 +46,9 @@ void ck_pool_max_backward_naive(const ck_pool_shape *s, const float *dy, const u
 
 void ck_pool_avg_forward_naive(const ck_pool_shape *s, const float *x, float *y) {
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
-    float sum = 0;
+    double sum = 0;
     FOR(i, s->fh) FOR(j, s->fw) sum += x[input_at(s, n, p * s->sh + i, q * s->sw + j, c)];
-    y[output_at(s, n, p, q, c)] = sum / (float)(s->fh * s->fw);
+    y[output_at(s, n, p, q, c)] = (float)(sum / (double)(s->fh * s->fw));
   }
 }
 

@@ -36,7 +36,7 @@ void ck_pool_max_forward_stride_groups(const ck_pool_shape *s, const float *x, f
             continue;
           }
           for (ptrdiff_t c = 0; c < s->c; c++) {
-            int better = value[c] > best[c];
+            int better = value[c] > best[c] || value[c] != value[c];
             best[c] = better ? value[c] : best[c];
             where[c] = better ? here : where[c];
           }
@@ -45,6 +45,10 @@ void ck_pool_max_forward_stride_groups(const ck_pool_shape *s, const float *x, f
 }
 
 void ck_pool_avg_forward_stride_groups(const ck_pool_shape *s, const float *x, float *y) {
+  if ((ptrdiff_t)s->fh * s->fw > 256) {  // sums of floats in memory would lose too many digits
+    ck_pool_avg_forward_naive(s, x, y);
+    return;
+  }
   float share = 1.0f / (float)(s->fh * s->fw);
   memset(y, 0, sizeof(float) * s->n * s->oh * s->ow * s->c);
   for (ptrdiff_t n = 0; n < s->n; n++)

@@ -1,29 +1,47 @@
 // SPDX-License-Identifier: MIT
 // Softmax and the losses. Softmax subtracts the row's largest logit first: the result
-// is the same and exp can't overflow. The loss -log p[label] is computed as log(sum exp) - logit
-// from the same numbers, so it stays right where p rounds to 0, and its gradient with respect to
-// the logits is simply p - target: that is why the two are computed together.
+// is the same and exp can't overflow. The loss -log p[label] is computed as log(sum exp) - (logit -
+// largest) from the same numbers, so it stays right where p rounds to 0, and its gradient with
+// respect to the logits is simply p - target: that is why the two are computed together.
 #include <math.h>
 
 #include "CKernels.h"
 
-// y = exp(x - max) / sum; returns max + log(sum), what a logit is subtracted from for its loss.
-static float softmax_row(ptrdiff_t f, const float *x, float *y) {
-  float most = x[0], sum = 0;
+// Numbers whose sum a float holds without much loss; such parts are added up in double precision.
+enum { PART = 256 };
+
+static float largest_value(ptrdiff_t f, const float *x) {
+  float most = x[0];
   for (ptrdiff_t i = 1; i < f; i++) most = x[i] > most ? x[i] : most;
-  for (ptrdiff_t i = 0; i < f; i++) sum += y[i] = expf(x[i] - most);
+  return most;
+}
+
+// y = exp(x - most) / sum; returns log(sum), what x[i] - most is subtracted from for its loss.
+static float softmax_row(ptrdiff_t f, const float *x, float most, float *y) {
+  double total = 0;
+  for (ptrdiff_t first = 0; first < f; first += PART) {
+    float part = 0;
+    for (ptrdiff_t i = first; i < f && i < first + PART; i++) part += y[i] = expf(x[i] - most);
+    total += part;
+  }
+  float sum = (float)total;
   for (ptrdiff_t i = 0; i < f; i++) y[i] /= sum;
-  return most + logf(sum);
+  return logf(sum);
 }
 
 void ck_softmax_forward(ptrdiff_t rows, ptrdiff_t f, const float *x, float *y) {
-  for (ptrdiff_t r = 0; r < rows; r++) softmax_row(f, x + r * f, y + r * f);
+  for (ptrdiff_t r = 0; r < rows; r++, x += f, y += f) softmax_row(f, x, largest_value(f, x), y);
 }
 
 void ck_softmax_backward(ptrdiff_t rows, ptrdiff_t f, const float *y, const float *dy, float *dx) {
   for (ptrdiff_t r = 0; r < rows; r++, y += f, dy += f, dx += f) {
-    float dot = 0;
-    for (ptrdiff_t i = 0; i < f; i++) dot += y[i] * dy[i];
+    double total = 0;
+    for (ptrdiff_t first = 0; first < f; first += PART) {
+      float part = 0;
+      for (ptrdiff_t i = first; i < f && i < first + PART; i++) part += y[i] * dy[i];
+      total += part;
+    }
+    float dot = (float)total;
     for (ptrdiff_t i = 0; i < f; i++) dx[i] = y[i] * (dy[i] - dot);
   }
 }
@@ -43,14 +61,16 @@ void ck_softmax_cross_entropy(ptrdiff_t rows, ptrdiff_t f, const float *logits,
                               float *probabilities, float *dlogits, float *loss, int32_t *wrong) {
   for (ptrdiff_t r = 0; r < rows; r++, logits += f, probabilities += f) {
     ptrdiff_t label = labels[r];
-    float target = logits[label], even = smoothing / (float)f;
+    float most = largest_value(f, logits), even = smoothing / (float)f;
+    // How far the logits are below the largest: the logits themselves may be large and all alike.
+    double target = logits[label] - most;
     if (smoothing > 0) {
-      float sum = 0;
-      for (ptrdiff_t i = 0; i < f; i++) sum += logits[i];
+      double sum = 0;
+      for (ptrdiff_t i = 0; i < f; i++) sum += logits[i] - most;
       target = (1 - smoothing) * target + even * sum;
     }
     wrong[r] = largest(f, logits) != label;
-    loss[r] = softmax_row(f, logits, probabilities) - target;
+    loss[r] = (float)(softmax_row(f, logits, most, probabilities) - target);
     if (!dlogits) continue;
     for (ptrdiff_t i = 0; i < f; i++)
       dlogits[i] = scale * (probabilities[i] - ((i == label ? 1 - smoothing : 0) + even));
@@ -62,12 +82,13 @@ void ck_squared_error(ptrdiff_t rows, ptrdiff_t f, const float *y, const int32_t
                       float scale, float *dy, float *loss, int32_t *wrong) {
   for (ptrdiff_t r = 0; r < rows; r++, y += f) {
     wrong[r] = largest(f, y) != labels[r];
-    loss[r] = 0;
+    double sum = 0;
     for (ptrdiff_t i = 0; i < f; i++) {
       float off = y[i] - (i == labels[r]);
-      loss[r] += off * off / (float)f;
+      sum += (double)off * off;
       if (dy) *dy++ = 2 * scale / (float)f * off;
     }
+    loss[r] = (float)(sum / (double)f);
   }
 }
 

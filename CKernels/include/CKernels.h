@@ -8,6 +8,23 @@
 // Buffers don't overlap unless a function says that they may. Alignment is that of a float;
 // 64 bytes is faster. Sizes are positive. Workspaces are scratch: their contents mean nothing
 // before or after a call, and no two calls at the same time may share one.
+//
+// A NaN goes through everything: it is a window's largest value, ReLU leaves it, and where an
+// activation's output is one, its gradient arrives.
+//
+// Rounding. With u = 2^-24, a sum of n terms whose sizes add up to S is off by at most g·u·S:
+//   g = n + 1                  forward pass and input gradient of naive, direct and depthwise
+//                              convolutions (n = FH·FW·C/G or the terms that F adds), mean of a
+//                              window of up to 256 elements, gradients of pooling
+//   g = 512 + n/512            ck_gemm (n = K), and so convolutions by stride_groups and im2col
+//   g = 264 + n/1024           ck_dense_forward (n = K)
+//   g = 8194 + n/8192          weight gradients (n = N·OH·OW), ck_column_sum
+//   g = 264                    sums that end in double precision: softmax and its gradient,
+//                              normalisation, the mean of a larger window
+//   g = 264 + rows/256         dgain and dbias of layer normalisation
+// Where errors are as often up as down, as with numbers that have nothing to do with each other, it
+// is about the square root of that. A variance is off by 264·u of itself, and by the square of what
+// the mean is off. A loss is off by 264·u of itself, whatever the logits' size.
 #ifndef CKERNELS_H
 #define CKERNELS_H
 #include <stddef.h>
@@ -98,7 +115,8 @@ typedef struct ck_pool_shape {
 } ck_pool_shape;
 
 /// y[n,p,q,c] = max over i,j of x[n, p·SH+i, q·SW+j, c], and place[n,p,q,c] = i·FW + j of the first
-/// maximum in scan order.  x (N,H,W,C), y and place (N,OH,OW,C), overwritten.
+/// maximum in scan order; where there is a NaN, that and the last one's place.  x (N,H,W,C), y and
+/// place (N,OH,OW,C), overwritten.
 typedef void ck_pool_max_forward_fn(const ck_pool_shape *s, const float *x, float *y,
                                     uint16_t *place);
 /// dx gets dy at the remembered places, summed where windows overlap, 0 elsewhere. A place of
@@ -180,15 +198,15 @@ void ck_dense_forward(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x, con
 
 /// y[r,f] += bias[f] (nothing where bias is NULL), then max(., 0) with relu; y (rows,F)
 void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, int relu, float *y);
-/// sum[f] = sum over r of y[r,f], in the order of r; y (rows,F)
+/// sum[f] = sum over r of y[r,f], in the order of r, in parts of 8,192; y (rows,F)
 void ck_column_sum(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum);
 /// y = max(x, 0); y may be x
 void ck_relu_forward(ptrdiff_t n, const float *x, float *y);
-/// dx = dy where y > 0, else 0; dx may be dy
+/// dx = 0 where y <= 0, else dy; dx may be dy
 void ck_relu_backward(ptrdiff_t n, const float *y, const float *dy, float *dx);
 /// y = x where x > 0, else slope · x; y may be x; the slope isn't below 0 (Maas et al. 2013)
 void ck_leaky_relu_forward(ptrdiff_t n, float slope, const float *x, float *y);
-/// dx = dy where y > 0, else slope · dy; dx may be dy
+/// dx = slope · dy where y <= 0, else dy; dx may be dy
 void ck_leaky_relu_backward(ptrdiff_t n, float slope, const float *y, const float *dy, float *dx);
 
 /// y = f(x); y may be x
@@ -209,7 +227,7 @@ typedef struct ck_activation {
 /// The functions in the list's order; NULL past the end.
 const ck_activation *ck_activation_at(size_t index);
 
-/// place = 65,535 where y isn't above 0: ReLU's backward pass for a max-pooling after it
+/// place = 65,535 where y <= 0: ReLU's backward pass for a max-pooling after it
 void ck_relu_places(ptrdiff_t n, const float *y, uint16_t *place);
 /// Each row's exp(x - max) / sum; y may be x; x, y (rows,F)
 void ck_softmax_forward(ptrdiff_t rows, ptrdiff_t f, const float *x, float *y);
@@ -232,7 +250,8 @@ void ck_add(ptrdiff_t n, const float *x, float *y);
 /// y = a + b
 void ck_sum(ptrdiff_t n, const float *a, const float *b, float *y);
 /// y = scale · x where a hash of key and the element's number, first onwards, is at least
-/// threshold, else 0: each element is dropped with a probability of threshold / 2^32; y may be x
+/// threshold, else 0 · x: each element is dropped with a probability of threshold / 2^32; y may be
+/// x
 void ck_dropout(ptrdiff_t n, uint64_t key, uint32_t first, uint32_t threshold, float scale,
                 const float *x, float *y);
 /// y = scale · x, from bytes
