@@ -148,11 +148,11 @@ struct Bench: ParsableCommand {
     for (name, training, inference) in benches {
       rows.append((name, training.network, .train, 128))
       cases.append(.init(training, .train, batch: 128))
-      let batch = inference.fastestBatch(of: [32, 64, 128])
+      let batch = try inference.fastestBatch(of: [32, 64, 128])
       rows.append((name, inference.network, .infer, batch))
       cases.append(.init(inference, .infer, batch: batch, images: data.test.count))
     }
-    for (row, timing) in zip(rows, NetworkBench.medians(cases)) {
+    for (row, timing) in zip(rows, try NetworkBench.medians(cases)) {
       let operations = row.network.operations(training: row.mode == .train)
       let event = NetworkEvent(
         model: row.model, mode: row.mode.rawValue, kernels: runtime.kernels.name,
@@ -313,7 +313,7 @@ struct BenchWorker {
     let before = Self.peakMemory
     let bench = try NetworkBench(
       try Architecture.layers(preset.text), images, runtime: runtime)
-    let timing = bench.run(mode, batch: command.batch, images: command.images)
+    let timing = try bench.run(mode, batch: command.batch, images: command.images)
     return Answer(
       version: "\(runtime.kernels), \(KernelChoice.instructionSet)", threads: runtime.threads,
       model: command.model, mode: command.mode, batch: command.batch, images: command.images,

@@ -101,9 +101,9 @@ final class ActivationPass {
 
   init(_ activation: Activation) { self.activation = activation }
 
-  func reserve(_ count: Int) {
+  func reserve(_ count: Int) throws {
     guard activation.readsX, inputs?.count ?? 0 < count else { return }
-    inputs = FloatStorage(count: count)
+    inputs = try FloatStorage(count: count)
   }
 
   func forward(_ y: TensorView, _ pass: Pass) {

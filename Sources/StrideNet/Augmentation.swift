@@ -203,7 +203,7 @@ extension ImageSet {
   ) -> Tensor {
     var augmenter = Augmenter(augmentation, seed: seed)
     augmenter.epoch = epoch
-    let scratch = FloatStorage(count: augmenter.scratchCount(shape))
+    let scratch = FloatStorage.sure(count: augmenter.scratchCount(shape))
     var images = batch(indices).images
     images.withMutableView { x in
       for (slot, index) in indices.enumerated() {

@@ -133,8 +133,8 @@ public struct Checkpoint {
         square: try values("square", required: started && isAdaptive) ?? [],
         average: try values(
           "average", required: started && trainer.settings.averageDecay != nil) ?? []),
-      weights: network.snapshot(of: weights),
-      lastGood: network.snapshot(of: try values("last", required: true)!),
+      weights: try network.snapshot(of: weights),
+      lastGood: try network.snapshot(of: try values("last", required: true)!),
       best: try values("best", required: false).map(network.snapshot(of:)))
   }
 }
@@ -151,7 +151,7 @@ extension Trainer {
         found: other.differences(from: checkpoint.configuration).joined(separator: "; "),
         expected: "the same")
     }
-    resume(try checkpoint.state(self))
+    try resume(try checkpoint.state(self))
   }
 
   /// Writes a checkpoint after every so many epochs and where the training is stopped, whole or not

@@ -57,7 +57,7 @@ public final class Conv2D: ImageLayer {
   public private(set) var bias: Parameter!
   // Padding above and to the left, known with the input.
   private(set) var start = (top: 0, left: 0)
-  private var partialSums = FloatStorage(count: 0)
+  private var partialSums = FloatStorage.empty
   private var kernelScratch = 0
 
   public convenience init(
@@ -134,16 +134,16 @@ public final class Conv2D: ImageLayer {
     return Shape(output.rows, output.columns, filters)
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
-    activation.reserve(batch * output.count)
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+    try activation.reserve(batch * output.count)
     let shape = kernelShape(imagesAtATime, input, output)
     kernelScratch =
       [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
         runtime.kernels.convolution(shape, pass).variant.workspace(shape, pass)
       }.max()!.roundedUp
-    runtime.reserveScratch(scratchCount)
-    let needed = Self.pieces(batch) * gradientCount
-    if partialSums.count < needed { partialSums = FloatStorage(count: needed) }
+    try runtime.reserveScratch(scratchCount)
+    let needed = Self.mostPieces(upTo: batch) * gradientCount
+    if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
   }
 
   /// A layer of the same kind with another activation.
@@ -163,10 +163,10 @@ public final class Conv2D: ImageLayer {
 
   /// A copy with weights of its own, for a linear function that follows and its activation; nil
   /// where something else lies between.
-  func folded(activation next: Activation) -> Conv2D? {
+  func folded(activation next: Activation) throws -> Conv2D? {
     guard activation.activation.name == Activation.none.name else { return nil }
     let other = copy(activation: next)
-    let memory = FloatStorage(count: weight.count + filters)
+    let memory = try FloatStorage(count: weight.count + filters)
     other.ownWeights = memory
     other.weight = Parameter("weight", shape: weight.shape, weight.initializer)
     other.bias = Parameter("bias", shape: bias.shape, bias.initializer)
@@ -256,7 +256,7 @@ public final class Conv2D: ImageLayer {
       Kernels.reluBackward(dy.count, y: y.pointer, dy.pointer, dy.pointer)
       part.lap(.activationGradient)
     }
-    let sum = partialSums.pointer + part.piece * gradientCount
+    let sum = partialSums.at(part.piece * gradientCount, count: gradientCount)
     let gradient = part.isFirst ? sum : part.scratch + kernelScratch
     kernels.convolution(shape, CK_WEIGHT_GRADIENT).variant.weightGradient(
       shape, x.pointer, dy.pointer, gradient, part.scratch)
@@ -274,7 +274,8 @@ public final class Conv2D: ImageLayer {
   override func addPieces(_ count: Int, _ runtime: Runtime) {
     runtime.parallel(over: gradientCount, by: 4096, (self, count)) { context, range, _ in
       let (layer, count) = context
-      let sum = layer.partialSums.pointer + range.lowerBound
+      let sum = layer.partialSums.at(
+        range.lowerBound, count: (count - 1) * layer.gradientCount + range.count)
       for piece in 1..<max(count, 1) {
         Kernels.add(range.count, sum + piece * layer.gradientCount, to: sum)
       }

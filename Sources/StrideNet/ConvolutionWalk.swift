@@ -100,7 +100,7 @@ public struct ConvolutionWalk: Sendable {
       ow: Int32(output.width), dh: 1, dw: 1, groups: 1)
     func forward(_ name: String) -> [Float] {
       let variant = ConvVariant.all.first { $0.variant.name == name }!
-      let workspace = FloatStorage(count: max(1, variant.workspace(shape, CK_FORWARD)))
+      let workspace = FloatStorage.sure(count: max(1, variant.workspace(shape, CK_FORWARD)))
       return [Float](unsafeUninitializedCapacity: output.height * output.width) { y, count in
         variant.forward(shape, pixels, weights, bias: nil, y.baseAddress!, workspace.pointer)
         count = y.count

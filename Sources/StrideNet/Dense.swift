@@ -44,9 +44,9 @@ public final class Dense: Layer {
     return Shape(outputs)
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
-    activation.reserve(batch * outputs)
-    runtime.reserveScratch(Kernels.gemmWorkspace)
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+    try activation.reserve(batch * outputs)
+    try runtime.reserveScratch(Kernels.gemmWorkspace)
   }
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
@@ -109,8 +109,8 @@ public final class Activate: Layer {
   }
   public override var finalActivation: Activation { activation.activation }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
-    activation.reserve(batch * output.count)
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+    try activation.reserve(batch * output.count)
   }
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {

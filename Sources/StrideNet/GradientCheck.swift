@@ -42,7 +42,7 @@ public struct GradientCheck: Sendable {
     var rows: [Row] = []
     for (index, layer) in layers.enumerated() where !layer.onlyReshapes {
       let below = index == 0 ? input : network.shapes[index - 1]
-      rows += Self.check(layer, index, below, network.shapes[index], seed, runtime)
+      rows += try Self.check(layer, index, below, network.shapes[index], seed, runtime)
     }
     self.rows = rows
   }
@@ -50,9 +50,10 @@ public struct GradientCheck: Sendable {
   private static func check(
     _ layer: Layer, _ index: Int, _ input: Shape, _ output: Shape, _ seed: UInt64,
     _ runtime: Runtime
-  ) -> [Row] {
+  ) throws -> [Row] {
     layer.leavesSoftmaxToLoss = false
-    layer.reserve(batch: batch, input: input, output: output, runtime: runtime)
+    try layer.reserve(
+      batch: batch, input: input, output: output, runtime: runtime, training: true)
     var random = SeededGenerator(seed: seed, stream: 1 << 48 + UInt64(index))
     func view(_ storage: FloatStorage, _ shape: Shape) -> TensorView {
       TensorView(storage.pointer, batch: batch, shape: shape)
@@ -64,10 +65,9 @@ public struct GradientCheck: Sendable {
       // Biases that are 0 hide what is done with them.
       for i in 0..<parameter.count { parameter.value[i] += 0.2 * (2 * random.uniform() - 1) }
     }
-    let x = FloatStorage(count: batch * input.count)
-    let (y, dy) = (
-      FloatStorage(count: batch * output.count), FloatStorage(count: batch * output.count)
-    )
+    let x = try FloatStorage(count: batch * input.count)
+    let y = try FloatStorage(count: batch * output.count)
+    let dy = try FloatStorage(count: batch * output.count)
     fill(x.pointer, x.count, 1.5)
     // Some neighbours are the same, as in images: windows with two largest values are to be seen.
     let images = view(x, input)
@@ -90,7 +90,7 @@ public struct GradientCheck: Sendable {
       return sum
     }
     let middle = objective()
-    let (upstream, dx) = (dy.copy(), FloatStorage(count: x.count))
+    let (upstream, dx) = (try dy.copy(), try FloatStorage(count: x.count))
     layer.backward(
       view(x, input), view(y, output), view(upstream, output), view(dx, input), pass)
     let gradients = layer.parameters.map {

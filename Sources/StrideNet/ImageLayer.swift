@@ -44,8 +44,13 @@ public class ImageLayer: Layer {
   /// Floats of scratch memory that a part needs.
   var scratchCount: Int { 0 }
 
-  static func imagesAPiece(_ batch: Int) -> Int { max(1, (batch + 15) / 16) }
+  /// The batch is cut into at most so many pieces.
+  private static let mostPieces = 16
+  static func imagesAPiece(_ batch: Int) -> Int { (batch + mostPieces - 1) / mostPieces }
   static func pieces(_ batch: Int) -> Int { (batch - 1) / imagesAPiece(batch) + 1 }
+  /// Pieces that a batch of up to so many images may be cut into. A smaller one may have more than a
+  /// larger one: 70 images are 14 pieces of 5, 60 are 15 of 4.
+  static func mostPieces(upTo batch: Int) -> Int { min(batch, mostPieces) }
 
   public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     pass.runtime.parallel(over: x.batch, by: imagesAtATime, (self, x, y, pass)) {
@@ -169,23 +174,23 @@ final class Chain: ImageLayer {
   private var largest = 0
   private var layersScratch = 0
 
-  override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
+  override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
     var below = input
     for link in links {
-      link.layer.reserve(batch: batch, input: below, output: link.output, runtime: runtime)
+      try link.layer.reserve(batch: batch, input: below, output: link.output, runtime: runtime)
       below = link.output
     }
-    tail?.reserve(batch: batch, input: below, output: below, runtime: runtime)
+    try tail?.reserve(batch: batch, input: below, output: below, runtime: runtime)
     if let pooling = links.last!.layer as? MaxPool2D,
       let convolution = links[links.count - 2].layer as? Conv2D
     {
       convolution.leavesReluToPooling = convolution.isRelu
       pooling.dropsZeros = convolution.isRelu
     }
-    kept = links.map { $0.isKept ? FloatStorage(count: batch * $0.output.count) : nil }
+    kept = try links.map { $0.isKept ? try FloatStorage(count: batch * $0.output.count) : nil }
     largest = (imagesAtATime * links.map(\.output.count).max()!).roundedUp
     layersScratch = max(links.map(\.layer.scratchCount).max()!, tail?.scratchCount ?? 0).roundedUp
-    runtime.reserveScratch(layersScratch + 3 * largest)
+    try runtime.reserveScratch(layersScratch + 3 * largest)
   }
 
   /// Memory for link number `index`'s output or its gradient: neighbours get different ones.
@@ -205,7 +210,8 @@ final class Chain: ImageLayer {
     guard part.training, let kept = kept[index] else { return between(index, part) }
     let shape = links[index].output
     return TensorView(
-      kept.pointer + part.images.lowerBound * shape.count, batch: part.images.count, shape: shape)
+      kept.at(part.images.lowerBound * shape.count, count: part.images.count * shape.count),
+      batch: part.images.count, shape: shape)
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
@@ -231,6 +237,8 @@ final class Chain: ImageLayer {
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    // Statistics are of training: elsewhere a plan has other layers in place of these.
+    precondition(pass.training || head == nil && tail == nil)
     super.forward(x, y, pass)
     tail?.finishStatistics(y)
   }

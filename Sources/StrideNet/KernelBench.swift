@@ -29,7 +29,7 @@ public struct MachinePeak: Sendable {
     let all = Runtime(threads: threads)
     // Larger than any last-level cache; written once here, so that the pages exist. (In a debug build
     // that would take minutes, for numbers that say nothing.)
-    let memory = FloatStorage(count: KernelChoice.isDebugBuild ? 1 << 20 : 64 << 20)
+    let memory = FloatStorage.sure(count: KernelChoice.isDebugBuild ? 1 << 20 : 64 << 20)
     oneThread = Roof(Runtime(threads: 1), memory)
     allThreads = all.threads == 1 ? oneThread : Roof(all, memory)
   }
@@ -265,13 +265,13 @@ public struct KernelBench {
   private func time(_ c: ConvCase, _ pass: ck_pass, rounds: Int) -> [KernelTiming] {
     let s = c.shape
     let (x, w, y) = (filled(s.inputs, 1), filled(s.weights, 2), filled(s.outputs, 3))
-    let target = FloatStorage(count: max(s.inputs, s.weights, s.outputs))
+    let target = FloatStorage.sure(count: max(s.inputs, s.weights, s.outputs))
     return timings(
       shape: "\(c.name): \(s.text)", operation: "conv_\(pass.name)", operations: s.operations,
       floats: s.inputs + s.weights + s.outputs, rounds,
       automatic: ConvVariant.pick(s, pass).variant.variant.name,
       ConvVariant.all.map { variant in
-        let scratch = FloatStorage(count: variant.workspace(s, pass))
+        let scratch = FloatStorage.sure(count: variant.workspace(s, pass))
         return (
           variant.variant.name,
           {
@@ -288,7 +288,7 @@ public struct KernelBench {
   {
     let s = c.shape
     let (x, y) = (filled(s.inputs, 1), filled(s.outputs, 3))
-    let target = FloatStorage(count: max(s.inputs, s.outputs))
+    let target = FloatStorage.sure(count: max(s.inputs, s.outputs))
     let places = UnsafeMutablePointer<UInt16>.allocate(capacity: s.outputs)
     defer { places.deallocate() }
     places.initialize(repeating: 0, count: s.outputs)
@@ -336,7 +336,7 @@ public struct KernelBench {
   }
 
   private func filled(_ count: Int, _ stream: UInt64) -> FloatStorage {
-    let storage = FloatStorage(count: count)
+    let storage = FloatStorage.sure(count: count)
     var random = SeededGenerator(seed: 1, stream: stream)
     for i in 0..<count { storage.pointer[i] = random.uniform() - 0.5 }
     return storage

@@ -62,8 +62,14 @@ open class Layer {
   /// - Throws: ``StrideNetError`` if the layer can't take that input
   open func build(for input: Shape, runtime: Runtime) throws -> Shape { input }
 
-  /// Called before the first step and whenever the batch grows: the place to allocate.
-  open func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {}
+  /// Called before the first step and whenever the batch grows: the place to allocate, enough for
+  /// all batches of up to `batch` examples.
+  open func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {}
+
+  /// The same for a layer that is made of others.
+  func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool) throws {
+    try reserve(batch: batch, input: input, output: output, runtime: runtime)
+  }
 
   /// Computes the output `y` from the input `x`; both hold the same number of examples.
   open func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
@@ -87,7 +93,7 @@ open class Layer {
   final var number = 0
 
   /// The layer as it is used where nothing is trained, beside the one that is: a copy with the same
-  /// parameters where a layer keeps something that depends on its neighbours.
+  /// parameters where a layer keeps something that depends on its neighbours or on training.
   var forInference: Layer { self }
 
   /// Called before passes in which nothing is trained, whenever the weights may have changed.

@@ -48,9 +48,11 @@ extension Network {
   public func metrics(_ set: ImageSet) throws -> Metrics {
     try requireClassifier(for: set.shape)
     try set.checkLabels(classes: classes)
-    let buffer = BatchBuffer(capacity: Self.chunk, shape: set.shape)
-    let outputs = FloatStorage(count: set.count * classes)
-    let (cce, _) = evaluate(set.count, keep: outputs.pointer) { buffer.gather(set, $0, runtime) }
+    let buffer = try BatchBuffer(capacity: Self.chunk, shape: set.shape)
+    let outputs = try FloatStorage(count: set.count * classes)
+    let (cce, _) = try evaluate(set.count, keep: outputs.pointer) {
+      buffer.gather(set, $0, runtime)
+    }
     var confusion = [[Int]](repeating: [Int](repeating: 0, count: classes), count: classes)
     for i in 0..<set.count {
       let row = UnsafeBufferPointer(start: outputs.pointer + i * classes, count: classes)

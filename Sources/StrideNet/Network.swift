@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 
 /// The weights of a network at one moment. It shares memory with the network until that trains on,
 /// so taking one and dropping it costs nothing.
@@ -43,6 +44,10 @@ public struct Snapshot: Sendable {
 ///       Conv2D(32, 3), MaxPool2D(2), Flatten(), Dense(100), Dense(10, activation: .softmax),
 ///     ])
 ///     let (layers, cce, ce) = try network.train(batch, learningRate: 0.1)
+///
+/// A network computes in memory of its own: one thread at a time may use it, and a second one that
+/// enters meanwhile ends the program. Several threads take a network each (``load(from:runtime:)``,
+/// or ``restore(_:)`` of a shared ``Snapshot``); these may share a ``Runtime``.
 public final class Network {
   public let layers: [Layer]
   public let runtime: Runtime
@@ -57,11 +62,11 @@ public final class Network {
   // What runs where nothing is trained, if that is something else.
   private var inferencePlan: InferencePlan?
 
-  private var weights = FloatStorage(count: 0)
-  private var gradients = FloatStorage(count: 0)
+  private var weights = FloatStorage.empty
+  private var gradients = FloatStorage.empty
   // What the optimiser remembers, and for how many steps.
-  private var velocity = FloatStorage(count: 0)
-  private var square = FloatStorage(count: 0)
+  private var velocity = FloatStorage.empty
+  private var square = FloatStorage.empty
   private var updateCount = 0
   private var method: Optimizer.Method?
   // The moving average of the weights, if there is one.
@@ -72,7 +77,7 @@ public final class Network {
   /// Where training steps are timed, if they are.
   var times: PassTimes?
 
-  private var losses = FloatStorage(count: 0)
+  private var losses = FloatStorage.empty
   private var wrong: [Int32] = []
 
   public init(_ layers: [Layer], seed: UInt64 = 1, runtime: Runtime = Runtime()) {
@@ -96,9 +101,21 @@ public final class Network {
     try build(for: input) { _ in }
   }
 
-  /// - Parameter accept: sees the parameters' names and shapes before memory is taken for them
-  func build(for input: Shape, accept: ([(name: String, shape: [Int])]) throws -> Void) throws {
+  /// - Parameters:
+  ///   - batch: how many images a training step will have, if that is known
+  ///   - accept: sees the parameters' names and shapes before memory is taken for them
+  func build(
+    for input: Shape, batch: Int? = nil, _ optimizer: Optimizer? = nil,
+    accept: ([(name: String, shape: [Int])]) throws -> Void
+  ) throws {
     guard self.input == nil else { return try check(input) }
+    try exclusively { try layOut(input, batch, optimizer, accept) }
+  }
+
+  private func layOut(
+    _ input: Shape, _ batch: Int?, _ optimizer: Optimizer?,
+    _ accept: ([(name: String, shape: [Int])]) throws -> Void
+  ) throws {
     guard !layers.isEmpty else {
       throw StrideNetError(.badData, "a network without layers", hint: "give it at least one layer")
     }
@@ -108,12 +125,40 @@ public final class Network {
     }
     try accept(parameterList)
     for (number, layer) in Plan.all(layers).enumerated() { layer.number = number }
-    plan = Plan(layers, input, shapes, runtime)
-    inferencePlan = InferencePlan(layers, input, shapes, runtime)
+    let plan = Plan(layers, input, shapes, runtime)
+    var need = MemoryNeed()
+    need.add(parameters.reduce(0) { $0 + $1.count }, times: 2, for: "weights and their gradients")
+    if let batch, let optimizer { count(plan, batch, training: true, optimizer, in: &need) }
+    try need.require()
+    let inferencePlan = try InferencePlan(layers, input, shapes, runtime)
     for last in [layers.last!, inferencePlan?.plan.layers.last].compactMap({ $0 }) {
       last.leavesSoftmaxToLoss = last.finalActivation.isSoftmax
     }
-    bindParameters()
+    try bindParameters()
+    (self.plan, self.inferencePlan) = (plan, inferencePlan)
+  }
+
+  /// Counts what passes over batches of this size take, and an optimiser.
+  private func count(
+    _ plan: Plan, _ batch: Int, training: Bool, _ optimizer: Optimizer?, in need: inout MemoryNeed
+  ) {
+    plan.count(batch, training: training, in: &need)
+    let weights = parameters.reduce(0) { $0 + $1.count }
+    if training && velocity.count == 0 { need.add(weights, for: "the optimiser's memory") }
+    if let optimizer, optimizer.method.isAdaptive, square.count == 0 {
+      need.add(weights, for: "the optimiser's memory")
+    }
+  }
+
+  private let isInUse = Atomic<Bool>(false)
+
+  /// Everything that works in the network's memory or replaces it: what two threads did there at the
+  /// same time would be wrong without a word.
+  private func exclusively<R>(_ body: () throws -> R) rethrows -> R {
+    let wasInUse = isInUse.exchange(true, ordering: .acquiring)
+    precondition(!wasInUse, "two threads use one network at the same time: each needs its own")
+    defer { isInUse.store(false, ordering: .releasing) }
+    return try body()
   }
 
   /// How many weights layers have for an input, and how many values they make of one example, without
@@ -138,11 +183,10 @@ public final class Network {
   private var parameters: [Parameter] { layers.flatMap(\.parameters) }
 
   /// Gives each parameter its place in the block and its first values.
-  private func bindParameters() {
+  private func bindParameters() throws {
     let all = parameters
     let count = all.reduce(0) { $0 + $1.count }
-    weights = FloatStorage(count: count)
-    gradients = FloatStorage(count: count)
+    (weights, gradients) = (try FloatStorage(count: count), try FloatStorage(count: count))
     point(all)
     var random = SeededGenerator(seed: seed, stream: 1)
     for parameter in all {
@@ -171,22 +215,24 @@ public final class Network {
   }
 
   /// Makes room for batches of this size.
-  private func reserve(_ batch: Int, training: Bool, _ optimizer: Optimizer? = nil) {
-    if training || inferencePlan == nil {
-      plan!.reserve(batch, training: training)
-    } else {
-      inferencePlan!.plan.reserve(batch, training: false)
+  private func reserve(_ batch: Int, training: Bool, _ optimizer: Optimizer? = nil) throws {
+    let plan = training ? self.plan! : inferencePlan?.plan ?? self.plan!
+    if !plan.hasRoom(for: batch, training: training) {
+      var need = MemoryNeed()
+      count(plan, batch, training: training, optimizer, in: &need)
+      try need.require()
+      try plan.reserve(batch, training: training)
     }
     if losses.count < batch {
-      losses = FloatStorage(count: batch)
+      losses = try FloatStorage(count: batch)
       wrong = [Int32](repeating: 0, count: batch)
     }
     if training && velocity.count != weights.count {
-      velocity = FloatStorage(count: weights.count)
+      velocity = try FloatStorage(count: weights.count)
       point(parameters)
     }
     if let optimizer, optimizer.method.isAdaptive, square.count != weights.count {
-      square = FloatStorage(count: weights.count)
+      square = try FloatStorage(count: weights.count)
       point(parameters)
     }
   }
@@ -272,9 +318,9 @@ public final class Network {
   ) {
     try optimizer.check()
     try prepare(batch.images, batch.labels)
-    let (cce, ce) = batch.images.withView { x in
-      batch.labels.withUnsafeBufferPointer {
-        step(x, $0.baseAddress!, learningRate: learningRate, optimizer)
+    let (cce, ce) = try batch.images.withView { x in
+      try batch.labels.withUnsafeBufferPointer {
+        try step(x, $0.baseAddress!, learningRate: learningRate, optimizer)
       }
     }
     return (snapshot(), cce, ce)
@@ -284,25 +330,41 @@ public final class Network {
   func step(
     _ x: TensorView, _ labels: UnsafePointer<Int32>, learningRate: Float, _ optimizer: Optimizer,
     averageDecay: Float? = nil
-  ) -> (cce: Float, ce: Float) {
-    reserve(x.batch, training: true, optimizer)
+  ) throws -> (cce: Float, ce: Float) {
+    try exclusively { try step(x, labels, learningRate, optimizer, averageDecay) }
+  }
+
+  private func step(
+    _ x: TensorView, _ labels: UnsafePointer<Int32>, _ learningRate: Float,
+    _ optimizer: Optimizer, _ averageDecay: Float?
+  ) throws -> (cce: Float, ce: Float) {
+    try reserve(x.batch, training: true, optimizer)
+    // Somebody may have kept a snapshot of either.
+    if !isKnownUniquelyReferenced(&weights) {
+      weights = try weights.copy()
+      point(parameters)
+    }
+    let isNewAverage = averageDecay != nil && average == nil
+    if averageDecay != nil {
+      if average == nil {
+        average = try FloatStorage(count: weights.count)
+      } else if !isKnownUniquelyReferenced(&average) {
+        average = try average!.copy()
+      }
+    }
     if method?.kernel != optimizer.method.kernel {
       if method != nil { forgetSteps() }
       method = optimizer.method
     }
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
-    if !isKnownUniquelyReferenced(&weights) {
-      weights = weights.copy()  // somebody kept a snapshot
-      point(parameters)
-    }
     times?.optimizer = optimizer
     times?.lap(.other)
     let (sum, errors) = measure(forward(x, training: true), labels, training: true)
     times?.lap(.loss)
     updateCount += 1
     backward(x, Update(rate: learningRate, optimizer: optimizer, step: updateCount))
-    if let averageDecay { addToAverage(averageDecay) }
+    if let averageDecay { addToAverage(averageDecay, isNew: isNewAverage) }
     stepCount += 1
     times?.countStep(of: x.batch)
     return (Float(sum / Double(x.batch)), Float(errors) / Float(x.batch))
@@ -310,12 +372,8 @@ public final class Network {
 
   /// Moving average of the weights: a += (1 − decay) · (w − a); in the first steps with less decay,
   /// so that the first weights don't count for long.
-  private func addToAverage(_ decay: Float) {
-    if average == nil {
-      average = weights.copy()
-    } else if !isKnownUniquelyReferenced(&average) {
-      average = average!.copy()
-    }
+  private func addToAverage(_ decay: Float, isNew: Bool) {
+    if isNew { average!.pointer.update(from: weights.pointer, count: weights.count) }
     let steps = Float(stepCount + 1)
     let share = 1 - min(decay, (1 + steps) / (10 + steps))
     runtime.parallel(
@@ -342,11 +400,11 @@ public final class Network {
     output: Tensor, cce: Float, ce: Float
   ) {
     try prepare(x, labels)
-    var result = Tensor(batch: x.batch, shape: shapes.last!)
-    let (cce, ce) = x.withView { x in
-      result.withMutableView { result in
-        labels.withUnsafeBufferPointer { labels in
-          evaluate(x.batch, keep: result.pointer) { range in
+    var result = try Tensor(zeros: x.batch, shapes.last!)
+    let (cce, ce) = try x.withView { x in
+      try result.withMutableView { result in
+        try labels.withUnsafeBufferPointer { labels in
+          try evaluate(x.batch, keep: result.pointer) { range in
             (x.examples(range), labels.baseAddress! + range.lowerBound)
           }
         }
@@ -360,7 +418,14 @@ public final class Network {
   func evaluate(
     _ count: Int, keep: UnsafeMutablePointer<Float>? = nil,
     _ examples: (Range<Int>) -> (TensorView, UnsafePointer<Int32>)
-  ) -> (cce: Float, ce: Float) {
+  ) throws -> (cce: Float, ce: Float) {
+    try exclusively { try evaluateAll(count, keep, examples) }
+  }
+
+  private func evaluateAll(
+    _ count: Int, _ keep: UnsafeMutablePointer<Float>?,
+    _ examples: (Range<Int>) -> (TensorView, UnsafePointer<Int32>)
+  ) throws -> (cce: Float, ce: Float) {
     var sum = 0.0
     var errors = 0
     let before = Kernels.flushDenormals(true)
@@ -368,7 +433,7 @@ public final class Network {
     inferencePlan?.fold()
     for start in stride(from: 0, to: count, by: Self.chunk) {
       let (x, labels) = examples(start..<min(count, start + Self.chunk))
-      reserve(x.batch, training: false)
+      try reserve(x.batch, training: false)
       let output = forward(x, training: false)
       let part = measure(output, labels, training: false)
       sum += part.cce
@@ -384,20 +449,22 @@ public final class Network {
   /// The network's output for images: for a classifier each row the classes' probabilities.
   public func predict(_ x: Tensor) throws -> Tensor {
     try build(for: x.shape)
-    var result = Tensor(batch: x.batch, shape: shapes.last!)
+    var result = try Tensor(zeros: x.batch, shapes.last!)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
-    inferencePlan?.fold()
-    x.withView { x in
-      result.withMutableView { result in
-        for start in stride(from: 0, to: x.batch, by: Self.chunk) {
-          let part = x.examples(start..<min(x.batch, start + Self.chunk))
-          reserve(part.batch, training: false)
-          let output = forward(part, training: false)
-          let target = result.example(start)
-          target.update(from: output.pointer, count: output.count)
-          if layers.last!.leavesSoftmaxToLoss {
-            Kernels.softmaxForward(rows: part.batch, output.shape.count, target, target)
+    try exclusively {
+      inferencePlan?.fold()
+      try x.withView { x in
+        try result.withMutableView { result in
+          for start in stride(from: 0, to: x.batch, by: Self.chunk) {
+            let part = x.examples(start..<min(x.batch, start + Self.chunk))
+            try reserve(part.batch, training: false)
+            let output = forward(part, training: false)
+            let target = result.example(start)
+            target.update(from: output.pointer, count: output.count)
+            if layers.last!.leavesSoftmaxToLoss {
+              Kernels.softmaxForward(rows: part.batch, output.shape.count, target, target)
+            }
           }
         }
       }
@@ -423,9 +490,11 @@ public final class Network {
     }
   }
 
-  /// Builds the network and checks that it can be trained with cross-entropy.
-  func requireClassifier(for input: Shape) throws {
-    try build(for: input)
+  /// Builds the network, for training steps of so many images if that is given, and checks that it
+  /// can be trained with its loss.
+  func requireClassifier(for input: Shape, batch: Int? = nil, _ optimizer: Optimizer? = nil) throws
+  {
+    try build(for: input, batch: batch, optimizer) { _ in }
     guard layers.last!.finalActivation.isSoftmax || loss == .meanSquaredError else {
       throw StrideNetError(
         .badData, "a network that isn't a classifier",
@@ -454,33 +523,26 @@ public final class Network {
   }
 
   var trainingState: TrainingState {
-    get {
-      func array(_ storage: FloatStorage?) -> [Float] {
-        storage.map { Array(UnsafeBufferPointer(start: $0.pointer, count: $0.count)) } ?? []
-      }
-      return TrainingState(
-        stepCount: stepCount, updateCount: updateCount, velocity: array(velocity),
-        square: array(square), average: array(average))
+    func array(_ storage: FloatStorage?) -> [Float] {
+      storage.map { Array(UnsafeBufferPointer(start: $0.pointer, count: $0.count)) } ?? []
     }
-    set {
-      func storage(_ values: [Float]) -> FloatStorage {
-        let new = FloatStorage(count: values.count)
-        new.pointer.update(from: values, count: values.count)
-        return new
-      }
-      (stepCount, updateCount) = (newValue.stepCount, newValue.updateCount)
-      (velocity, square) = (storage(newValue.velocity), storage(newValue.square))
-      method = nil
-      average = newValue.average.isEmpty ? nil : storage(newValue.average)
-      point(parameters)
-    }
+    return TrainingState(
+      stepCount: stepCount, updateCount: updateCount, velocity: array(velocity),
+      square: array(square), average: array(average))
+  }
+
+  func goOn(from state: TrainingState) throws {
+    let (velocity, square) = (try FloatStorage(state.velocity), try FloatStorage(state.square))
+    average = state.average.isEmpty ? nil : try FloatStorage(state.average)
+    (stepCount, updateCount) = (state.stepCount, state.updateCount)
+    (self.velocity, self.square) = (velocity, square)
+    method = nil
+    point(parameters)
   }
 
   /// A snapshot of these values.
-  func snapshot(of values: [Float]) -> Snapshot {
-    let storage = FloatStorage(count: values.count)
-    storage.pointer.update(from: values, count: values.count)
-    return Snapshot(storage: storage, parameters: parameterList)
+  func snapshot(of values: [Float]) throws -> Snapshot {
+    Snapshot(storage: try FloatStorage(values), parameters: parameterList)
   }
 
   // MARK: Snapshots
@@ -493,10 +555,12 @@ public final class Network {
     precondition(
       snapshot.storage.count == weights.count,
       "a snapshot of \(snapshot.storage.count) weights for a network of \(weights.count)")
-    weights = snapshot.storage
-    point(parameters)
-    forgetSteps()
-    average = nil
+    exclusively {
+      weights = snapshot.storage
+      point(parameters)
+      forgetSteps()
+      average = nil
+    }
   }
 
   private func forgetSteps() {
@@ -524,7 +588,7 @@ public final class Network {
           expected: layers[index].text)
       }
     }
-    if !isKnownUniquelyReferenced(&weights) { weights = weights.copy() }
+    if !isKnownUniquelyReferenced(&weights) { weights = try weights.copy() }
     point(parameters)
     for index in range {
       for (mine, its) in zip(layers[index].parameters, other.layers[index].parameters) {
@@ -534,8 +598,8 @@ public final class Network {
   }
 
   /// Overwrites all weights with arrays given by name.
-  func setWeights(_ values: (_ name: String) -> [Float]) {
-    if !isKnownUniquelyReferenced(&weights) { weights = weights.copy() }
+  func setWeights(_ values: (_ name: String) -> [Float]) throws {
+    if !isKnownUniquelyReferenced(&weights) { weights = try weights.copy() }
     let all = parameters
     point(all)
     for (parameter, entry) in zip(all, parameterList) {

@@ -33,7 +33,7 @@ public final class NetworkBench {
     try network.requireClassifier(for: images.shape)
     try images.checkLabels(classes: network.classes)
     self.images = images
-    buffer = BatchBuffer(capacity: 0, shape: images.shape)
+    buffer = try BatchBuffer(capacity: 0, shape: images.shape)
     var position = 0
     let parameters = network.snapshot().parameters
     first = Dictionary(
@@ -60,27 +60,29 @@ public final class NetworkBench {
   }
 
   /// Weights as at first, momentum 0.
-  private func reset() {
+  private func reset() throws {
     network.restore(start)
-    network.setWeights { first[$0]! }
+    try network.setWeights { first[$0]! }
   }
 
   /// Goes once over the first `count` images from the same weights each time; with `warmUp` it first
   /// runs a few mini-batches that aren't counted.
-  public func run(_ mode: Mode, batch: Int, images count: Int, warmUp: Bool = true) -> Timing {
+  public func run(_ mode: Mode, batch: Int, images count: Int, warmUp: Bool = true) throws
+    -> Timing
+  {
     precondition(batch > 0 && count > 0 && count <= images.count, "\(count) images by \(batch)")
     let parts = stride(from: 0, to: count, by: batch).map { $0..<min(count, $0 + batch) }
-    if buffer.capacity < batch { buffer = BatchBuffer(capacity: batch, shape: images.shape) }
+    if buffer.capacity < batch { buffer = try BatchBuffer(capacity: batch, shape: images.shape) }
     if warmUp {
-      reset()
-      for part in parts.prefix(3) + parts.suffix(1) { _ = step(mode, part) }
+      try reset()
+      for part in parts.prefix(3) + parts.suffix(1) { _ = try step(mode, part) }
     }
-    reset()
+    try reset()
     let clock = ContinuousClock()
     let start = clock.now
     var losses: [Float] = []
     for part in parts {
-      let loss = step(mode, part)
+      let loss = try step(mode, part)
       if losses.count < 5 { losses.append(loss) }
     }
     return Timing(images: count, seconds: (clock.now - start).inSeconds, losses: losses)
@@ -102,10 +104,10 @@ public final class NetworkBench {
 
   /// The median of each case. They take turns within each round, so that a change in the machine's
   /// speed meets all of them.
-  public static func medians(_ cases: [Case], rounds: Int = 5) -> [Timing] {
-    let counts = cases.map { c in
+  public static func medians(_ cases: [Case], rounds: Int = 5) throws -> [Timing] {
+    let counts = try cases.map { c in
       let all = c.bench.images.count
-      let trial = c.bench.run(c.mode, batch: c.batch, images: min(all, 2 * c.batch))
+      let trial = try c.bench.run(c.mode, batch: c.batch, images: min(all, 2 * c.batch))
       let batches = Int(0.2 * trial.imagesPerSecond) / c.batch
       return c.images ?? min(max(batches, 5) * c.batch, all / c.batch * c.batch)
     }
@@ -113,29 +115,30 @@ public final class NetworkBench {
     for _ in 0..<rounds {
       for (index, c) in cases.enumerated() {
         timings[index].append(
-          c.bench.run(c.mode, batch: c.batch, images: counts[index], warmUp: false))
+          try c.bench.run(c.mode, batch: c.batch, images: counts[index], warmUp: false))
       }
     }
     return timings.map { $0.sorted { $0.seconds < $1.seconds }[rounds / 2] }
   }
 
   /// The mini-batch that inference is fastest with.
-  public func fastestBatch(of batches: [Int]) -> Int {
-    func seconds(_ batch: Int) -> Double {
-      (0..<3).map { _ in run(.infer, batch: batch, images: min(images.count, 1280)).seconds }.min()!
+  public func fastestBatch(of batches: [Int]) throws -> Int {
+    func seconds(_ batch: Int) throws -> Double {
+      try (0..<3).map { _ in try run(.infer, batch: batch, images: min(images.count, 1280)).seconds
+      }.min()!
     }
-    return batches.map { ($0, seconds($0)) }.min { $0.1 < $1.1 }!.0
+    return try batches.map { ($0, try seconds($0)) }.min { $0.1 < $1.1 }!.0
   }
 
-  private func step(_ mode: Mode, _ part: Range<Int>) -> Float {
+  private func step(_ mode: Mode, _ part: Range<Int>) throws -> Float {
     let (x, labels) = buffer.gather(images, part, network.runtime)
     return switch mode {
     case .train:
-      network.step(
+      try network.step(
         x, labels, learningRate: Self.learningRate, Optimizer(.sgd, momentum: Self.momentum)
       ).cce
     case .infer:
-      network.evaluate(part.count) { (x.examples($0), labels + $0.lowerBound) }.cce
+      try network.evaluate(part.count) { (x.examples($0), labels + $0.lowerBound) }.cce
     }
   }
 }
@@ -218,7 +221,7 @@ public struct ScalingBench: Sendable {
           try Architecture.layers(text), try .synthetic(count, side: side), runtime: runtime)
       )
     }
-    let timings = NetworkBench.medians(
+    let timings = try NetworkBench.medians(
       benches.map { batch, bench in .init(bench, .train, batch: batch) }, rounds: rounds)
     return zip(zip(values, benches), timings).map { size, timing in
       let (value, (batch, bench)) = size

@@ -23,7 +23,7 @@ public final class BatchNorm: ImageLayer {
 
   // Rows of C: what the passes work with, then two a piece of either kind.
   private enum Row: Int, CaseIterable { case mean, inverse, scale, shift, a, b }
-  private var rows = FloatStorage(count: 0)
+  private var rows = FloatStorage.empty
   private var channels = 0
   /// Images whose statistics are taken together.
   var imagesMeasured = 8
@@ -61,12 +61,12 @@ public final class BatchNorm: ImageLayer {
     return input
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
-    activationPass.reserve(batch * output.count)
-    runtime.reserveScratch(scratchCount)
-    let pieces = max(batch / imagesMeasured + 1, Self.pieces(batch))
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+    try activationPass.reserve(batch * output.count)
+    try runtime.reserveScratch(scratchCount)
+    let pieces = max(batch / imagesMeasured + 1, Self.mostPieces(upTo: batch))
     let needed = (Row.allCases.count + 2 * pieces) * channels
-    if rows.count < needed { rows = FloatStorage(count: needed) }
+    if rows.count < needed { rows = try FloatStorage(count: needed) }
   }
 
   /// A part's sums, before they are added to its piece's.
@@ -80,11 +80,11 @@ public final class BatchNorm: ImageLayer {
   }
   /// A piece's two rows, one behind the other.
   private func sums(_ piece: Int) -> UnsafeMutablePointer<Float> {
-    rows.pointer + (Row.allCases.count + 2 * piece) * channels
+    rows.at((Row.allCases.count + 2 * piece) * channels, count: 2 * channels)
   }
 
   /// What to multiply a channel by and then add, with the running statistics.
-  private func inferenceFactors(_ channel: Int) -> (scale: Float, shift: Float) {
+  func inferenceFactors(_ channel: Int) -> (scale: Float, shift: Float) {
     let scale = weight.value[channel] / (runningVariance.value[channel] + epsilon).squareRoot()
     return (scale, bias.value[channel] - runningMean.value[channel] * scale)
   }
@@ -94,6 +94,8 @@ public final class BatchNorm: ImageLayer {
     let factors = (0..<channels).map(inferenceFactors)
     return (factors.map(\.scale), factors.map(\.shift))
   }
+
+  override var forInference: Layer { RunningNorm(self) }
 
   // MARK: Forward: the statistics of all images, then the normalisation of each
 
@@ -219,6 +221,41 @@ public final class BatchNorm: ImageLayer {
   }
 }
 
+/// Batch normalisation where nothing is trained: y = activation(scale[c] · x + shift[c]), the factors
+/// made of the running statistics. It takes no statistics and writes to no parameter.
+final class RunningNorm: ImageLayer {
+  private let normalization: BatchNorm
+  private let activationPass: ActivationPass
+  private var scale, shift: [Float]
+
+  init(_ normalization: BatchNorm) {
+    self.normalization = normalization
+    activationPass = ActivationPass(normalization.activation)
+    let channels = normalization.weight.count
+    (scale, shift) = (
+      [Float](repeating: 0, count: channels), [Float](repeating: 0, count: channels)
+    )
+  }
+
+  override var text: String { normalization.text }
+  override var finalActivation: Activation { normalization.activation }
+
+  override func prepareInference() {
+    for c in scale.indices { (scale[c], shift[c]) = normalization.inferenceFactors(c) }
+  }
+
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    super.forward(x, y, pass)
+    if !normalization.isPlain && !leavesSoftmaxToLoss { activationPass.forward(y, pass) }
+  }
+
+  override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
+    Kernels.scaleShift(
+      rows: x.count / scale.count, scale.count, x.pointer, scale: scale, shift: shift,
+      relu: normalization.activation.isRelu, y.pointer)
+  }
+}
+
 /// Layer normalisation (Ba, Kiros & Hinton 2016, arXiv:1607.06450) over the channels of each pixel,
 /// which for a flat vector are all of its values:
 ///
@@ -230,7 +267,7 @@ public final class LayerNorm: ImageLayer {
   public private(set) var weight: Parameter!
   /// (C), from 0
   public private(set) var bias: Parameter!
-  private var partialSums = FloatStorage(count: 0)
+  private var partialSums = FloatStorage.empty
   private var channels = 0
 
   public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
@@ -246,9 +283,9 @@ public final class LayerNorm: ImageLayer {
     return input
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
-    let needed = Self.pieces(batch) * 2 * channels
-    if partialSums.count < needed { partialSums = FloatStorage(count: needed) }
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+    let needed = Self.mostPieces(upTo: batch) * 2 * channels
+    if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
@@ -261,7 +298,7 @@ public final class LayerNorm: ImageLayer {
   override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
   ) {
-    let sums = partialSums.pointer + part.piece * 2 * channels
+    let sums = partialSums.at(part.piece * 2 * channels, count: 2 * channels)
     if part.isFirst { sums.update(repeating: 0, count: 2 * channels) }
     // Where nobody needs dx, y's memory takes it: y isn't read any more.
     Kernels.layerNormBackward(
@@ -272,7 +309,9 @@ public final class LayerNorm: ImageLayer {
 
   override func addPieces(_ count: Int, _ runtime: Runtime) {
     for piece in 1..<max(count, 1) {
-      Kernels.add(2 * channels, partialSums.pointer + piece * 2 * channels, to: partialSums.pointer)
+      Kernels.add(
+        2 * channels, partialSums.at(piece * 2 * channels, count: 2 * channels),
+        to: partialSums.pointer)
     }
     weight.gradient.update(from: partialSums.pointer, count: channels)
     bias.gradient.update(from: partialSums.pointer + channels, count: channels)

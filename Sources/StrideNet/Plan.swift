@@ -79,25 +79,43 @@ final class Plan {
   /// The layers and those inside them, in order.
   static func all(_ layers: [Layer]) -> [Layer] { layers.flatMap { [$0] + all($0.inner) } }
 
+  func hasRoom(for batch: Int, training: Bool) -> Bool {
+    batch <= capacity && (!training || batch <= trainingCapacity)
+  }
+
   /// Makes room for batches of this size.
-  func reserve(_ batch: Int, training: Bool) {
-    func buffers() -> [FloatStorage?] {
+  /// - Throws: ``StrideNetError`` where there isn't so much memory; what was there is there still
+  func reserve(_ batch: Int, training: Bool) throws {
+    if hasRoom(for: batch, training: training) { return }
+    func buffers() throws -> [FloatStorage?] {
       var all = [FloatStorage?](repeating: nil, count: layers.count)
-      for step in steps { all[step.last] = FloatStorage(count: batch * shapes[step.last].count) }
+      for step in steps {
+        all[step.last] = try FloatStorage(count: batch * shapes[step.last].count)
+      }
       return all
     }
+    for step in steps {
+      try step.layer.reserve(
+        batch: max(batch, capacity), input: step.first == 0 ? input : shapes[step.first - 1],
+        output: shapes[step.last], runtime: runtime, training: training)
+    }
     if batch > capacity {
+      outputs = try buffers()
       capacity = batch
-      outputs = buffers()
-      for step in steps {
-        step.layer.reserve(
-          batch: batch, input: step.first == 0 ? input : shapes[step.first - 1],
-          output: shapes[step.last], runtime: runtime)
-      }
     }
     if training && batch > trainingCapacity {
+      outputGradients = try buffers()
       trainingCapacity = batch
-      outputGradients = buffers()
+    }
+  }
+
+  /// Counts what ``reserve(_:training:)`` takes for batches of this size, but for what layers keep.
+  func count(_ batch: Int, training: Bool, in need: inout MemoryNeed) {
+    for step in steps {
+      need.add(
+        shapes[step.last].count, times: training ? 2 * batch : batch,
+        for: "layer \(step.last + 1), \(layers[step.last].text): \(batch) images' outputs of "
+          + "\(shapes[step.last])\(training ? ", and their gradients" : "")")
     }
   }
 
@@ -162,13 +180,13 @@ final class InferencePlan {
   private var folds: [(from: Conv2D, BatchNorm, to: Conv2D)] = []
 
   /// Nil where that is what is trained.
-  init?(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) {
+  init?(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) throws {
     guard Plan.all(layers).contains(where: { $0 is BatchNorm || $0 is Dropout }) else { return nil }
     var (kept, keptShapes) = ([Layer](), [Shape]())
     for (index, layer) in layers.enumerated() where !(layer is Dropout) {
       if let normalization = layer as? BatchNorm, index > 0,
         let convolution = layers[index - 1] as? Conv2D,
-        let folded = convolution.folded(activation: normalization.activation)
+        let folded = try convolution.folded(activation: normalization.activation)
       {
         folds.append((convolution, normalization, folded))
         kept[kept.count - 1] = folded

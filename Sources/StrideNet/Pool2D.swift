@@ -66,9 +66,8 @@ public class Pool2D: ImageLayer {
 /// Backwards, the first largest gets the whole gradient.
 public final class MaxPool2D: Pool2D {
   // Where in its window each output came from.
-  private var places = UnsafeMutableBufferPointer<UInt16>(start: nil, count: 0)
-
-  deinit { places.deallocate() }
+  // Two to a float.
+  private var places = FloatStorage.empty
 
   fileprivate override var keyword: String { "maxpool" }
   // A place is kept in two bytes.
@@ -76,10 +75,9 @@ public final class MaxPool2D: Pool2D {
   /// The places, of two bytes each, too.
   fileprivate override var outputArrays: Double { 1.5 }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {
-    guard places.count < batch * output.count else { return }
-    places.deallocate()
-    places = .allocate(capacity: batch * output.count)
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+    let needed = (batch * output.count + 1) / 2
+    if places.count < needed { places = try FloatStorage(count: needed) }
   }
 
   override var forInference: Layer { MaxPool2D(size, stride: stride) }
@@ -105,7 +103,9 @@ public final class MaxPool2D: Pool2D {
   }
 
   func places(of y: TensorView, _ part: Part) -> UnsafeMutablePointer<UInt16> {
-    places.baseAddress! + part.images.lowerBound * y.shape.count
+    let start = part.images.lowerBound * y.shape.count
+    _ = places.at(start / 2, count: (y.count + start % 2 + 1) / 2)
+    return UnsafeMutableRawPointer(places.pointer).assumingMemoryBound(to: UInt16.self) + start
   }
 }
 

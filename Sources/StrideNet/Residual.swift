@@ -12,19 +12,23 @@ public final class Residual: Layer {
     let training: Plan
     let inference: InferencePlan?
 
-    init(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) {
+    init(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) throws {
       training = Plan(layers, input, shapes, runtime)
-      inference = InferencePlan(layers, input, shapes, runtime)
+      inference = try InferencePlan(layers, input, shapes, runtime)
+    }
+
+    func reserve(_ batch: Int, training isTraining: Bool) throws {
+      try (isTraining ? training : inference?.plan ?? training)
+        .reserve(batch, training: isTraining)
     }
 
     func forward(_ x: TensorView, _ pass: Pass) -> TensorView {
       let plan = pass.training ? training : inference?.plan ?? training
-      plan.reserve(x.batch, training: pass.training)
       return plan.forward(x, pass)
     }
   }
   private var bodyBranch, shortcutBranch: Branch?
-  private var bodyGradient = FloatStorage(count: 0)
+  private var bodyGradient = FloatStorage.empty
 
   public init(_ body: [Layer], shortcut: [Layer] = []) {
     self.body = body
@@ -59,7 +63,7 @@ public final class Residual: Layer {
           .badData, "a residual connection around nothing", at: text,
           expected: "at least one layer that computes something")
       }
-      return (Branch(layers, input, shapes, runtime), shapes.last!)
+      return (try Branch(layers, input, shapes, runtime), shapes.last!)
     }
     let (bodyBranch, output) = try branch(body, "body")
     self.bodyBranch = bodyBranch
@@ -76,7 +80,18 @@ public final class Residual: Layer {
     return output
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) {}
+  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+    try reserve(batch: batch, input: input, output: output, runtime: runtime, training: true)
+  }
+
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
+    for branch in [bodyBranch, shortcutBranch] { try branch?.reserve(batch, training: training) }
+    if training && bodyGradient.count < batch * input.count {
+      bodyGradient = try FloatStorage(count: batch * input.count)
+    }
+  }
 
   override func prepareInference() {
     bodyBranch?.inference?.fold()
@@ -120,8 +135,8 @@ public final class Residual: Layer {
       copy(dy, dx)
     }
     guard let dx else { return bodyBranch!.training.backward(x, dy, nil, inside) }
-    if bodyGradient.count < dx.count { bodyGradient = FloatStorage(count: dx.count) }
-    let gradient = TensorView(bodyGradient.pointer, batch: dx.batch, shape: dx.shape)
+    let gradient = TensorView(
+      bodyGradient.at(0, count: dx.count), batch: dx.batch, shape: dx.shape)
     bodyBranch!.training.backward(x, dy, gradient, inside)
     pass.runtime.parallel(over: dx.count, by: 16_384, (gradient, dx)) { context, range, _ in
       let (gradient, dx) = context

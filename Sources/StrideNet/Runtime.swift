@@ -6,11 +6,14 @@ import Synchronization
 /// Work is cut into pieces whose number depends on the work alone, never on the number of threads,
 /// and sums over pieces are added in the pieces' order. So results are the same, bit for bit, for
 /// any number of threads.
+///
+/// Networks may share one, on different threads too: their work then takes turns.
 public final class Runtime: @unchecked Sendable {
-  // Sendable because `parallel` is the only entry that threads share, and it locks.
+  // Sendable because what changes is only touched inside `alone`, which lets one thread in at a time.
 
-  /// How many threads work, the calling one included.
-  public let threads: Int
+  /// How many threads work, the calling one included; fewer than were asked for where the system
+  /// gives no more (``start()``). The results are the same.
+  public var threads: Int { pool?.threads ?? 1 }
   /// Which kernels: a variant's name, or automatic.
   public let kernels: KernelChoice
 
@@ -19,26 +22,33 @@ public final class Runtime: @unchecked Sendable {
 
   private let pool: WorkerPool?
   private var scratch: [FloatStorage]
+  private let turn = Mutex<Void>(())
 
   /// - Parameters:
-  ///   - threads: nil takes one for each processor
+  ///   - threads: nil takes as many as can run at the same time: one for each processor, or fewer
+  ///     where a control group allows less
   ///   - kernels: nil takes what was bound at build time
   ///   - fusing: false runs every layer on its own, for comparisons
   public init(threads: Int? = nil, kernels: KernelChoice? = nil, fusing: Bool = true) {
-    let threads = threads ?? ProcessInfo.processInfo.activeProcessorCount
+    let threads = threads ?? SystemLimits().threads
     precondition(threads > 0, "\(threads) threads")
-    self.threads = threads
     self.fusing = fusing
     self.kernels = kernels ?? .bound
     pool = threads > 1 ? WorkerPool(workers: threads - 1) : nil
-    scratch = (0..<threads).map { _ in FloatStorage(count: 0) }
+    scratch = [FloatStorage](repeating: .empty, count: threads)
   }
 
   deinit { pool?.stop() }
 
+  /// Starts the threads, which otherwise happens with the first work.
+  /// - Returns: how many were asked for but can't be had
+  @discardableResult public func start() -> Int {
+    alone { pool?.start() ?? 0 }
+  }
+
   /// Cuts 0..<count into ranges of `size`, calls `body(context, range, worker)` with each, shared
   /// out over the threads, and returns when all are done. `worker`, in 0..<threads, tells which
-  /// scratch memory the call may use. `body` must not itself call this.
+  /// scratch memory the call may use. `body` must not itself call this; that ends the program.
   ///
   /// What the body needs goes through `context` rather than being captured: a closure that captures
   /// nothing needs no memory from the heap, so a training step allocates nothing.
@@ -47,18 +57,42 @@ public final class Runtime: @unchecked Sendable {
     _ body: @escaping (_ context: Context, _ range: Range<Int>, _ worker: Int) -> Void
   ) {
     let work = Work(count: count, size: size, context: context, body: body)
-    if let pool, work.pieces > 1 {
-      withUnsafePointer(to: work) { pool.run(work.pieces, Work<Context>.self, $0) }
-    } else {
-      for piece in 0..<work.pieces { work.run(piece, worker: 0) }
+    alone {
+      if let pool, work.pieces > 1 {
+        withUnsafePointer(to: work) { pool.run(work.pieces, Work<Context>.self, $0) }
+      } else {
+        for piece in 0..<work.pieces { work.run(piece, worker: 0) }
+      }
+    }
+  }
+
+  /// Threads that `parallel` is running on, and workers: a call from there would wait for itself.
+  private static let inside: pthread_key_t = {
+    var key = pthread_key_t()
+    precondition(pthread_key_create(&key, nil) == 0)
+    return key
+  }()
+  fileprivate static var isInside: Bool {
+    get { pthread_getspecific(inside) != nil }
+    set { pthread_setspecific(inside, newValue ? UnsafeRawPointer(bitPattern: 1) : nil) }
+  }
+
+  private func alone<R>(_ body: () throws -> R) rethrows -> R {
+    precondition(!Self.isInside, "work of a runtime that calls a runtime")
+    return try turn.withLock { _ in
+      Self.isInside = true
+      defer { Self.isInside = false }
+      return try body()
     }
   }
 
   /// Makes sure that every worker has this many floats of scratch memory. Called while planning,
   /// so that a training step allocates nothing.
-  public func reserveScratch(_ floats: Int) {
-    for worker in scratch.indices where scratch[worker].count < floats {
-      scratch[worker] = FloatStorage(count: floats)
+  public func reserveScratch(_ floats: Int) throws {
+    try alone {
+      for worker in scratch.indices where scratch[worker].count < floats {
+        scratch[worker] = try FloatStorage(count: floats)
+      }
     }
   }
 
@@ -93,17 +127,19 @@ private protocol AnyWork {
 private final class WorkerPool: @unchecked Sendable {
   // Sendable: `work` and `pieces` are written before `generation` is raised (releasing) and read
   // after it was seen raised (acquiring); `run` returns only when every worker has checked out.
-  private let workers: Int
+  // Changes in `start` alone, before there is any work.
+  private var workers: Int
   private let generation = Atomic<Int>(0)
   private let nextPiece = Atomic<Int>(0)
   private let busy = Atomic<Int>(0)
   private let sleeping = Atomic<Int>(0)
   private let stopped = Atomic<Bool>(false)
   private let wake = NSCondition()
-  private let entry = NSLock()
   private var work: (type: any AnyWork.Type, pointer: UnsafeRawPointer)?
   private var pieces = 0
   private var started = false
+  /// Workers and the calling thread.
+  var threads: Int { workers + 1 }
   private let spins: Int
 
   init(workers: Int) {
@@ -113,9 +149,7 @@ private final class WorkerPool: @unchecked Sendable {
   }
 
   func run(_ pieces: Int, _ type: any AnyWork.Type, _ pointer: UnsafeRawPointer) {
-    entry.lock()
-    defer { entry.unlock() }
-    if !started { start() }
+    start()
     work = (type, pointer)
     self.pieces = pieces
     nextPiece.store(0, ordering: .relaxed)
@@ -144,22 +178,60 @@ private final class WorkerPool: @unchecked Sendable {
     }
   }
 
-  private func start() {
+  /// Starts as many workers as the system lets it: a container may allow no more threads.
+  /// - Returns: how many are missing
+  @discardableResult func start() -> Int {
+    if started { return 0 }
     started = true
-    for worker in 1...workers {
-      let thread = Thread { [self] in
-        _ = Kernels.flushDenormals(true)
-        var seen = 0
-        while true {
-          seen = waitForWork(after: seen)
-          if stopped.load(ordering: .acquiring) { return }
-          takePieces(worker: worker)
-          busy.subtract(1, ordering: .releasing)
-        }
+    let wanted = workers
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    defer { pthread_attr_destroy(&attributes) }
+    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+    pthread_attr_setstacksize(&attributes, 1 << 20)
+    workers = 0
+    while workers < wanted {
+      let box = Unmanaged.passRetained(Worker(pool: self, number: workers + 1))
+      #if canImport(Glibc)
+        var thread = pthread_t()
+      #else
+        var thread: pthread_t?
+      #endif
+      let refusal = pthread_create(
+        &thread, &attributes,
+        { argument in
+          #if canImport(Glibc)
+            let argument = argument!
+          #endif
+          Unmanaged<Worker>.fromOpaque(argument).takeRetainedValue().run()
+          return nil
+        }, box.toOpaque())
+      guard refusal == 0 else {
+        box.release()
+        break
       }
-      thread.stackSize = 1 << 20
-      thread.name = "stridenet-\(worker)"
-      thread.start()
+      workers += 1
+    }
+    return wanted - workers
+  }
+
+  private final class Worker {
+    let pool: WorkerPool
+    let number: Int
+
+    init(pool: WorkerPool, number: Int) { (self.pool, self.number) = (pool, number) }
+
+    func run() {
+      Thread.current.name = "stridenet-\(number)"
+      _ = Kernels.flushDenormals(true)
+      Runtime.isInside = true
+      var seen = 0
+      while true {
+        seen = pool.waitForWork(after: seen)
+        if pool.stopped.load(ordering: .acquiring) { return }
+        pool.takePieces(worker: number)
+        pool.busy.subtract(1, ordering: .releasing)
+      }
     }
   }
 

@@ -68,20 +68,58 @@ final class FloatStorage: @unchecked Sendable {
   let pointer: UnsafeMutablePointer<Float>
   let count: Int
 
-  init(count: Int) {
-    let raw = UnsafeMutableRawPointer.allocate(byteCount: max(count, 1) * 4, alignment: 64)
-    raw.initializeMemory(as: UInt8.self, repeating: 0, count: max(count, 1) * 4)
-    pointer = raw.assumingMemoryBound(to: Float.self)
+  /// - Throws: ``StrideNetError`` where there isn't so much memory
+  init(count: Int) throws {
+    precondition(count >= 0)
+    var need = MemoryNeed()
+    need.add(count, for: "an array of \(count) numbers")
+    try need.require()
+    var raw: UnsafeMutableRawPointer?
+    let (bytes, overflow) = max(count, 1).multipliedReportingOverflow(by: 4)
+    guard !overflow, posix_memalign(&raw, 64, bytes) == 0, let raw else {
+      throw StrideNetError(
+        .badData, "more memory needed than the system gives",
+        found: "\(MemoryNeed.text(Double(max(count, 1)) * 4)) asked for",
+        hint: "smaller mini-batches (--batch-size), fewer filters, or smaller images")
+    }
+    memset(raw, 0, bytes)
+    pointer = raw.bindMemory(to: Float.self, capacity: max(count, 1))
     self.count = count
   }
 
-  func copy() -> FloatStorage {
-    let new = FloatStorage(count: count)
+  /// No floats.
+  static let empty = try! FloatStorage(count: 0)
+
+  convenience init(_ values: [Float]) throws {
+    try self.init(count: values.count)
+    pointer.update(from: values, count: values.count)
+  }
+
+  func copy() throws -> FloatStorage {
+    let new = try FloatStorage(count: count)
     new.pointer.update(from: pointer, count: count)
     return new
   }
 
-  deinit { UnsafeMutableRawPointer(pointer).deallocate() }
+  /// The same where nobody can be told: without memory, the program ends with that error.
+  static func sure(_ make: () throws -> FloatStorage) -> FloatStorage {
+    do {
+      return try make()
+    } catch {
+      fatalError("\(error)")
+    }
+  }
+  static func sure(count: Int) -> FloatStorage { sure { try FloatStorage(count: count) } }
+
+  /// `count` floats from number `start` on. Debug builds check that they are inside.
+  func at(_ start: Int, count: Int) -> UnsafeMutablePointer<Float> {
+    assert(
+      start >= 0 && count >= 0 && start + count <= self.count,
+      "floats \(start) to \(start + count) of memory for \(self.count)")
+    return pointer + start
+  }
+
+  deinit { free(pointer) }
 }
 
 /// Values with a batch size and a shape: images going in, probabilities coming out. A value type:
@@ -93,10 +131,24 @@ public struct Tensor: Sendable {
 
   /// Zeros.
   public init(batch: Int, shape: Shape) {
-    precondition(batch >= 0 && shape.height >= 0 && shape.width >= 0 && shape.channels >= 0)
-    self.batch = batch
-    self.shape = shape
-    storage = FloatStorage(count: batch * shape.count)
+    self.init(batch, shape, .sure(count: Self.count(batch, shape)))
+  }
+
+  /// The same.
+  /// - Throws: ``StrideNetError`` where there isn't so much memory
+  init(zeros batch: Int, _ shape: Shape) throws {
+    self.init(batch, shape, try FloatStorage(count: Self.count(batch, shape)))
+  }
+
+  private init(_ batch: Int, _ shape: Shape, _ storage: FloatStorage) {
+    (self.batch, self.shape, self.storage) = (batch, shape, storage)
+  }
+
+  private static func count(_ batch: Int, _ shape: Shape) -> Int {
+    precondition(
+      batch >= 0 && shape.height >= 0 && shape.width >= 0 && shape.channels >= 0,
+      "\(batch) × \(shape)")
+    return batch * shape.count
   }
 
   /// `values` in NHWC order, `batch` · `shape.count` of them.
@@ -130,7 +182,7 @@ public struct Tensor: Sendable {
   /// The same values in memory of their own.
   func copy() -> Tensor {
     var copy = self
-    copy.storage = storage.copy()
+    copy.storage = .sure(storage.copy)
     return copy
   }
 
@@ -143,7 +195,7 @@ public struct Tensor: Sendable {
 
   /// Copies the values first if another tensor shares them.
   public mutating func withMutableView<R>(_ body: (TensorView) throws -> R) rethrows -> R {
-    if !isKnownUniquelyReferenced(&storage) { storage = storage.copy() }
+    if !isKnownUniquelyReferenced(&storage) { storage = .sure(storage.copy) }
     return try withView(body)
   }
 }

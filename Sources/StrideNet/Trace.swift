@@ -109,7 +109,9 @@ extension Network {
         times.append(0)
         continue
       }
-      layer.reserve(batch: x.batch, input: below.shape, output: shapes[index], runtime: runtime)
+      try layer.reserve(
+        batch: x.batch, input: below.shape, output: shapes[index], runtime: runtime,
+        training: labels != nil)
       var output = Tensor(batch: x.batch, shape: shapes[index])
       times.append(
         below.withView { below in

@@ -147,16 +147,16 @@ public final class Trainer {
     try settings.check(images: data.train.count)
     let shape = data.train.shape
     network.loss = settings.loss
-    try network.requireClassifier(for: shape)
+    try network.requireClassifier(for: shape, batch: settings.batchSize, settings.optimizer)
     try data.checkLabels(classes: network.classes)
     self.network = network
     self.data = data
     self.settings = settings
-    buffer = BatchBuffer(capacity: max(settings.batchSize, Network.chunk), shape: shape)
+    buffer = try BatchBuffer(capacity: max(settings.batchSize, Network.chunk), shape: shape)
     order = Array(0..<data.train.count)
     if let augmentation = settings.augmentation {
       let augmenter = Augmenter(augmentation, seed: settings.seed)
-      network.runtime.reserveScratch(augmenter.scratchCount(shape))
+      try network.runtime.reserveScratch(augmenter.scratchCount(shape))
       self.augmenter = augmenter
     }
   }
@@ -164,7 +164,7 @@ public final class Trainer {
   private var batches: Int { (order.count + settings.batchSize - 1) / settings.batchSize }
 
   /// Mini-batch number `batch` of an epoch, both from 0.
-  private func step(_ epoch: Int, _ batch: Int) -> (cce: Float, ce: Float, rate: Float) {
+  private func step(_ epoch: Int, _ batch: Int) throws -> (cce: Float, ce: Float, rate: Float) {
     let range =
       batch * settings.batchSize..<min(order.count, (batch + 1) * settings.batchSize)
     network.times?.lap(.other)
@@ -174,7 +174,7 @@ public final class Trainer {
     let share = settings.schedule.share(
       step: epoch * batches + batch, of: settings.epochs * batches, perEpoch: batches)
     let rate = settings.learningRate * Float(share)
-    let (cce, ce) = network.step(
+    let (cce, ce) = try network.step(
       x, labels, learningRate: rate, settings.optimizer, averageDecay: settings.averageDecay)
     sums.cce += Double(cce) * Double(range.count)
     sums.ce += Double(ce) * Double(range.count)
@@ -206,7 +206,7 @@ public final class Trainer {
           try onStop?(state(lastGood))
           return end(.stopped)
         }
-        let (cce, ce, rate) = step(epoch, batch)
+        let (cce, ce, rate) = try step(epoch, batch)
         guard cce.isFinite else { return end(.diverged(epoch: epoch + 1, batch: batch + 1)) }
         batchesDone = batch + 1
         if let onBatch {
@@ -224,7 +224,7 @@ public final class Trainer {
       network.times?.lap(.other)
       let elapsed = (clock.now - start).inSeconds
       network.exchangeAverage()
-      guard let (testCCE, testCE) = evaluate(data.test) else {
+      guard let (testCCE, testCE) = try evaluate(data.test) else {
         network.exchangeAverage()
         try onStop?(state(lastGood))
         return end(.stopped)
@@ -302,9 +302,9 @@ public final class Trainer {
 
   /// Goes on from where a training with the same settings stood: from then on every number is what
   /// it would have been without a stop.
-  func resume(_ state: State) {
+  func resume(_ state: State) throws {
     network.restore(state.weights)
-    network.trainingState = state.network
+    try network.goOn(from: state.network)
     (results, bestEpoch) = (state.progress.results, state.progress.bestEpoch)
     (batchesDone, best) = (state.progress.batchesDone, state.best)
     sums = (state.progress.sumCCE, state.progress.sumCE)
@@ -312,9 +312,9 @@ public final class Trainer {
     (order, shuffles) = (Array(0..<data.train.count), 0)
   }
 
-  private func evaluate(_ set: ImageSet) -> (cce: Float, ce: Float)? {
+  private func evaluate(_ set: ImageSet) throws -> (cce: Float, ce: Float)? {
     var stopped = false
-    let result = network.evaluate(set.count) { range in
+    let result = try network.evaluate(set.count) { range in
       stopped = stopped || shouldStop()
       return buffer.gather(set, range, network.runtime)
     }
@@ -329,10 +329,10 @@ final class BatchBuffer {
   private let images: FloatStorage
   private let labels: UnsafeMutablePointer<Int32>
 
-  init(capacity: Int, shape: Shape) {
+  init(capacity: Int, shape: Shape) throws {
     self.capacity = capacity
     self.shape = shape
-    images = FloatStorage(count: capacity * shape.count)
+    images = try FloatStorage(count: capacity * shape.count)
     labels = .allocate(capacity: capacity)
   }
 
@@ -390,7 +390,7 @@ extension Network {
   public func evaluate(_ set: ImageSet) throws -> (cce: Float, ce: Float) {
     try requireClassifier(for: set.shape)
     try set.checkLabels(classes: classes)
-    let buffer = BatchBuffer(capacity: Self.chunk, shape: set.shape)
-    return evaluate(set.count) { buffer.gather(set, $0, runtime) }
+    let buffer = try BatchBuffer(capacity: Self.chunk, shape: set.shape)
+    return try evaluate(set.count) { buffer.gather(set, $0, runtime) }
   }
 }

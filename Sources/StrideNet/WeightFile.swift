@@ -87,7 +87,7 @@ extension Network {
         hint: error.hint)
     }
     let byName = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.values) })
-    network.setWeights { byName[$0]! }
+    try network.setWeights { byName[$0]! }
     return network
   }
 

@@ -25,7 +25,7 @@ import Testing
       let layer = try Architecture.layers(text)[0]
       let (batch, shape) = (c.n / 5, Shape(5))
       let runtime = Runtime(threads: threads)
-      layer.reserve(batch: batch, input: shape, output: shape, runtime: runtime)
+      try layer.reserve(batch: batch, input: shape, output: shape, runtime: runtime)
       let x = Guarded(values(c.n, 1).map { c.scale * $0 })
       let (dy, y, dx) = (Guarded(values(c.n, 4)), Guarded<Float>(c.n), Guarded<Float>(c.n))
       func view(_ memory: Guarded<Float>) -> TensorView {

@@ -70,7 +70,7 @@ import Testing
       .leastNonzeroMagnitude, -.greatestFiniteMagnitude, 1 / 3, -0.0, 1e-38, 16_777_216, 0.1, 7, -1,
       .ulpOfOne, .pi, 1 / 3e9,
     ]
-    network.setWeights { $0.hasSuffix("weight") ? weights : [0, 0, 0] }
+    try network.setWeights { $0.hasSuffix("weight") ? weights : [0, 0, 0] }
     let folder = try TemporaryFolder()
     try network.exportC(to: folder.path + "/model.c")
     let text = try String(contentsOfFile: folder.path + "/model.c", encoding: .utf8)

@@ -40,7 +40,7 @@ enum ExportedNetworks {
     try network.build(for: input)
     let first = Dictionary(
       uniqueKeysWithValues: network.snapshot().arrays.map { ($0.name, $0.values) })
-    network.setWeights { name in
+    try network.setWeights { name in
       let noise = values(first[name]!.count, name.utf8.reduce(0) { $0 &* 31 &+ Int($1) } & 0xffff)
       return zip(first[name]!, noise).map { name.hasSuffix("var") ? 1.5 + $1 : $0 + 0.4 * $1 }
     }
@@ -57,7 +57,7 @@ enum ExportedNetworks {
     try same.build(for: network.input!)
     let arrays = Dictionary(
       uniqueKeysWithValues: network.snapshot().arrays.map { ($0.name, $0.values) })
-    same.setWeights { arrays[$0]! }
+    try same.setWeights { arrays[$0]! }
     return same
   }
 

@@ -93,7 +93,7 @@ import Testing
     try network.build(for: c.input)
     layer.leavesSoftmaxToLoss = false
     let output = network.shapes[0]
-    layer.reserve(batch: batch, input: c.input, output: output, runtime: runtime)
+    try layer.reserve(batch: batch, input: c.input, output: output, runtime: runtime)
     let pass = Pass(runtime: runtime, training: true)
 
     // Biases start at zero: give every parameter values that tell its elements apart.
@@ -220,7 +220,7 @@ final class ChannelScale: Layer {
       let runtime = Runtime(threads: 2)
       let network = Network([layer], runtime: runtime)
       try network.build(for: Shape(c.in))
-      layer.reserve(batch: c.n, input: Shape(c.in), output: Shape(c.out), runtime: runtime)
+      try layer.reserve(batch: c.n, input: Shape(c.in), output: Shape(c.out), runtime: runtime)
       for i in 0..<layer.weight.count { layer.weight.value[i] = value(i, 2) }
       for i in 0..<layer.bias.count { layer.bias.value[i] = value(i, 3) }
       let (x, dy) = (Guarded(values(c.n * c.in, 1)), Guarded(values(c.n * c.out, 4)))

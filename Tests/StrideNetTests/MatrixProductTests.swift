@@ -68,14 +68,14 @@ import Testing
   }
 
   /// The result of an element doesn't depend on which part of C a call computes.
-  @Test func piecesAreTheWhole() {
+  @Test func piecesAreTheWhole() throws {
     let (m, n, k) = (150, 700, 300)
     let (a, b) = (values(m * k, 1), values(k * n, 2))
     let whole = Guarded<Float>(m * n)
     let scratch = Guarded<Float>(Kernels.gemmWorkspace)
     ck_gemm(0, m, n, k, a, k, b, n, whole.pointer, n, scratch.pointer)
     let runtime = Runtime(threads: 2)
-    runtime.reserveScratch(Kernels.gemmWorkspace)
+    try runtime.reserveScratch(Kernels.gemmWorkspace)
     let pieces = Guarded<Float>(m * n)
     Kernels.gemm(runtime, m: m, n: n, k: k, a, b, pieces.pointer)
     #expect(whole.values == pieces.values)

@@ -55,7 +55,7 @@ import Testing
     var number = -1
     let shapes = Dictionary(
       uniqueKeysWithValues: network.snapshot().parameters.map { ($0.name, $0.shape) })
-    network.setWeights { name in
+    try network.setWeights { name in
       number += 1
       let shape = shapes[name]!
       let count = shape.reduce(1, *)

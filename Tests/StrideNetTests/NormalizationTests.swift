@@ -36,7 +36,7 @@ import Testing
     let shape = Shape(c.h, c.w, c.c)
     let network = Network([layer], runtime: runtime)
     try network.build(for: shape)
-    layer.reserve(batch: c.n, input: shape, output: shape, runtime: runtime)
+    try layer.reserve(batch: c.n, input: shape, output: shape, runtime: runtime)
     let (gain, bias) = (layer.parameters[0], layer.parameters[1])
     for i in 0..<c.c {
       gain.value[i] = 1 + value(i, 2)
@@ -106,7 +106,7 @@ import Testing
     let network = Network([layer], runtime: Runtime(threads: 1))
     let shape = Shape(8, 8, 3)
     try network.build(for: shape)
-    layer.reserve(batch: 4, input: shape, output: shape, runtime: network.runtime)
+    try layer.reserve(batch: 4, input: shape, output: shape, runtime: network.runtime)
     let x = Guarded(values(4 * shape.count, 1).map { 1000 + $0 })
     let y = Guarded<Float>(x.count)
     layer.forward(
@@ -164,7 +164,7 @@ import Testing
     let start = Dictionary(
       uniqueKeysWithValues: network.snapshot().arrays.map { ($0.name, ($0.shape, $0.values)) })
     var number = -1
-    network.setWeights { name in
+    try network.setWeights { name in
       number += 1
       let (shape, values) = start[name]!
       guard shape.count > 1 else { return values }
@@ -227,12 +227,13 @@ import Testing
     var x = images
     for (layer, shape) in zip(layers, network.shapes) {
       var y = Tensor(batch: images.batch, shape: shape)
-      x.withMutableView { x in
-        y.withMutableView { y in
+      try x.withMutableView { x in
+        try y.withMutableView { y in
           if layer.onlyReshapes {
             y.pointer.update(from: x.pointer, count: x.count)
           } else {
-            layer.reserve(batch: x.batch, input: x.shape, output: shape, runtime: network.runtime)
+            try layer.reserve(
+              batch: x.batch, input: x.shape, output: shape, runtime: network.runtime)
             layer.forward(x, y, pass)
           }
         }

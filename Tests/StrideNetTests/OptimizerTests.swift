@@ -30,7 +30,7 @@ import Testing
     let shapes = Dictionary(
       uniqueKeysWithValues: network.snapshot().parameters.map { ($0.name, $0.shape) })
     var number = -1
-    network.setWeights { name in
+    try network.setWeights { name in
       number += 1
       let shape = shapes[name]!
       return (0..<shape.reduce(1, *)).map {
@@ -418,9 +418,9 @@ import Testing
     var average: [Float]?
     for (step, batch) in try NetworkTests.batches(5, of: 16).enumerated() {
       let (images, labels) = (batch.images, batch.labels)
-      _ = images.withView { x in
-        labels.withUnsafeBufferPointer {
-          network.step(x, $0.baseAddress!, learningRate: 0.1, Optimizer(), averageDecay: 0.9)
+      _ = try images.withView { x in
+        try labels.withUnsafeBufferPointer {
+          try network.step(x, $0.baseAddress!, learningRate: 0.1, Optimizer(), averageDecay: 0.9)
         }
       }
       let weights = network.snapshot().values

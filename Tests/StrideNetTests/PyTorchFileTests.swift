@@ -50,7 +50,7 @@ import Testing
     let network = Network(try Architecture.layers("conv(2,1x2) flatten softmax(2)"))
     try network.build(for: Shape(1, 3, 2))
     // Weights that are their places.
-    network.setWeights { name in
+    try network.setWeights { name in
       (0..<(name.contains(".0.weight") || name.contains(".2.weight")
         ? 8 : 2)).map { Float($0) }
     }
