@@ -254,7 +254,11 @@ private struct CProgram {
         """)
     case let layer as Pool2D:
       let isMax = layer is MaxPool2D
-      code(comment(isMax ? "the largest value of each window" : "the mean of each window"))
+      code(
+        comment(
+          isMax
+            ? "the largest value of each window; what is no number counts as that"
+            : "the mean of each window"))
       let x = image(x)
       y = buffer(name, stage.output, isFlat: false)
       let element =
@@ -262,15 +266,17 @@ private struct CProgram {
       let count = layer.size.height * layer.size.width
       let window = Self.loops(
         [("i", layer.size.height), ("j", layer.size.width)],
-        isMax ? "if (\(element) > result)\n  result = \(element);" : "result += \(element);")
+        isMax
+          ? "{\n  float value = \(element);\n  if (value > result || value != value)\n    result = value;\n}"
+          : "result += \(element);")
       code(
         loops(
           y,
           """
           {
-            float result = \(isMax ? "-INFINITY" : "0");
+            \(isMax ? "float result = -INFINITY" : "double result = 0");
           \(indented(window))
-            \(y.element) = result\(isMax ? "" : " / \(count)");
+            \(y.element) = \(isMax ? "result" : "(float)(result / \(count))");
           }
           """))
     case is Flatten:
@@ -305,14 +311,14 @@ private struct CProgram {
           y, pixels: true,
           """
           {
-            float mean = 0, variance = 0;
+            double mean = 0, variance = 0;
             for (int c = 0; c < \(channels); c++)
               mean += \(x.element) / \(channels);
             for (int c = 0; c < \(channels); c++)
               variance += (\(x.element) - mean) * (\(x.element) - mean) / \(channels);
-            float scale = 1 / sqrtf(variance + \(layer.epsilon)f);
+            float scale = (float)(1 / sqrt(variance + \(layer.epsilon)));
             for (int c = 0; c < \(channels); c++)
-              \(y.element) = (\(x.element) - mean) * scale * weight\(name)[c] + bias\(name)[c];
+              \(y.element) = (\(x.element) - (float)mean) * scale * weight\(name)[c] + bias\(name)[c];
           }
           """))
     case let layer as Residual:
@@ -337,14 +343,15 @@ private struct CProgram {
       """
       /* Turns n values into probabilities, which add up to 1. */
       static void softmax(int n, float *x) {
-        float largest = x[0], sum = 0;
+        float largest = x[0];
+        double sum = 0;
         for (int i = 1; i < n; i++)
           if (x[i] > largest)
             largest = x[i];
         for (int i = 0; i < n; i++)
           sum += x[i] = expf(x[i] - largest);
         for (int i = 0; i < n; i++)
-          x[i] /= sum;
+          x[i] = (float)(x[i] / sum);
       }
       """)
     code("softmax(\(y.shape.count), \(y.isFlat ? y.name : "(float *)\(y.name)"));")
@@ -421,7 +428,7 @@ private struct CProgram {
     switch activation.name {
     case _ where activation.isOwn: throw stage.unknown(to: "C", number: number)
     case "none", "softmax": return x
-    case "relu": value = "x > 0 ? x : 0"
+    case "relu": value = "x < 0 ? 0 : x"
     case "leaky_relu":
       guard case .leakyReLU(let slope) = activation.kind else { fatalError() }
       function(

@@ -4,7 +4,8 @@
 /// What the backward pass gives for dy is the slope of Σ dy · y, which is measured by moving one
 /// number up and down by a small step. Where the slopes to either side differ, the number is at a
 /// corner of the function (ReLU's at 0, a window with two largest values): there no slope is right,
-/// and it is left out. Moving all inputs together finds what is counted twice at such corners.
+/// and it is left out, as is one at a bend so sharp that shorter and shorter steps find other slopes.
+/// Moving all inputs together finds what is counted twice at such corners.
 public struct GradientCheck: Sendable {
   /// The gradient of one array of a layer.
   public struct Row: Sendable, Encodable {
@@ -116,8 +117,8 @@ public struct GradientCheck: Sendable {
           )
         }
         let (left, right, first, firstError) = slopes(step)
-        var (slope, error) = (first, firstError)
-        let size = max(1, abs(slope))
+        var (closest, error) = (first, firstError)
+        let size = max(1, abs(first))
         // A curve bends little over such a step; a corner changes the slope at once, and any slope
         // between the two is right there.
         if abs(right - left) > 2 * tolerance * size && (name != "all of x" || !layer.inner.isEmpty)
@@ -127,12 +128,26 @@ public struct GradientCheck: Sendable {
           corners += 1
           continue
         }
-        if error > tolerance {
-          // Several corners on the way? A shorter one has fewer; a mistake stays what it is.
-          let shorter = slopes(step / 8)
-          if shorter.error < error { (slope, error) = (shorter.slope, shorter.error) }
+        // Several corners on the way, or a sharp bend? A shorter one has less of that, down to where
+        // rounding counts as much, and if a last corner is close on one side, the slope to the other
+        // is right. A mistake stays what it is.
+        var (last, moved) = (first, 0.0)
+        for halvings in 1...6 where error > tolerance {
+          let shorter = slopes(step / Float(1 << halvings))
+          moved = abs(shorter.slope - last) / size
+          last = shorter.slope
+          for slope in [shorter.slope, shorter.left, shorter.right] {
+            let other = abs(slope - found) / max(1, abs(slope))
+            if other < error { (closest, error) = (slope, other) }
+          }
         }
-        if !(error <= worst.error) { worst = (error, i, slope, found) }
+        // Bent too sharply for any step: nothing can be said. (Slopes that grow as steps get shorter
+        // are of something that is no function.)
+        if error > tolerance && moved > tolerance && moved < 0.25 {
+          corners += 1
+          continue
+        }
+        if !(error <= worst.error) { worst = (error, i, closest, found) }
       }
       return Row(
         layer: index + 1, name: layer.text, array: name, checked: indices.count, corners: corners,
