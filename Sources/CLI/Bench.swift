@@ -137,7 +137,7 @@ struct Bench: ParsableCommand {
         "\nnetworks, \(Self.threads(runtime.threads)), kernels \(runtime.kernels); of each the "
           + "median round\n  model  mode   batch     images/s  MFLOP/image  GFLOP/s  % of peak")
     }
-    let benches = try Architecture.presets.map { name, text in
+    let benches = try Architecture.presets.map { name, text, _ in
       (
         name, try NetworkBench(try Architecture.layers(text), data.train, runtime: runtime),
         try NetworkBench(try Architecture.layers(text), data.test, runtime: runtime)

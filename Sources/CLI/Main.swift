@@ -75,7 +75,14 @@ struct ComputeOptions: ParsableArguments {
   func runtime() throws -> Runtime { try runtime(named: kernels) }
 
   func runtime(named name: String?) throws -> Runtime {
-    Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })
+    let runtime = Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })
+    let missing = runtime.start()
+    if missing > 0 {
+      Output.note(
+        "\(missing) of \(runtime.threads + missing) threads couldn't be started: the system gives no more; results are the same"
+      )
+    }
+    return runtime
   }
 }
 

@@ -202,6 +202,7 @@ struct Train: ParsableCommand {
             : "see: stridenet --help; networks of one's own go with --layers")
       }
       result.layers = preset.text
+      if base == nil { result.training.schedule = preset.schedule }
     }
     // As the layers say it themselves, so that the same network is the same text.
     if let layers {
@@ -254,14 +255,16 @@ struct Train: ParsableCommand {
 
   private func line(_ p: BatchProgress, of trainer: Trainer) -> String {
     "\(p.seconds.fixed(1)) s  epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(Int(p.imagesPerSecond).grouped) images/s  CCE \(p.cce.fixed(4))  CE \(percent(p.ce))"
+      + "  \(Int(p.imagesPerSecond).grouped) images/s  \(trainer.settings.loss.abbreviation) \(p.cce.fixed(4))  CE \(percent(p.ce))"
   }
 
   private func line(_ r: EpochResult, of trainer: Trainer, isHeldOut: Bool) -> String {
-    "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
+    let loss = trainer.settings.loss.abbreviation
+    return
+      "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
       + "  \(Int(r.imagesPerSecond).grouped.leftPadded(8)) images/s"
-      + "  train CCE \(r.trainCCE.fixed(4)) CE \(percent(r.trainCE))"
-      + "  \(isHeldOut ? "validation" : "test") CCE \(r.testCCE.fixed(4)) CE \(percent(r.testCE))"
+      + "  train \(loss) \(r.trainCCE.fixed(4)) CE \(percent(r.trainCE))"
+      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4)) CE \(percent(r.testCE))"
   }
 
   private func percent(_ share: Float) -> String { "\((share * 100).fixed(2)) %" }

@@ -48,7 +48,7 @@ struct Evaluate: ParsableCommand {
         """
         network  \(Architecture.text(network.layers))
         data     \(source): \(test.count.grouped) test images
-        test CCE \(cce.fixed(4))  CE \((ce * 100).fixed(2)) %  accuracy \(((1 - ce) * 100).fixed(2)) %
+        test \(network.loss.abbreviation) \(cce.fixed(4))  CE \((ce * 100).fixed(2)) %  accuracy \(((1 - ce) * 100).fixed(2)) %
         """)
       if confusion { try printTable(metrics) }
     }

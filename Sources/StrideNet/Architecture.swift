@@ -4,15 +4,17 @@
 /// a dilation or a padding is one number, or two as `3x5`, height first; padding also `same`, or four
 /// numbers: top, left, bottom, right.
 public enum Architecture {
-  /// The networks that have names.
-  public static let presets: [(name: String, text: String)] = [
-    ("cnn", "conv(32,3) maxpool(2) flatten relu(100) softmax(10)"),
-    ("flat", "flatten relu(100) softmax(10)"),
-    ("lenet", "conv(32,3) maxpool(2) conv(64,3) maxpool(2) flatten relu(128) softmax(10)"),
+  /// The networks that have names, and the learning rate's way that the command line takes for them.
+  public static let presets: [(name: String, text: String, schedule: Schedule)] = [
+    ("cnn", "conv(32,3) maxpool(2) flatten relu(100) softmax(10)", .linear),
+    ("flat", "flatten relu(100) softmax(10)", .linear),
+    ("lenet", "conv(32,3) maxpool(2) conv(64,3) maxpool(2) flatten relu(128) softmax(10)", .linear),
     (
       "vgg",
       "conv(32,3,padding=1) conv(32,3,padding=1) maxpool(2) conv(64,3,padding=1) "
-        + "conv(64,3,padding=1) maxpool(2) flatten relu(128) softmax(10)"
+        + "conv(64,3,padding=1) maxpool(2) flatten relu(128) softmax(10)",
+      // From the start at the full rate, the first steps may be so large that it never learns.
+      Schedule(.linear, warmup: 0.5)
     ),
   ]
 

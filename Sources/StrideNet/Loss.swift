@@ -46,6 +46,16 @@ public enum Loss: Sendable, Hashable {
   }
 }
 
+extension Loss {
+  /// What tables and progress lines call it: CCE, the categorical cross-entropy, or MSE.
+  public var abbreviation: String {
+    switch self {
+    case .crossEntropy: "CCE"
+    case .meanSquaredError: "MSE"
+    }
+  }
+}
+
 /// As text: "cross_entropy", with label smoothing "cross_entropy:0.1", "mean_squared_error".
 extension Loss: CustomStringConvertible, Codable {
   public var description: String {

@@ -119,6 +119,11 @@ public final class Network {
     guard !layers.isEmpty else {
       throw StrideNetError(.badData, "a network without layers", hint: "give it at least one layer")
     }
+    guard layers.contains(where: { !$0.onlyReshapes }) else {
+      throw StrideNetError(
+        .badData, "a network that computes nothing", found: Architecture.text(layers),
+        expected: "at least one layer that does more than reshape")
+    }
     let shapes = try Plan.shapes(layers, for: input, runtime)
     parameterList = layers.enumerated().flatMap { index, layer in
       layer.parameters.map { ("layers.\(index).\($0.name)", $0.shape) }

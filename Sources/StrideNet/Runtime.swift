@@ -29,12 +29,18 @@ public final class Runtime: @unchecked Sendable {
   ///     where a control group allows less
   ///   - kernels: nil takes what was bound at build time
   ///   - fusing: false runs every layer on its own, for comparisons
-  public init(threads: Int? = nil, kernels: KernelChoice? = nil, fusing: Bool = true) {
+  public convenience init(
+    threads: Int? = nil, kernels: KernelChoice? = nil, fusing: Bool = true
+  ) {
+    self.init(threads: threads, kernels: kernels, fusing: fusing, stackSize: 1 << 20)
+  }
+
+  init(threads: Int?, kernels: KernelChoice?, fusing: Bool, stackSize: Int) {
     let threads = threads ?? SystemLimits().threads
     precondition(threads > 0, "\(threads) threads")
     self.fusing = fusing
     self.kernels = kernels ?? .bound
-    pool = threads > 1 ? WorkerPool(workers: threads - 1) : nil
+    pool = threads > 1 ? WorkerPool(workers: threads - 1, stackSize) : nil
     scratch = [FloatStorage](repeating: .empty, count: threads)
   }
 
@@ -138,12 +144,13 @@ private final class WorkerPool: @unchecked Sendable {
   private var work: (type: any AnyWork.Type, pointer: UnsafeRawPointer)?
   private var pieces = 0
   private var started = false
+  private let stackSize: Int
   /// Workers and the calling thread.
   var threads: Int { workers + 1 }
   private let spins: Int
 
-  init(workers: Int) {
-    self.workers = workers
+  init(workers: Int, _ stackSize: Int) {
+    (self.workers, self.stackSize) = (workers, stackSize)
     // With more threads than processors, looking for work would keep another from doing it.
     spins = workers < ProcessInfo.processInfo.activeProcessorCount ? 20_000 : 1
   }
@@ -188,7 +195,7 @@ private final class WorkerPool: @unchecked Sendable {
     pthread_attr_init(&attributes)
     defer { pthread_attr_destroy(&attributes) }
     pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-    pthread_attr_setstacksize(&attributes, 1 << 20)
+    pthread_attr_setstacksize(&attributes, stackSize)
     workers = 0
     while workers < wanted {
       let box = Unmanaged.passRetained(Worker(pool: self, number: workers + 1))

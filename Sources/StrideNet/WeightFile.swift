@@ -5,6 +5,7 @@ extension Network {
   // Keys of the metadata in a weight file.
   private static let architectureKey = "stridenet.architecture"
   private static let inputKey = "stridenet.input"
+  private static let lossKey = "stridenet.loss"
 
   /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
   /// at all.
@@ -22,10 +23,17 @@ extension Network {
 
   /// What a file says of the network; it must be built.
   var metadata: [String: String] {
-    [
+    var result = [
       Self.architectureKey: Architecture.text(layers),
       Self.inputKey: "\(input!.height)x\(input!.width)x\(input!.channels)",
     ]
+    // Where nothing is said, it is the only one that such a network can have, or the usual one.
+    if loss != Self.usualLoss(layers) { result[Self.lossKey] = "\(loss)" }
+    return result
+  }
+
+  private static func usualLoss(_ layers: [Layer]) -> Loss {
+    layers.last?.finalActivation.isSoftmax == true ? .crossEntropy() : .meanSquaredError
   }
 
   /// A network as it was saved: layers and weights from the file alone.
@@ -81,6 +89,7 @@ extension Network {
       try network.build(for: Shape(sizes[0], sizes[1], sizes[2])) { expected in
         try matches(file, expected, path)
       }
+      network.loss = try file.metadata[lossKey].map { try Loss($0) } ?? usualLoss(network.layers)
     } catch let error as StrideNetError where error.kind == .usage {
       throw StrideNetError(
         .badData, error.what, at: error.place, found: error.found, expected: error.expected,

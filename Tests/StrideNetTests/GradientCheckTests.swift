@@ -20,6 +20,21 @@ import Testing
     }
   }
 
+  /// Corners and sharp bends close by aren't mistakes.
+  @Test(arguments: [
+    "residual(conv(2,3,padding=1,activation=none) batchnorm(activation=relu) conv(2,3,padding=1,activation=none) batchnorm)",
+    "residual(batchnorm(activation=relu) conv(2,3,padding=1,activation=none) batchnorm(activation=relu) conv(2,3,padding=1))",
+    "residual(conv(2,3,padding=1) layernorm batchnorm(activation=elu) | conv(2,1,activation=none) batchnorm) layernorm",
+  ])
+  func residualsWithNormalization(text: String) throws {
+    for seed in 1...20 as ClosedRange<UInt64> {
+      for input in [Shape(12, 11, 2), Shape(5, 5, 2)] {
+        let check = try GradientCheck(try Architecture.layers(text), input: input, seed: seed)
+        #expect(check.passed, "seed \(seed), \(check.rows.filter { !$0.passed })")
+      }
+    }
+  }
+
   @Test(arguments: Mutant.Mistake.allCases) func everyMutantIsCaught(mistake: Mutant.Mistake) throws
   {
     for seed in 1...3 as ClosedRange<UInt64> {
@@ -43,6 +58,7 @@ import Testing
       (["nothing"], "no such file"),
       (["cnn", "--mutant", "max-ties"], "more than one"),
       (["--layers", "conv(3,9)", "--input", "4x4x1"], "larger"),
+      (["--layers", "flatten"], "computes nothing"),
     ] {
       let end = try place.run(["gradcheck"] + arguments)
       #expect(end.code != 0 && !end.wasKilled && end.err.contains(what), "\(end.err)")

@@ -177,8 +177,9 @@ import Testing
     ] {
       let runtime = Runtime(threads: threads)
       let network =
-        try (Architecture.presets + [("options", options)]).first { $0.name == name }
-        .map { Network(try Architecture.layers($0.text), runtime: runtime) }
+        try (Architecture.presets.map { ($0.name, $0.text) } + [("options", options)])
+        .first { $0.0 == name }
+        .map { Network(try Architecture.layers($0.1), runtime: runtime) }
         ?? Self.small(threads: threads)
       if isTimed { network.timePasses() }
       func allocations(_ steps: Int) throws -> Int {
