@@ -17,8 +17,6 @@ let package = Package(
   dependencies: [
     // Parsing, help and usage errors of the command line: the standard choice for Swift.
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-    // The page of `serve`: a small server without further dependencies, quick to build.
-    .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
     // ONNX files are protocol buffers: the runtime for the generated onnx.pb.swift. Without its
     // traits, which are for streams and masks.
     .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
@@ -47,13 +45,13 @@ let package = Package(
       exclude: ["onnx.proto"]),
     // The pages of `report` and `serve`, embedded for the same reason.
     .target(name: "Pages", exclude: ["files"]),
+    // What answers the page of `serve`: a small server, and the questions.
+    .target(name: "Web", dependencies: ["StrideNet"]),
     .executableTarget(
       name: "stridenet-cli",
       dependencies: [
-        "StrideNet", "Pages",
+        "StrideNet", "Pages", "Web",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
-        .product(name: "FlyingFox", package: "FlyingFox"),
-        .product(name: "FlyingSocks", package: "FlyingFox"),
       ],
       path: "Sources/CLI"),
     // Three small programs that use nothing but the public interface.
@@ -66,7 +64,7 @@ let package = Package(
     .testTarget(
       name: "StrideNetTests",
       dependencies: [
-        "StrideNet", "CKernels", "AllocationCounter",
+        "StrideNet", "CKernels", "AllocationCounter", "Web",
         .product(name: "SwiftProtobuf", package: "swift-protobuf"),
       ],
       exclude: ["Expectations"]),

@@ -136,14 +136,18 @@ public final class Conv2D: ImageLayer {
 
   public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
     try activation.reserve(batch * output.count)
-    let shape = kernelShape(imagesAtATime, input, output)
-    kernelScratch =
-      [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
-        runtime.kernels.convolution(shape, pass).variant.workspace(shape, pass)
-      }.max()!.roundedUp
+    kernelScratch = workspace(input, output, runtime.kernels)
     try runtime.reserveScratch(scratchCount)
     let needed = Self.mostPieces(upTo: batch) * gradientCount
     if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
+  }
+
+  /// Floats that the kernels need beside their arguments.
+  func workspace(_ input: Shape, _ output: Shape, _ kernels: KernelChoice) -> Int {
+    let shape = kernelShape(imagesAtATime, input, output)
+    return [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
+      kernels.convolution(shape, pass).variant.workspace(shape, pass)
+    }.max()!.roundedUp
   }
 
   /// A layer of the same kind with another activation.
@@ -163,19 +167,25 @@ public final class Conv2D: ImageLayer {
 
   /// A copy with weights of its own, for a linear function that follows and its activation; nil
   /// where something else lies between.
-  func folded(activation next: Activation) throws -> Conv2D? {
+  func folded(activation next: Activation) -> Conv2D? {
     guard activation.activation.name == Activation.none.name else { return nil }
     let other = copy(activation: next)
-    let memory = try FloatStorage(count: weight.count + filters)
-    other.ownWeights = memory
     other.weight = Parameter("weight", shape: weight.shape, weight.initializer)
     other.bias = Parameter("bias", shape: bias.shape, bias.initializer)
-    other.weight.value = memory.pointer
-    other.bias.value = memory.pointer + weight.count
     return other
   }
   // Where a copy's weights are that isn't one of the network's layers.
   private var ownWeights: FloatStorage?
+
+  /// Makes room for such weights. Not before they are needed: networks are measured, and refused,
+  /// without it.
+  func reserveOwnWeights() throws {
+    guard ownWeights == nil else { return }
+    let memory = try FloatStorage(count: weight.count + filters)
+    ownWeights = memory
+    weight.value = memory.pointer
+    bias.value = memory.pointer + weight.count
+  }
 
   /// Images whose outputs stay in a second-level cache.
   static func imagesAtATime(_ output: Shape) -> Int { min(8, max(1, 100_352 / output.count)) }

@@ -97,7 +97,7 @@ open class Layer {
   var forInference: Layer { self }
 
   /// Called before passes in which nothing is trained, whenever the weights may have changed.
-  func prepareInference() {}
+  func prepareInference() throws {}
 
   /// What a pass computes and moves, for ``Explanation``; nil where the layer has no such pass.
   /// Layers from outside have two, all arrays read or written once.

@@ -135,7 +135,7 @@ public final class Network {
     need.add(parameters.reduce(0) { $0 + $1.count }, times: 2, for: "weights and their gradients")
     if let batch, let optimizer { count(plan, batch, training: true, optimizer, in: &need) }
     try need.require()
-    let inferencePlan = try InferencePlan(layers, input, shapes, runtime)
+    let inferencePlan = InferencePlan(layers, input, shapes, runtime)
     for last in [layers.last!, inferencePlan?.plan.layers.last].compactMap({ $0 }) {
       last.leavesSoftmaxToLoss = last.finalActivation.isSoftmax
     }
@@ -435,7 +435,7 @@ public final class Network {
     var errors = 0
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
-    inferencePlan?.fold()
+    try inferencePlan?.fold()
     for start in stride(from: 0, to: count, by: Self.chunk) {
       let (x, labels) = examples(start..<min(count, start + Self.chunk))
       try reserve(x.batch, training: false)
@@ -458,7 +458,7 @@ public final class Network {
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
     try exclusively {
-      inferencePlan?.fold()
+      try inferencePlan?.fold()
       try x.withView { x in
         try result.withMutableView { result in
           for start in stride(from: 0, to: x.batch, by: Self.chunk) {

@@ -180,13 +180,13 @@ final class InferencePlan {
   private var folds: [(from: Conv2D, BatchNorm, to: Conv2D)] = []
 
   /// Nil where that is what is trained.
-  init?(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) throws {
+  init?(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) {
     guard Plan.all(layers).contains(where: { $0 is BatchNorm || $0 is Dropout }) else { return nil }
     var (kept, keptShapes) = ([Layer](), [Shape]())
     for (index, layer) in layers.enumerated() where !(layer is Dropout) {
       if let normalization = layer as? BatchNorm, index > 0,
         let convolution = layers[index - 1] as? Conv2D,
-        let folded = try convolution.folded(activation: normalization.activation)
+        let folded = convolution.folded(activation: normalization.activation)
       {
         folds.append((convolution, normalization, folded))
         kept[kept.count - 1] = folded
@@ -200,11 +200,12 @@ final class InferencePlan {
   }
 
   /// Takes over the weights as they are now.
-  func fold() {
-    for layer in plan.layers { layer.prepareInference() }
+  func fold() throws {
+    for layer in plan.layers { try layer.prepareInference() }
     for (convolution, normalization, folded) in folds {
       let (scale, shift) = normalization.inferenceScaleAndShift
       let filters = scale.count
+      try folded.reserveOwnWeights()
       for i in 0..<convolution.weight.count {
         folded.weight.value[i] = convolution.weight.value[i] * scale[i % filters]
       }

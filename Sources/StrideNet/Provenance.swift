@@ -173,7 +173,7 @@ struct Wiring {
 
 extension Network {
   private func check(_ trace: Trace, layer number: Int, example: Int) throws -> Layer {
-    guard layers.indices.contains(number - 1) else {
+    guard (1...layers.count).contains(number) else {
       throw StrideNetError(
         .usage, "no such layer", found: "\(number)",
         expected: "1 … \(layers.count), as in \(Architecture.text(layers))")
@@ -215,7 +215,7 @@ extension Network {
     return try x.withView { view in
       if let layer = layer as? Residual {
         // What the layers inside made of it isn't in the trace.
-        layer.prepareInference()
+        try layer.prepareInference()
         let sides = layer.sides(view, Pass(runtime: runtime, training: false))
         let terms = [sides.body, sides.shortcut].map { side in
           Provenance.Term(

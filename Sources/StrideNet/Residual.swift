@@ -12,9 +12,9 @@ public final class Residual: Layer {
     let training: Plan
     let inference: InferencePlan?
 
-    init(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) throws {
+    init(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) {
       training = Plan(layers, input, shapes, runtime)
-      inference = try InferencePlan(layers, input, shapes, runtime)
+      inference = InferencePlan(layers, input, shapes, runtime)
     }
 
     func reserve(_ batch: Int, training isTraining: Bool) throws {
@@ -63,7 +63,7 @@ public final class Residual: Layer {
           .badData, "a residual connection around nothing", at: text,
           expected: "at least one layer that computes something")
       }
-      return (try Branch(layers, input, shapes, runtime), shapes.last!)
+      return (Branch(layers, input, shapes, runtime), shapes.last!)
     }
     let (bodyBranch, output) = try branch(body, "body")
     self.bodyBranch = bodyBranch
@@ -93,9 +93,9 @@ public final class Residual: Layer {
     }
   }
 
-  override func prepareInference() {
-    bodyBranch?.inference?.fold()
-    shortcutBranch?.inference?.fold()
+  override func prepareInference() throws {
+    try bodyBranch?.inference?.fold()
+    try shortcutBranch?.inference?.fold()
   }
 
   /// The two that are added, until the next pass.

@@ -100,7 +100,7 @@ extension Network {
     }
 
     let pass = Pass(runtime: runtime, training: labels != nil, seed: seed, step: stepCount)
-    if labels == nil { layers.forEach { $0.prepareInference() } }
+    if labels == nil { try layers.forEach { try $0.prepareInference() } }
     var (outputs, times) = ([x], [Double]())
     for (index, layer) in layers.enumerated() {
       let below = outputs[index]

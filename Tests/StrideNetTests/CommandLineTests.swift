@@ -181,6 +181,15 @@ final class Workplace: Sendable {
 
     func send(_ signal: Int32) { kill(process.processIdentifier, signal) }
 
+    /// The most memory that it has had so far, in bytes; nil where the system doesn't tell.
+    var peakMemory: Int? {
+      let path = "/proc/\(process.processIdentifier)/status"
+      guard let text = try? String(contentsOfFile: path, encoding: .utf8),
+        let kilobytes = text.firstMatch(of: /VmHWM:\s*(\d+) kB/)
+      else { return nil }
+      return Int(kilobytes.1).map { $0 * 1024 }
+    }
+
     /// Waits until standard output has this text.
     func wait(for text: String) throws {
       let start = ContinuousClock.now

@@ -12,9 +12,14 @@ import Testing
     let process: Workplace.Running
     let port: UInt16
 
-    init(_ arguments: [String] = ["--data", "sample"]) throws {
+    init(
+      _ arguments: [String] = ["--data", "sample"], shell: [String]? = nil,
+      prepare: (Workplace) throws -> Void = { _ in }
+    ) throws {
       place = try Workplace()
-      process = try place.start(["serve", "--port", "0"] + arguments)
+      try prepare(place)
+      process = try Workplace.Running(
+        ["serve", "--port", "0"] + arguments, shell: shell, environment: [:], in: place.path)
       try process.wait(for: "(Ctrl-C ends it)")
       let match = try #require(process.out.firstMatch(of: /127\.0\.0\.1:(\d+)\//))
       port = try #require(UInt16(match.1))
@@ -22,49 +27,9 @@ import Testing
 
     deinit { process.send(SIGKILL) }
 
-    /// Sends bytes and reads what comes until the other side closes, or is silent for some seconds.
-    func exchange(_ bytes: [UInt8], wholeAnswer: Bool = true) -> String {
-      let client = connected()
-      defer { close(client) }
-      var sent = 0
-      while sent < bytes.count {
-        let count = bytes[sent...].withUnsafeBytes {
-          send(client, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
-        }
-        if count <= 0 { break }
-        sent += count
-      }
-      var answer: [UInt8] = []
-      var chunk = [UInt8](repeating: 0, count: 1 << 16)
-      while true {
-        let got = recv(client, &chunk, chunk.count, 0)
-        if got <= 0 { break }
-        answer += chunk[..<got]
-        if !wholeAnswer { break }
-      }
-      return String(decoding: answer, as: UTF8.self)
-    }
-
-    func connected() -> Int32 {
-      #if canImport(Glibc)
-        let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-      #else
-        let client = socket(AF_INET, SOCK_STREAM, 0)
-      #endif
-      var patience = timeval(tv_sec: 20, tv_usec: 0)
-      setsockopt(
-        client, SOL_SOCKET, SO_RCVTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
-      var address = sockaddr_in()
-      address.sin_family = sa_family_t(AF_INET)
-      address.sin_port = port.bigEndian
-      address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-      withUnsafePointer(to: &address) { pointer in
-        pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-          _ = connect(client, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-        }
-      }
-      return client
-    }
+    /// With patience: a debug build takes its time, and more on a busy machine.
+    func exchange(_ bytes: [UInt8]) -> String { Client(port, patience: 120).exchange(bytes) }
+    func connected() -> Int32 { Client(port).connected() }
 
     func get(_ path: String, _ headers: String = "", method: String = "GET", body: String = "")
       -> String
@@ -244,18 +209,205 @@ import Testing
           method: "POST", body: "{}")) == "403")
     for text in [
       "GET / HTTP/1.1\r\nHost: elsewhere.example\r\nConnection: close\r\n\r\n",
-      "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+      "GET / HTTP/1.0\r\nConnection: close\r\n\r\n",
     ] {
       #expect(code(served.exchange(Array(text.utf8))) == "403")
     }
-    // What is no HTTP gets no answer, and does no harm.
+    // What is no HTTP is told so, and does no harm.
     for bytes in [
       Array("nonsense\r\n\r\n".utf8), (0...255).map { UInt8($0) } + [13, 10, 13, 10],
       Array("POST /api/look HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -4\r\n\r\n".utf8),
+      Array("GET / HTTP/1.1\r\nConnection: close\r\n\r\n".utf8),
     ] {
-      #expect(!served.exchange(bytes).hasPrefix("HTTP/1.1 2"))
+      #expect(code(served.exchange(bytes)) == "400")
     }
     #expect(code(served.get("/")) == "200")
+  }
+
+  /// A name that leads to this machine today is nobody's proof of being it: only what can't be
+  /// anything else is.
+  @Test func otherNamesForThisMachine() throws {
+    let served = try Served()
+    func code(_ host: String, _ fields: String = "") -> String {
+      let text = served.exchange(
+        Array("GET / HTTP/1.1\r\nHost: \(host)\r\n\(fields)Connection: close\r\n\r\n".utf8))
+      return String(text.dropFirst(9).prefix(3))
+    }
+    for host in [
+      "127.0.0.1", "127.0.0.1:\(served.port)", "127.0.0.1:1", "127.8.9.10", "localhost",
+      "LocalHost:80",
+    ] {
+      #expect(code(host) == "200", "\(host)")
+    }
+    for host in [
+      "127.evil.example", "127.0.0.1.evil.example", "127.0.0.1evil", "127.1", "127.0.0.256",
+      "0127.0.0.1", "localhost.evil.example", "localhost.", "notlocalhost", "evil.example", "",
+      ":80", "127.0.0.1:", "127.0.0.1:80x", "127.0.0.1:80:80", "127.0.0.1@evil.example", "[::1]",
+      "2130706433", "128.0.0.1", "localhost evil.example", "localhost,evil.example",
+    ] {
+      #expect(code(host) == "403", "\(host)")
+    }
+    func question(_ fields: String) -> String {
+      let text = served.get(
+        "/api/state", "Content-Length: 2\r\n\(fields)\r\n", method: "POST", body: "{}")
+      return String(text.dropFirst(9).prefix(3))
+    }
+    let json = "Content-Type: application/json\r\n"
+    for fields in [
+      "Content-Type: application/json", "Content-Type: Application/JSON;charset=utf-8",
+      "Content-Type: application/json ; charset=utf-8",
+      "\(json)Origin: http://127.0.0.1:\(served.port)",
+      "\(json)Origin: HTTP://127.0.0.1:\(served.port)",
+    ] {
+      #expect(question(fields) == "200", "\(fields)")
+    }
+    for fields in [
+      "Content-Type: application/jsonp", "Content-Type: text/plain", "Content-Type: application",
+      "Content-Type: text/plain; application/json",
+    ] {
+      #expect(question(fields) == "415", "\(fields)")
+    }
+    for origin in [
+      "null", "http://127.0.0.1", "http://127.0.0.1:\(served.port).evil.example",
+      "http://127.0.0.1:\(served.port)/", "https://127.0.0.1:\(served.port)", "http://evil.example",
+      "", "http://127.0.0.1:\(served.port)\r\nOrigin: http://evil.example",
+    ] {
+      #expect(question("\(json)Origin: \(origin)") == "403", "\(origin)")
+    }
+    let asked = served.get("/api/state", "Origin: http://evil.example\r\n", method: "OPTIONS")
+    #expect(asked.hasPrefix("HTTP/1.1 405") && asked.contains("Allow: POST\r\n"))
+  }
+
+  /// Numbers that no sum or product holds, in every place where one is read.
+  @Test func numbersAtTheEdges() throws {
+    let served = try Served()
+    let numbers = [
+      "-9223372036854775808", "9223372036854775807", "-9223372036854775809", "1e300", "-1",
+      "18446744073709551615", "2147483648", "-2147483649", "1.5", "-0", "1e-400",
+    ]
+    for number in numbers {
+      for (name, question) in [
+        ("look", "{\"input\":{\"test\":#}}"), ("look", "{\"input\":{\"train\":#}}"),
+        ("look", "{\"input\":{\"test\":0},\"toward\":#}"),
+        ("look", "{\"input\":{\"drawing\":{\"width\":#,\"height\":#,\"pixels\":\"AAAA\"}}}"),
+        ("look", "{\"input\":{\"drawing\":{\"width\":1,\"height\":#,\"pixels\":\"AAAA\"}}}"),
+        ("provenance", "{\"input\":{\"test\":0},\"layer\":#,\"at\":[0,0,0]}"),
+        ("provenance", "{\"input\":{\"test\":0},\"layer\":1,\"at\":[#,#,#]}"),
+        ("provenance", "{\"input\":{\"test\":0},\"layer\":7,\"at\":[0,0,#]}"),
+        ("nearest", "{\"input\":{\"test\":#}}"), ("training", "{\"since\":#}"),
+      ] {
+        let code = served.ask(name, question.replacing("#", with: number)).code
+        // No number is wrong for `since`, as far as it is one.
+        #expect(code == 400 || code == 200, "\(name) \(question) \(number)")
+      }
+      for name in ["batch_size", "epochs"]
+      where !["9223372036854775807", "2147483648"].contains(number) {
+        let code = served.ask("train", "{\"\(name)\":\(number)}").code
+        #expect(code == 400, "\(name) \(number)")
+      }
+      #expect(served.ask("train", "{\"batch_size\":\(number),\"epochs\":\(number)}").code == 400)
+      for layers in [
+        "conv(#,3) flatten softmax(10)", "conv(1,#) flatten softmax(10)",
+        "conv(1,3,stride=#) flatten softmax(10)", "conv(1,3,padding=#) flatten softmax(10)",
+        "conv(1,3,dilation=#) flatten softmax(10)", "conv(1,3,groups=#) flatten softmax(10)",
+        "maxpool(#) flatten softmax(10)", "flatten softmax(#)", "dropout(#) flatten softmax(10)",
+        "batchnorm(momentum=#) flatten softmax(10)",
+      ] where number != "1.5" {
+        let question = "{\"layers\":\"\(layers.replacing("#", with: number))\",\"epochs\":0}"
+        #expect(served.ask("train", question).code == 400, "\(layers) \(number)")
+      }
+    }
+    // The largest that a layer's own limits let pass.
+    for layers in [
+      "conv(1,4096,padding=4095) flatten softmax(10)", "conv(16777216,1) globalavgpool softmax(10)",
+      "conv(1,28x28,padding=same,dilation=16777216)", "conv(128,1) conv(16777216,1,stride=28)",
+      "residual(conv(16777216,1,activation=none) batchnorm conv(1,1,activation=none)) flatten softmax(10)",
+      String(repeating: "relu(1) ", count: 200_000), String(repeating: "residual(", count: 100_000),
+      "flatten relu(16777216) relu(16777216) softmax(10)",
+    ] {
+      let end = served.ask("train", "{\"layers\":\"\(layers)\"}")
+      #expect(end.code == 400, "\(layers.prefix(80)): \(end)")
+    }
+    #expect(served.ask("look", "{\"input\":{\"test\":0}}").code == 200)
+    if let peak = served.process.peakMemory { #expect(peak < 1_000_000_000, "\(peak)") }
+  }
+
+  /// What needs more memory than there is to be is refused with both numbers, or done in parts; and
+  /// what was admitted stays within it.
+  @Test(
+    arguments: [
+      "conv(4000,1) flatten softmax(10)", "flatten relu(20000) softmax(10)",
+      "residual(conv(1,5,padding=same,activation=none) batchnorm) conv(1000,1,activation=none) batchnorm(activation=gelu) maxpool(2) flatten dropout(0.2) softmax(10)",
+    ])
+  func memory(_ layers: String) throws {
+    func served(_ gigabytes: Double) throws -> Served {
+      try Served(
+        ["tiny.safetensors", "--data", "digits", "--threads", "2", "--memory", "\(gigabytes)"],
+        prepare: { try $0.writeWeights("tiny.safetensors") })
+    }
+    let question =
+      "{\"layers\":\"\(layers)\",\"epochs\":2,\"batch_size\":64,\"optimizer\":\"adam\"}"
+    let poor = try served(0.15)
+    let refused = poor.fields("train", question)
+    #expect("\(refused["error"] ?? "")".contains("too large"), "\(refused)")
+    func number(_ text: Any?) throws -> Double {
+      let match = try #require("\(text ?? "")".firstMatch(of: /([0-9.]+) GB/))
+      return try #require(Double(match.1))
+    }
+    let (needs, has) = (try number(refused["found"]), try number(refused["expected"]))
+    #expect(needs > has)
+    #expect(poor.fields("state")["network"] as? String == Workplace.tiny)
+    // With just what it was said to need, it is done.
+    let limit = 0.15 - has + needs + 0.02
+    let rich = try served(limit)
+    #expect(rich.ask("train", question).code == 200)
+    while rich.fields("training")["is_running"] as? Bool == true {
+      Thread.sleep(forTimeInterval: 0.05)
+    }
+    #expect(rich.fields("training")["failure"] == nil)
+    let image = "\"input\":{\"train\":0}"
+    #expect(rich.ask("look", "{\(image),\"paths\":false}").code == 200)
+    let near = rich.ask("nearest", "{\(image)}").answer as? [[String: Any]]
+    #expect(near?.first?["index"] as? Int == 0)
+    #expect(rich.fields("wrong")["of"] as? Int == Workplace.testImages)
+    // Answered or refused: not more memory taken.
+    for kernels in KernelChoice.names {
+      for name in ["look", "provenance"] {
+        let code = rich.ask(
+          name,
+          "{\(image),\"kernels\":\"\(kernels)\",\"paths\":false,\"layer\":1,\"at\":[0,0,0]}"
+        ).code
+        #expect(code == 200 || code == 400)
+      }
+    }
+    if let peak = rich.process.peakMemory {
+      #expect(Double(peak) < limit * 1e9, "\(peak) of \(limit)")
+    }
+  }
+
+  /// Without a free descriptor somebody has to wait; nothing ends, and it is said once.
+  @Test func descriptorsRunOut() throws {
+    let served = try Served(shell: ["/bin/sh", "-c", "ulimit -n 16; exec \"$0\" \"$@\""])
+    let idle = (0..<60).map { _ in served.connected() }
+    for _ in 0..<5 { #expect(served.ask("look", "{\"input\":{\"test\":0}}").code == 200) }
+    for client in idle { close(client) }
+    #expect(served.get("/").hasPrefix("HTTP/1.1 200"))
+    served.process.send(SIGKILL)
+    let complaints = served.process.end().err.components(separatedBy: "no room for another")
+    #expect(complaints.count == 2)
+  }
+
+  /// A training is over when it is: stopping and beginning anew doesn't leave others behind.
+  @Test func onlyOneTraining() throws {
+    let served = try Served()
+    for _ in 0..<20 {
+      let end = served.ask("train", "{\"layers\":\"flatten softmax(10)\",\"epochs\":1000}")
+      #expect(end.code == 200, "\(end)")
+      #expect(served.fields("reset")["is_original"] as? Bool == true)
+    }
+    // What the last one learned isn't shown any more.
+    Thread.sleep(forTimeInterval: 0.2)
+    #expect(served.fields("state")["is_original"] as? Bool == true)
   }
 
   /// A hundred at once, beside others that never finish their request.
@@ -285,6 +437,9 @@ import Testing
       (["--port", "70000"], 64, "--port out of range"),
       (["--port", "-1"], 64, "--port out of range"),
       (["--threads", "0"], 64, "--threads out of range"),
+      (["--memory", "0"], 64, "--memory out of range"),
+      (["--memory", "nan"], 64, "--memory out of range"),
+      (["--memory", "0.01"], 64, "more than --memory allows"),
       (["--host", "nowhere"], 64, "no address to listen on"),
       (["--host", "192.0.2.1", "--port", "0"], 69, "cannot listen"),
       (["none.safetensors"], 66, "none.safetensors"), (["--data", "digits"], 65, "another size"),

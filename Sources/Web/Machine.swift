@@ -1,37 +1,135 @@
 import Foundation
 import StrideNet
-import Synchronization
 
 /// What the page of `serve` looks into: a network, its data, and a training that may be under way.
-/// One question at a time; each is answered by the kernels that train.
-actor Machine {
+/// One question at a time; each is answered by the kernels that train, and none before it is known that
+/// the memory that it takes is there.
+package final class Machine {
   private let data: Dataset
   private let threads: Int
+  private let classNames: (Int) -> [String]
   private let original: (text: String, weights: Snapshot)
   private var text: String
   private var weights: Snapshot
-  // The network as each kernel variant runs it, and which weights it has.
-  private var networks: [String: (network: Network, generation: Int)] = [:]
+  // The network as each kernel variant runs it: which weights it has, and the largest batch so far.
+  private var networks: [String: (network: Network, generation: Int, batch: Int)] = [:]
+  private var needs: [String: NetworkNeed] = [:]
   private var generation = 0
   private var session: Session?
+  // One that nobody asks about any more, until it is over.
+  private var ending: Session?
   // What the last hidden layer makes of the training images, for weights of some generation.
-  private var features: (generation: Int, values: [Float], count: Int)?
+  private var features: (generation: Int, values: [Float])?
+  private let memory: Double
+  private let base: Double
+  /// Bytes that others in the process keep.
+  package var held = 0
 
-  init(_ text: String, _ weights: Snapshot, _ data: Dataset, threads: Int) {
-    (self.data, self.threads) = (data, threads)
-    (self.text, self.weights) = (text, weights)
+  /// - Parameters:
+  ///   - network: built, with its weights
+  ///   - threads: that train
+  ///   - memory: bytes that the process may take in all
+  ///   - classNames: what so many classes are called
+  /// - Throws: ``StrideNetError`` if the data and the network alone take more
+  package init(
+    _ network: Network, _ data: Dataset, threads: Int, memory: Double,
+    classNames: @escaping (Int) -> [String]
+  ) throws {
+    (self.data, self.threads, self.classNames) = (data, threads, classNames)
+    (text, weights) = (Architecture.text(network.layers), network.snapshot())
     original = (text, weights)
+    self.memory = memory
+    // The program, its threads and what the allocator keeps; the images, a byte each; and the network
+    // that the page begins with.
+    base =
+      128e6 + 4 * Double(original.weights.count)
+      + [data.train, data.test].reduce(0) { $0 + Double($1.pixels.count + $1.labels.count) }
+    try checkMemory(bytes(KernelChoice.bound.name, batch: 1), "more than --memory allows", .usage)
+  }
+
+  // MARK: Memory
+
+  /// Answers take a value of a layer as a float twice, and its text as often while JSON is made of it.
+  private static let bytesAnAnswer = 40.0
+  /// A path to a value below: a product, its place in a dictionary, an edge; for eight values above.
+  private static let bytesAPath = 1600.0
+
+  private func need(_ kernels: String) throws -> NetworkNeed {
+    if let need = needs[kernels] { return need }
+    let need = try NetworkNeed(
+      of: Architecture.layers(text), for: data.train.shape, kernels: KernelChoice(named: kernels))
+    needs[kernels] = need
+    return need
+  }
+
+  /// What the network takes that runs with these kernels, and the weights that it may have alone.
+  private func bytes(_ kernels: String, batch: Int) throws -> Double {
+    let need = try need(kernels)
+    return need.bytesToPredict(batch) + 4 * need.parameters
+  }
+
+  private func bytesHeld(without kernels: String? = nil) -> Double {
+    let networks = networks.filter { $0.key != kernels }.reduce(0.0) {
+      $0 + ((try? bytes($1.key, batch: $1.value.batch)) ?? 0)
+    }
+    let sessions = [session, ending].compactMap { $0 }.reduce(0.0) {
+      $0 + ($1.isRunning ? $1.bytes : 0)
+    }
+    return base + Double(held) + networks + sessions + 4 * Double(weights.count)
+      + 4 * Double(features?.values.count ?? 0)
+  }
+
+  private func checkMemory(
+    _ needed: Double, without kernels: String? = nil, _ what: String,
+    _ kind: StrideNetError.Kind = .badData
+  ) throws {
+    // What is kept only to be quicker makes room.
+    if bytesHeld(without: kernels) + needed > memory { features = nil }
+    if bytesHeld(without: kernels) + needed > memory {
+      networks = networks.filter { $0.key == kernels }
+    }
+    let taken = bytesHeld(without: kernels)
+    guard taken + needed <= memory else {
+      func gigabytes(_ bytes: Double) -> String { String(format: "%.2f GB", bytes / 1e9) }
+      throw StrideNetError(
+        kind, what, found: gigabytes(needed),
+        expected: "at most \(gigabytes(max(0, memory - taken))) of \(gigabytes(memory))",
+        hint: "a smaller network or batch, or stridenet serve --memory with more")
+    }
+  }
+
+  /// The largest number of images, up to `most`, that there is memory for.
+  private func images(_ most: Int, kernels: String, besides: (Int) throws -> Double) throws -> Int {
+    var count = most
+    while true {
+      let needed = try bytes(kernels, batch: count) + besides(count)
+      if count == 1 || bytesHeld(without: kernels) + needed <= memory { return count }
+      count = (count + 1) / 2
+    }
   }
 
   // MARK: Networks
 
-  private func network(_ kernels: String?) throws -> Network {
+  /// - Parameters:
+  ///   - batch: how many images it is to see at a time
+  ///   - besides: bytes that the question takes for other things
+  private func network(_ kernels: String? = nil, batch: Int = 1, besides: Double) throws -> Network
+  {
     if let latest = session?.takeWeights() {
       weights = latest
       generation += 1
     }
     let name = kernels ?? KernelChoice.bound.name
-    if let (network, has) = networks[name] {
+    let largest = max(batch, networks[name]?.batch ?? 0)
+    do {
+      try checkMemory(bytes(name, batch: largest) + besides, without: name, Self.tooMuch)
+      networks[name]?.batch = largest
+    } catch  where largest > batch {
+      // It may still have room for more images than are asked for now.
+      networks[name] = nil
+      try checkMemory(bytes(name, batch: batch) + besides, without: name, Self.tooMuch)
+    }
+    if let (network, has, _) = networks[name] {
       if has != generation {
         network.restore(weights)
         networks[name]!.generation = generation
@@ -43,13 +141,15 @@ actor Machine {
     let network = Network(try Architecture.layers(text), runtime: runtime)
     try network.build(for: data.train.shape)
     network.restore(weights)
-    networks[name] = (network, generation)
+    networks[name] = (network, generation, batch)
     return network
   }
 
+  private static let tooMuch = "a question that takes too much memory"
+
   private func exchange(_ text: String, _ weights: Snapshot) {
     (self.text, self.weights) = (text, weights)
-    networks = [:]
+    (networks, needs) = ([:], [:])
     features = nil
     generation += 1
   }
@@ -57,7 +157,7 @@ actor Machine {
   // MARK: What is asked and answered
 
   /// An image: drawn, from the data, or as the network sees it.
-  struct Input: Decodable {
+  package struct Input: Decodable {
     struct Drawing: Decodable {
       let width, height: Int
       /// A byte a pixel, row by row.
@@ -129,8 +229,9 @@ actor Machine {
   }
 
   func state() throws -> State {
-    let network = try network(nil)
+    let network = try network(besides: filterBytes())
     let shape = network.input!
+    let filters = network.firstFilters
     var presets = Dictionary(
       uniqueKeysWithValues: Architecture.presets.map { ($0.name, $0.text) })
     presets["small"] = try RunConfiguration(recipe: "digits").layers
@@ -145,13 +246,17 @@ actor Machine {
           groups: windows.map { [$0.groups.rows, $0.groups.columns] },
           window: windows.map { [$0.window.height, $0.window.width] })
       },
-      classes: ClassNames.of(data, count: network.classes), kernels: KernelChoice.names,
+      classes: classNames(network.classes), kernels: KernelChoice.names,
       kernel: KernelChoice.bound.name, isa: KernelChoice.instructionSet, data: data.source,
       train_images: data.train.count, test_images: data.test.count, presets: presets,
       is_original: text == original.text && weights.sha256 == original.weights.sha256,
       is_training: session?.isRunning ?? false,
-      filters: network.firstFilters?.values.data ?? Data(),
-      filter_shape: network.firstFilters?.shape ?? [])
+      filters: filters?.values.data ?? Data(), filter_shape: filters?.shape ?? [])
+  }
+
+  /// What an answer with the first layer's weights takes.
+  private func filterBytes() throws -> Double {
+    Self.bytesAnAnswer * (try need(KernelChoice.bound.name).firstWeights) + 8e6
   }
 
   struct Look: Encodable {
@@ -171,7 +276,11 @@ actor Machine {
 
   func look(_ question: LookQuestion) throws -> Look {
     let (x, label) = try image(question.input)
-    let network = try network(question.kernels)
+    let need = try need(question.kernels ?? KernelChoice.bound.name)
+    let network = try network(
+      question.kernels,
+      besides: Self.bytesAnAnswer * need.activations
+        + (question.paths == false ? 0 : Self.bytesAPath * need.longestSum))
     let trace = try network.trace(x, repeats: 3)
     let output = trace.output.values
     guard output.allSatisfy(\.isFinite) else {
@@ -229,10 +338,13 @@ actor Machine {
   func provenance(_ question: ProvenanceQuestion) throws -> Explained {
     guard question.at.count == 3 else {
       throw StrideNetError(
-        .usage, "no place", found: "\(question.at)", expected: "row, column and channel")
+        .usage, "no place", found: "\(question.at.count) numbers",
+        expected: "row, column and channel")
     }
     let (x, _) = try image(question.input)
-    let network = try network(question.kernels)
+    let need = try need(question.kernels ?? KernelChoice.bound.name)
+    let network = try network(
+      question.kernels, besides: 4 * need.activations + Self.bytesAPath / 4 * need.longestSum)
     let found = try network.provenance(
       in: network.trace(x), layer: question.layer,
       at: .init(question.at[0], question.at[1], question.at[2]))
@@ -263,38 +375,60 @@ actor Machine {
   /// The training images that the last hidden layer makes nearly the same of.
   func nearest(_ question: LookQuestion) throws -> [Neighbour] {
     let (x, _) = try image(question.input)
-    let network = try network(nil)
-    guard let layer = network.layers.indices.dropLast().last(where: { _ in true }) else {
+    let kernels = KernelChoice.bound.name
+    let need = try need(kernels)
+    let count = min(10_000, data.train.count)
+    let answer = 16 * 12 * Double(data.train.imageSize) + 64 * Double(count)
+    // Every layer's output is there at the same time, and the last hidden one's once more.
+    let atATime = try images(250, kernels: kernels) { answer + 8 * Double($0) * need.activations }
+    let network = try network(
+      kernels, batch: atATime, besides: answer + 8 * Double(atATime) * need.activations)
+    guard let layer = network.layers.indices.dropLast().last else {
       throw StrideNetError(.usage, "a network of one layer has no hidden one")
     }
     func hidden(_ x: Tensor) throws -> [Float] {
       try network.trace(x).layers[layer].output.values
     }
-    let set = data.train.prefix(10_000)
-    if features?.generation != generation {
-      var values: [Float] = []
-      for start in stride(from: 0, to: set.count, by: 250) {
-        values += try hidden(set.batch(start..<min(set.count, start + 250)).images)
-      }
-      features = (generation, values, set.count)
-    }
     let mine = try hidden(x)
-    let distances = features!.values.withUnsafeBufferPointer { all in
-      (0..<features!.count).map { n in
-        var sum: Float = 0
-        for i in mine.indices {
-          let difference = all[n * mine.count + i] - mine[i]
-          sum += difference * difference
+    var distances: [Float] = []
+    func add(_ values: [Float]) {
+      values.withUnsafeBufferPointer { all in
+        for start in stride(from: 0, to: all.count, by: mine.count) {
+          var sum: Float = 0
+          for i in mine.indices {
+            let difference = all[start + i] - mine[i]
+            sum += difference * difference
+          }
+          distances.append(sum.squareRoot())
         }
-        return sum.squareRoot()
       }
+    }
+    if let features, features.generation == generation {
+      add(features.values)
+    } else {
+      features = nil
+      // Kept where there is room, so that the next question takes no time.
+      let size = 4 * Double(count) * Double(mine.count)
+      var kept: [Float]?
+      if bytesHeld() + size + answer + 8 * Double(atATime) * need.activations <= memory {
+        kept = []
+        kept!.reserveCapacity(count * mine.count)
+      }
+      for start in stride(from: 0, to: count, by: atATime) {
+        let values = try hidden(
+          data.train.batch(start..<min(count, start + atATime)).images)
+        add(values)
+        kept?.append(contentsOf: values)
+      }
+      features = kept.map { (generation, $0) }
     }
     let order = distances.indices.sorted {
       distances[$0] < distances[$1] || (distances[$0] == distances[$1] && $0 < $1)
     }
     return order.prefix(12).map {
       Neighbour(
-        index: $0, label: Int(set.labels[$0]), distance: distances[$0], pixels: pixels($0, set))
+        index: $0, label: Int(data.train.labels[$0]), distance: distances[$0],
+        pixels: pixels($0, data.train))
     }
   }
 
@@ -315,10 +449,16 @@ actor Machine {
 
   /// The test images that are taken for something else, the most certain first.
   func wrong() throws -> Wrong {
-    let network = try network(nil)
+    let kernels = KernelChoice.bound.name
+    let answer = 16 * 120 * Double(data.test.imageSize) + 64 * Double(data.test.count)
+    let need = try need(kernels)
+    // In and out.
+    let atATime = try images(128, kernels: kernels) { answer + 8 * Double($0) * need.activations }
+    let network = try network(
+      kernels, batch: atATime, besides: answer + 8 * Double(atATime) * need.activations)
     var found: [(index: Int, guess: Int, probability: Float)] = []
-    for start in stride(from: 0, to: data.test.count, by: 512) {
-      let range = start..<min(data.test.count, start + 512)
+    for start in stride(from: 0, to: data.test.count, by: atATime) {
+      let range = start..<min(data.test.count, start + atATime)
       let output = try network.predict(data.test.batch(range).images).values
       let classes = network.classes
       for (row, index) in range.enumerated() {
@@ -359,6 +499,13 @@ actor Machine {
       throw StrideNetError(
         .usage, "a training is under way", hint: "stop it, or wait until it is done")
     }
+    // The one before ends with its mini-batch.
+    for _ in 0..<200 where ending?.isRunning ?? false { usleep(10_000) }
+    guard !(ending?.isRunning ?? false) else {
+      throw StrideNetError(
+        .usage, "the training before is ending", hint: "ask again when its mini-batch is done")
+    }
+    ending = nil
     var settings = TrainingSettings()
     settings.learningRate = question.learning_rate ?? settings.learningRate
     settings.batchSize = min(question.batch_size ?? settings.batchSize, data.train.count)
@@ -374,29 +521,45 @@ actor Machine {
       throw StrideNetError(
         .usage, "epochs out of range", found: "\(settings.epochs)", expected: "1 … 1000")
     }
-    let layers = try Architecture.layers(question.layers ?? text, source: "the network")
-    // A page isn't to take the machine's memory.
-    let size = try Network.size(of: layers, for: data.train.shape)
-    guard size.parameters <= 20_000_000, size.activations * settings.batchSize <= 200_000_000 else {
+    try settings.check(images: data.train.count)
+    let text = question.layers ?? text
+    guard text.utf8.count <= 10_000 else {
+      throw StrideNetError(
+        .usage, "a network whose text is too long", found: "\(text.utf8.count) bytes",
+        expected: "at most 10,000")
+    }
+    let layers = try Architecture.layers(text, source: "the network")
+    let kernels = try KernelChoice(named: question.kernels ?? KernelChoice.bound.name)
+    // A page isn't to take the machine: neither its memory nor, since nothing else is answered
+    // meanwhile, its time.
+    let need = try NetworkNeed(of: layers, for: data.train.shape, kernels: kernels)
+    guard need.operations <= 1e10 else {
       throw StrideNetError(
         .usage, "a network that is too large for this page",
-        found:
-          "\(size.parameters.grouped) weights, \((size.activations * settings.batchSize).grouped) values a batch",
-        expected: "at most 20,000,000 and 200,000,000", hint: "stridenet train takes it")
+        found: String(format: "%.0f billion operations an image", need.operations / 1e9),
+        expected: "at most 10", hint: "stridenet train takes it")
     }
-    let kernels = try question.kernels.map { try KernelChoice(named: $0) }
+    // What the page needs to look into it is to fit beside it.
+    let training =
+      need.bytesToTrain(batch: settings.batchSize, threads: threads)
+      + 32 * Double(data.train.count)
+    let looking =
+      need.bytesToPredict(1) + 8 * need.parameters + Self.bytesAnAnswer * need.activations
+    try checkMemory(training + looking, "a network that is too large for this page")
     let network = Network(
       layers, seed: settings.seed, runtime: Runtime(threads: threads, kernels: kernels))
     // Sizes and settings that don't fit are said here, by whoever asked.
     let trainer = try Trainer(network, data, settings)
-    exchange(Architecture.text(layers), network.snapshot())
-    session = Session(trainer)
+    let (described, weights) = (Architecture.text(layers), network.snapshot())
+    session = try Session(trainer, bytes: training)
+    exchange(described, weights)
   }
 
   func stop() { session?.stop() }
 
   func reset() {
     session?.stop()
+    if session?.isRunning ?? false { ending = session }
     session = nil
     exchange(original.text, original.weights)
   }
@@ -405,122 +568,18 @@ actor Machine {
     var since: Int?
   }
 
-  func training(_ question: Since) -> Session.Progress {
-    session?.progress(since: question.since ?? 0) ?? Session.Progress()
+  func training(_ question: Since) throws -> Session.Progress {
+    try checkMemory(filterBytes(), Self.tooMuch)
+    return session?.progress(since: question.since ?? 0) ?? Session.Progress()
   }
 }
 
-/// A training on a thread of its own.
-final class Session: Sendable {
-  struct Point: Encodable {
-    let step: Int
-    let loss, error, rate: Float
-  }
-  struct Epoch: Encodable {
-    let epoch, step: Int
-    let train_loss, train_error, test_loss, test_error: Float
-    let images_per_second: Double
-  }
-  struct Progress: Encodable {
-    var is_running = false
-    var failure: String?
-    /// From the question's on.
-    var points: [Point] = []
-    var epochs: [Epoch] = []
-    var seconds = 0.0
-    var filters = Data()
-    var filter_shape: [Int] = []
-  }
-
-  private struct Shared {
-    var progress = Progress(is_running: true)
-    var weights: Snapshot?
-    var stops = false
-  }
-  private let shared = Mutex(Shared())
-
-  var isRunning: Bool { shared.withLock { $0.progress.is_running } }
-
-  /// The newest weights, if there are any that weren't taken yet.
-  func takeWeights() -> Snapshot? {
-    shared.withLock { shared in
-      defer { shared.weights = nil }
-      return shared.weights
-    }
-  }
-
-  func stop() { shared.withLock { $0.stops = true } }
-
-  func progress(since: Int) -> Progress {
-    var progress = shared.withLock { $0.progress }
-    progress.points.removeFirst(min(max(0, since), progress.points.count))
-    return progress
-  }
-
-  init(_ trainer: sending Trainer) {
-    // Nobody else has it: only the thread will.
-    nonisolated(unsafe) let trainer = trainer
-    let thread = Thread { [self] in run(trainer) }
-    thread.stackSize = 8 << 20
-    thread.start()
-  }
-
-  private func run(_ trainer: Trainer) {
-    let clock = ContinuousClock()
-    var (sums, last) = ((loss: Float(0), error: Float(0), count: Float(0)), clock.now)
-    func publish() {
-      let filters = trainer.network.firstFilters
-      let weights = trainer.network.snapshot()
-      shared.withLock {
-        $0.weights = weights
-        if let filters {
-          ($0.progress.filters, $0.progress.filter_shape) = (filters.values.data, filters.shape)
-        }
-      }
-    }
-    trainer.shouldStop = { [self] in shared.withLock { $0.stops } }
-    trainer.onBatch = { [self] p in
-      sums = (sums.loss + p.cce, sums.error + p.ce, sums.count + 1)
-      guard clock.now - last > .milliseconds(60) || p.batch == p.batches else { return }
-      last = clock.now
-      let point = Point(
-        step: p.step, loss: sums.loss / sums.count, error: sums.error / sums.count,
-        rate: p.learningRate)
-      sums = (0, 0, 0)
-      shared.withLock {
-        $0.progress.points.append(point)
-        $0.progress.seconds = p.seconds
-      }
-      publish()
-    }
-    trainer.onEpoch = { [self] r in
-      let epoch = Epoch(
-        epoch: r.epoch, step: trainer.network.stepCount, train_loss: r.trainCCE,
-        train_error: r.trainCE, test_loss: r.testCCE, test_error: r.testCE,
-        images_per_second: r.imagesPerSecond)
-      shared.withLock { $0.progress.epochs.append(epoch) }
-    }
-    publish()
-    var failure: String?
-    do {
-      if case .diverged(let epoch, let batch) = try trainer.run() {
-        failure =
-          "Training diverged in epoch \(epoch), batch \(batch): the loss is no longer a finite number. Try a tenth of the learning rate."
-      }
-    } catch {
-      failure = "\(error)"
-    }
-    // What was stopped half-way keeps what it had just learned on the page; the end is the end.
-    publish()
-    shared.withLock {
-      $0.progress.failure = failure
-      $0.progress.is_running = false
-    }
-  }
+extension Snapshot {
+  fileprivate var count: Int { parameters.reduce(0) { $0 + $1.shape.reduce(1, *) } }
 }
 
 extension [Float] {
-  fileprivate var data: Data { withUnsafeBytes { Data($0) } }
+  var data: Data { withUnsafeBytes { Data($0) } }
 }
 
 extension Data {
