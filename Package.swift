@@ -16,10 +16,7 @@ let package = Package(
   traits: Set(variants.map { .trait(name: $0, description: "bind the \($0) kernels") }),
   dependencies: [
     // Parsing, help and usage errors of the command line: the standard choice for Swift.
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-    // ONNX files are protocol buffers: the runtime for the generated onnx.pb.swift. Without its
-    // traits, which are for streams and masks.
-    .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
   ],
   targets: [
     // The hot loops. No unsafeFlags: the package stays usable as a dependency.
@@ -38,11 +35,7 @@ let package = Package(
     .target(name: "MNISTSample", exclude: ["files"]),
     .target(
       name: "StrideNet",
-      dependencies: [
-        "CKernels", "CZlib", "CDigest", "CPNG", "MNISTSample",
-        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
-      ],
-      exclude: ["onnx.proto"]),
+      dependencies: ["CKernels", "CZlib", "CDigest", "CPNG", "MNISTSample"]),
     // The pages of `report` and `serve`, embedded for the same reason.
     .target(name: "Pages", exclude: ["files"]),
     // What answers the page of `serve`: a small server, and the questions.
@@ -63,10 +56,7 @@ let package = Package(
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(
       name: "StrideNetTests",
-      dependencies: [
-        "StrideNet", "CKernels", "AllocationCounter", "Web",
-        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
-      ],
+      dependencies: ["StrideNet", "CKernels", "AllocationCounter", "Web"],
       exclude: ["Expectations"]),
   ],
   swiftLanguageModes: [.v6]

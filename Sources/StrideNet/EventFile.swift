@@ -2,8 +2,7 @@ import Foundation
 
 /// An event file as TensorBoard reads it: `tensorboard --logdir FOLDER` draws what is in it while it
 /// grows. Records are framed with their length and two checksums (TFRecord); each is a protocol
-/// buffer of the message Event. Only its few fields that are written here are encoded, by hand: a
-/// library for that would be many times as large.
+/// buffer of the message Event.
 public final class EventFile {
   public let path: String
   private let descriptor: Int32
@@ -146,55 +145,6 @@ public final class EventFile {
 
   private static let table: [UInt32] = (0..<256).map { byte in
     (0..<8).reduce(UInt32(byte)) { crc, _ in (crc >> 1) ^ (crc & 1 == 1 ? 0x82f6_3b78 : 0) }
-  }
-}
-
-/// The few kinds of fields of a protocol buffer that events have.
-private struct Message {
-  var data: [UInt8] = []
-
-  private mutating func variable(_ value: UInt64) {
-    var value = value
-    while value >= 0x80 {
-      data.append(UInt8(truncatingIfNeeded: value) | 0x80)
-      value >>= 7
-    }
-    data.append(UInt8(value))
-  }
-
-  private mutating func key(_ field: UInt64, _ kind: UInt64) { variable(field << 3 | kind) }
-
-  private mutating func raw<T: BitwiseCopyable>(_ value: T) {
-    withUnsafeBytes(of: value) { data += $0 }
-  }
-
-  mutating func integer(_ field: UInt64, _ value: UInt64) {
-    key(field, 0)
-    variable(value)
-  }
-  mutating func double(_ field: UInt64, _ value: Double) {
-    key(field, 1)
-    raw(value.bitPattern.littleEndian)
-  }
-  mutating func float(_ field: UInt64, _ value: Float) {
-    key(field, 5)
-    raw(value.bitPattern.littleEndian)
-  }
-  mutating func bytes(_ field: UInt64, _ value: [UInt8]) {
-    key(field, 2)
-    variable(UInt64(value.count))
-    data += value
-  }
-  mutating func text(_ field: UInt64, _ value: String) { bytes(field, Array(value.utf8)) }
-  mutating func doubles(_ field: UInt64, _ values: [Double]) {
-    var packed = Message()
-    for value in values { packed.raw(value.bitPattern.littleEndian) }
-    bytes(field, packed.data)
-  }
-  mutating func message(_ field: UInt64, _ fill: (inout Message) -> Void) {
-    var inner = Message()
-    fill(&inner)
-    bytes(field, inner.data)
   }
 }
 

@@ -1,6 +1,3 @@
-import Foundation
-internal import SwiftProtobuf
-
 extension Network {
   /// Writes the network as an ONNX model (opset 17), which ONNX Runtime and most other tools read.
   ///
@@ -22,24 +19,72 @@ extension Network {
     }
     var graph = ONNXGraph()
     try graph.build(stages)
-    graph.proto.name = "StrideNet"
-    graph.proto.docString = "\(Architecture.text(layers)): pixels are bytes divided by 255."
-    var model = ONNX_ModelProto()
-    model.irVersion = 8
-    model.producerName = "StrideNet"
-    model.opsetImport = [ONNX_OperatorSetIdProto.with { $0.version = 17 }]
-    model.graph = graph.proto
-    model.metadataProps = metadata.sorted { $0.key < $1.key }.map { key, value in
-      ONNX_StringStringEntryProto.with { ($0.key, $0.value) = (key, value) }
+    var model = Message()
+    model.integer(1, 8)  // the format's version
+    model.text(2, "StrideNet")
+    model.message(7) {
+      graph.write(
+        to: &$0, "\(Architecture.text(layers)): pixels are bytes divided by 255.")
     }
-    let bytes: [UInt8] = try model.serializedBytes()
-    try AtomicFile.write(bytes, to: path)
+    model.message(8) { $0.integer(2, 17) }  // the operators' version
+    for (key, value) in metadata.sorted(by: { $0.key < $1.key }) {
+      model.message(14) {
+        $0.text(1, key)
+        $0.text(2, value)
+      }
+    }
+    try AtomicFile.write(model.data, to: path)
   }
 }
 
-/// The nodes of a model, in the order in which they compute.
+/// The nodes of a model, in the order in which they compute. Field numbers are those of onnx.proto.
 private struct ONNXGraph {
-  var proto = ONNX_GraphProto()
+  private struct Node {
+    let operation: String
+    var name: String
+    let inputs: [String]
+    let attributes: KeyValuePairs<String, Attribute>
+
+    func write(to node: inout Message) {
+      for input in inputs { node.text(1, input) }
+      node.text(2, name)
+      node.text(3, name)
+      node.text(4, operation)
+      for (key, value) in attributes {
+        node.message(5) { attribute in
+          attribute.text(1, key)
+          switch value {
+          case .float(let float):
+            attribute.float(2, float)
+            attribute.integer(20, 1)
+          case .int(let int):
+            attribute.integer(3, int)
+            attribute.integer(20, 2)
+          case .ints(let ints):
+            for int in ints { attribute.integer(8, int) }
+            attribute.integer(20, 7)
+          }
+        }
+      }
+    }
+  }
+  private struct Constant {
+    let name: String
+    let sizes: [Int]
+    let type: ElementType
+    let bytes: [UInt8]
+  }
+  private enum ElementType: Int {
+    case float = 1
+    case int64 = 7
+  }
+  /// What goes in or comes out: (batch, sizes).
+  private typealias Port = (name: String, sizes: [Int])
+
+  private var nodes: [Node] = []
+  private var constants: [Constant] = []
+  private var inputs: [Port] = []
+  private var outputs: [Port] = []
 
   /// A layer's output.
   struct Value {
@@ -53,29 +98,50 @@ private struct ONNXGraph {
   mutating func build(_ stages: [Stage]) throws {
     let (input, output) = (stages[0].input, stages.last!.output)
     let image = Value(name: "image", image: input)
-    proto.input = [Self.info("image", [input.channels, input.height, input.width])]
+    inputs = [("image", [input.channels, input.height, input.width])]
     let result = try layers(stages, image, prefix: "layers", number: nil)
     if stages.last!.layer.leavesSoftmaxToLoss {
       let logits = named("logits", flat(result))
       node("Softmax", [logits.name], ["axis": .int(1)], named: "probabilities")
-      proto.output = ["logits", "probabilities"].map { Self.info($0, [output.count]) }
+      outputs = ["logits", "probabilities"].map { ($0, [output.count]) }
     } else if output.height == 1 && output.width == 1 {
       _ = named("output", flat(result))
-      proto.output = [Self.info("output", [output.count])]
+      outputs = [("output", [output.count])]
     } else {
       _ = named("output", result)
-      proto.output = [Self.info("output", [output.channels, output.height, output.width])]
+      outputs = [("output", [output.channels, output.height, output.width])]
     }
   }
 
-  private static func info(_ name: String, _ sizes: [Int]) -> ONNX_ValueInfoProto {
-    typealias Dimension = ONNX_TensorShapeProto.Dimension
-    return .with {
-      $0.name = name
-      $0.type.tensorType.elemType = Int32(ONNX_TensorProto.DataType.float.rawValue)
-      $0.type.tensorType.shape.dim =
-        [Dimension.with { $0.dimParam = "batch" }]
-        + sizes.map { size in Dimension.with { $0.dimValue = Int64(size) } }
+  // MARK: As a protocol buffer
+
+  func write(to graph: inout Message, _ description: String) {
+    for node in nodes { graph.message(1) { node.write(to: &$0) } }
+    graph.text(2, "StrideNet")
+    for constant in constants {
+      graph.message(5) {
+        for size in constant.sizes { $0.integer(1, size) }
+        $0.integer(2, constant.type.rawValue)
+        $0.text(8, constant.name)
+        $0.bytes(9, constant.bytes)
+      }
+    }
+    graph.text(10, description)
+    for (field, ports) in [(11 as UInt64, inputs), (12, outputs)] {
+      for (name, sizes) in ports {
+        graph.message(field) { port in
+          port.text(1, name)
+          port.message(2) { type in
+            type.message(1) { tensor in
+              tensor.integer(1, ElementType.float.rawValue)
+              tensor.message(2) { shape in
+                shape.message(1) { $0.text(2, "batch") }
+                for size in sizes { shape.message(1) { $0.integer(1, size) } }
+              }
+            }
+          }
+        }
+      }
     }
   }
 
@@ -92,31 +158,16 @@ private struct ONNXGraph {
     _ operation: String, _ inputs: [String], _ attributes: KeyValuePairs<String, Attribute> = [:],
     named name: String? = nil
   ) -> String {
-    let output = name ?? "\(operation.lowercased())_\(proto.node.count)"
-    proto.node.append(
-      .with {
-        $0.opType = operation
-        $0.name = output
-        $0.input = inputs
-        $0.output = [output]
-        $0.attribute = attributes.map { key, value in
-          .with {
-            $0.name = key
-            switch value {
-            case .int(let int): ($0.type, $0.i) = (.int, Int64(int))
-            case .ints(let ints): ($0.type, $0.ints) = (.ints, ints.map(Int64.init))
-            case .float(let float): ($0.type, $0.f) = (.float, float)
-            }
-          }
-        }
-      })
+    let output = name ?? "\(operation.lowercased())_\(nodes.count)"
+    nodes.append(
+      Node(operation: operation, name: output, inputs: inputs, attributes: attributes))
     return output
   }
 
   /// Gives a value a name of its own.
   private mutating func named(_ name: String, _ value: Value) -> Value {
-    if let last = proto.node.indices.last, proto.node[last].output == [value.name] {
-      (proto.node[last].name, proto.node[last].output) = (name, [name])
+    if let last = nodes.indices.last, nodes[last].name == value.name {
+      nodes[last].name = name
     } else {
       node("Identity", [value.name], named: name)
     }
@@ -129,16 +180,11 @@ private struct ONNXGraph {
   }
 
   private mutating func constant<Number: BitwiseCopyable>(
-    _ name: String, _ sizes: [Int], _ type: ONNX_TensorProto.DataType, _ values: [Number]
+    _ name: String, _ sizes: [Int], _ type: ElementType, _ values: [Number]
   ) -> String {
-    if !proto.initializer.contains(where: { $0.name == name }) {
-      proto.initializer.append(
-        .with {
-          $0.name = name
-          $0.dims = sizes.map(Int64.init)
-          $0.dataType = Int32(type.rawValue)
-          $0.rawData = values.withUnsafeBytes { Data($0) }
-        })
+    if !constants.contains(where: { $0.name == name }) {
+      constants.append(
+        Constant(name: name, sizes: sizes, type: type, bytes: values.withUnsafeBytes(Array.init)))
     }
     return name
   }

@@ -4,51 +4,10 @@ import Testing
 @testable import StrideNet
 
 @Suite struct EventFileTests {
-  /// A record's event as fields: number, and for a message or text its bytes, else its bits.
-  indirect enum Field {
-    case bits(UInt64)
-    case bytes([UInt8])
-  }
-
-  private static func fields(_ data: ArraySlice<UInt8>) throws -> [(Int, Field)] {
-    var (rest, result) = (data, [(Int, Field)]())
-    func variable() throws -> UInt64 {
-      var (value, shift) = (UInt64(0), UInt64(0))
-      while true {
-        let next = rest.popFirst()
-        let byte = try #require(next)
-        value |= UInt64(byte & 0x7F) << shift
-        if byte < 0x80 { return value }
-        shift += 7
-      }
-    }
-    func take(_ count: Int) throws -> [UInt8] {
-      try #require(rest.count >= count)
-      defer { rest = rest.dropFirst(count) }
-      return Array(rest.prefix(count))
-    }
-    func number(_ bytes: [UInt8]) -> UInt64 {
-      bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) }
-    }
-    while !rest.isEmpty {
-      let key = try variable()
-      switch key & 7 {
-      case 0: result.append((Int(key >> 3), .bits(try variable())))
-      case 1: result.append((Int(key >> 3), .bits(number(try take(8)))))
-      case 5: result.append((Int(key >> 3), .bits(number(try take(4)))))
-      case 2:
-        let count = try variable()
-        result.append((Int(key >> 3), .bytes(try take(Int(count)))))
-      default: Issue.record("wire type \(key & 7)")
-      }
-    }
-    return result
-  }
-
   /// All records of a file, their checksums checked.
-  private static func events(_ path: String) throws -> [[(Int, Field)]] {
+  private static func events(_ path: String) throws -> [[WireField]] {
     var rest = [UInt8](try Data(contentsOf: URL(filePath: path)))[...]
-    var result: [[(Int, Field)]] = []
+    var result: [[WireField]] = []
     while !rest.isEmpty {
       func take(_ count: Int) throws -> [UInt8] {
         try #require(rest.count >= count)
@@ -60,7 +19,7 @@ import Testing
       #expect(UInt32(number(try take(4))) == EventFile.maskedChecksum(length))
       let data = try take(number(length))
       #expect(UInt32(number(try take(4))) == EventFile.maskedChecksum(data))
-      result.append(try fields(data[...]))
+      result.append(try wireFields(data[...]))
     }
     return result
   }
@@ -88,15 +47,15 @@ import Testing
       "i", PNG.Image(height: 2, width: 3, channels: 1, pixels: [1, 2, 3, 4, 5, 6]), step: 8)
     let events = try Self.events(file.path)
     #expect(events.count == 4)
-    func bytes(_ fields: [(Int, Field)], _ number: Int) throws -> [UInt8] {
+    func bytes(_ fields: [WireField], _ number: Int) throws -> [UInt8] {
       guard case .bytes(let bytes) = try #require(fields.first { $0.0 == number }).1 else {
         return []
       }
       return bytes
     }
     #expect(try bytes(events[0], 3) == Array("brain.Event:2".utf8))
-    func value(_ event: [(Int, Field)]) throws -> [(Int, Field)] {
-      try Self.fields(bytes(Self.fields(bytes(event, 5)[...]), 1)[...])
+    func value(_ event: [WireField]) throws -> [WireField] {
+      try wireFields(bytes(wireFields(bytes(event, 5)[...]), 1)[...])
     }
     let scalar = try value(events[1])
     #expect(try bytes(scalar, 1) == Array("loss".utf8))
@@ -105,7 +64,7 @@ import Testing
       return
     }
     #expect(Float(bitPattern: UInt32(bits)) == 0.25 && step == 300)
-    let histogram = try Self.fields(bytes(value(events[2]), 5)[...])
+    let histogram = try wireFields(bytes(value(events[2]), 5)[...])
     func doubles(_ number: Int) throws -> [Double] {
       let bytes = try bytes(histogram, number)
       return stride(from: 0, to: bytes.count, by: 8).map { i in
@@ -123,7 +82,7 @@ import Testing
     }
     #expect(
       try PNG.encode(PNG.Image(height: 2, width: 3, channels: 1, pixels: [1, 2, 3, 4, 5, 6]))
-        == bytes(Self.fields(bytes(value(events[3]), 4)[...]), 4))
+        == bytes(wireFields(bytes(value(events[3]), 4)[...]), 4))
   }
 
   @Test func onTheCommandLine() throws {

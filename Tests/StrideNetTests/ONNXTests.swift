@@ -1,5 +1,4 @@
 import Foundation
-import SwiftProtobuf
 import Testing
 
 @testable import StrideNet
@@ -17,19 +16,19 @@ private struct Interpreter {
   private(set) var operators: [String] = []
 
   /// - Parameter image: (batch, channels, height, width)
-  init(_ model: ONNX_ModelProto, _ image: Value) throws {
-    for tensor in model.graph.initializer {
+  init(_ model: ONNXModel, _ image: Value) throws {
+    for tensor in model.initializers {
       let numbers: [Double] =
         tensor.dataType == 1
         ? tensor.rawData.withUnsafeBytes { $0.bindMemory(to: Float.self).map(Double.init) }
         : tensor.rawData.withUnsafeBytes { $0.bindMemory(to: Int64.self).map(Double.init) }
-      let sizes = tensor.dims.map(Int.init)
+      let sizes = tensor.dims
       #expect(numbers.count == sizes.reduce(1, *) && values[tensor.name] == nil)
       values[tensor.name] = Value(sizes: sizes, values: numbers)
     }
     var unused = Set(values.keys)
     values["image"] = image
-    for node in model.graph.node {
+    for node in model.nodes {
       unused.subtract(node.input)
       let inputs = try node.input.map { try #require(values[$0], "\($0) isn't known yet") }
       let attributes = Dictionary(uniqueKeysWithValues: node.attribute.map { ($0.name, $0) })
@@ -41,7 +40,7 @@ private struct Interpreter {
   }
 
   static func compute(
-    _ operation: String, _ inputs: [Value], _ attributes: [String: ONNX_AttributeProto]
+    _ operation: String, _ inputs: [Value], _ attributes: [String: ONNXModel.Attribute]
   ) throws -> Value {
     let x = inputs[0]
     func map(_ f: (Double) -> Double) -> Value {
@@ -52,7 +51,7 @@ private struct Interpreter {
       try #require(other.sizes == x.sizes)
       return Value(sizes: x.sizes, values: zip(x.values, other.values).map(f))
     }
-    func ints(_ name: String) -> [Int] { attributes[name]!.ints.map(Int.init) }
+    func ints(_ name: String) -> [Int] { attributes[name]!.ints }
     func number(_ name: String) -> Double { Double(attributes[name]!.f) }
     switch operation {
     case "Identity": return x
@@ -134,7 +133,7 @@ private struct Interpreter {
         return operation == "MaxPool" ? all.max()! : all.reduce(0, +) / Double(all.count)
       }
     case "Conv":
-      let (w, bias, groups) = (inputs[1], inputs[2], Int(attributes["group"]!.i))
+      let (w, bias, groups) = (inputs[1], inputs[2], attributes["group"]!.i)
       let (filters, channels) = (w.sizes[0], w.sizes[1])
       try #require(channels * groups == x.sizes[1] && w.sizes[2...] == ints("kernel_shape")[...])
       return try windows(
@@ -207,11 +206,11 @@ private struct Interpreter {
     }
   }
 
-  static func model(_ network: Network) throws -> ONNX_ModelProto {
+  static func model(_ network: Network) throws -> ONNXModel {
     let folder = try TemporaryFolder()
     try network.exportONNX(to: folder.path + "/m.onnx")
     let data = try Data(contentsOf: URL(fileURLWithPath: folder.path + "/m.onnx"))
-    return try ONNX_ModelProto(serializedBytes: data)
+    return try ONNXModel([UInt8](data))
   }
 
   /// What a model's outputs have to be, by name.
@@ -227,22 +226,15 @@ private struct Interpreter {
     ]
   }
 
-  static func size(_ info: ONNX_ValueInfoProto) -> [Int] {
-    info.type.tensorType.shape.dim.dropFirst().map { Int($0.dimValue) }
-  }
-
   /// The model, read back and computed by its operators' definitions.
   @Test(arguments: ExportedNetworks.all.indices) func computesTheSame(_ index: Int) throws {
     let (text, input) = ExportedNetworks.all[index]
     let network = try ExportedNetworks.network(text, input)
     let model = try Self.model(network)
-    #expect(model.opsetImport.map(\.version) == [17] && model.irVersion == 8)
-    #expect(model.graph.input.map(\.name) == ["image"])
-    #expect(Self.size(model.graph.input[0]) == [input.channels, input.height, input.width])
-    let batches = (model.graph.input + model.graph.output).map {
-      $0.type.tensorType.shape.dim[0].dimParam
-    }
-    #expect(batches.allSatisfy { $0 == "batch" })
+    #expect(model.opsets == [17] && model.irVersion == 8)
+    #expect(model.inputs.map(\.name) == ["image"])
+    #expect(model.inputs[0].sizes == [0, input.channels, input.height, input.width])
+    #expect((model.inputs + model.outputs).allSatisfy { $0.names == ["batch"] })
 
     let images = ExportedNetworks.images(input.count > 500 ? 1 : 3, input)
     let result = try Interpreter(
@@ -251,10 +243,10 @@ private struct Interpreter {
         sizes: [images.batch, input.channels, input.height, input.width],
         values: Self.channelsFirst(images).map(Double.init)))
     let expected = try Self.expected(network, images)
-    #expect(Set(model.graph.output.map(\.name)) == Set(expected.keys))
-    for output in model.graph.output {
+    #expect(Set(model.outputs.map(\.name)) == Set(expected.keys))
+    for output in model.outputs {
       let found = try #require(result.values[output.name])
-      #expect(found.sizes == [images.batch] + Self.size(output))
+      #expect(found.sizes == [images.batch] + output.sizes.dropFirst())
       let values = expected[output.name]!
       expectClose(
         found.values.map(Float.init), values, within: 1e-5 * max(1, values.map(abs).max()!),
@@ -268,25 +260,25 @@ private struct Interpreter {
       "conv(2,3) maxpool(2) dropout(0.3) flatten relu(5) softmax(3)", Shape(8, 8, 1))
     let model = try Self.model(network)
     #expect(
-      model.graph.node.map(\.opType)
+      model.nodes.map(\.opType)
         == ["Conv", "Relu", "MaxPool", "Flatten", "Gemm", "Relu", "Gemm", "Softmax"])
     #expect(
-      model.graph.initializer.map(\.name)
+      model.initializers.map(\.name)
         == [0, 4, 5].flatMap { ["layers.\($0).weight", "layers.\($0).bias"] })
     #expect(
-      model.graph.initializer.map(\.dims) == [[2, 1, 3, 3], [2], [5, 18], [5], [3, 5], [3]])
+      model.initializers.map(\.dims) == [[2, 1, 3, 3], [2], [5, 18], [5], [3, 5], [3]])
     let arrays = network.snapshot().arrays
-    for (tensor, array) in zip(model.graph.initializer, arrays) where tensor.dims.count == 1 {
-      #expect(tensor.rawData == array.values.withUnsafeBytes { Data($0) })
+    for (tensor, array) in zip(model.initializers, arrays) where tensor.dims.count == 1 {
+      #expect(tensor.rawData == array.values.withUnsafeBytes(Array.init))
     }
     // A filter's weights lie together; the columns behind flatten are a channel's together.
-    let floats = model.graph.initializer.map {
+    let floats = model.initializers.map {
       $0.rawData.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
     }
     #expect(floats[0][9 + 4] == arrays[0].values[4 * 2 + 1])
     #expect(floats[2][18 + 9 + 5] == arrays[2].values[18 + 5 * 2 + 1])
     #expect(
-      model.metadataProps.map(\.value)
+      model.metadata.map(\.value)
         == ["conv(2,3) maxpool(2) dropout(0.3) flatten relu(5) softmax(3)", "8x8x1"])
   }
 
