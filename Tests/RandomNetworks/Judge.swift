@@ -82,6 +82,7 @@ final class Judge {
   func field(_ tensor: Tensor) -> Field {
     let field = Field(tensor.batch, subject.input)
     for (i, value) in tensor.values.enumerated() { field.value[i] = Double(value) }
+    field.repeats = [.bytes, .steps, .zeros].contains(subject.images)
     return field
   }
 

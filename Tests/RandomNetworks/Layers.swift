@@ -84,14 +84,32 @@ final class Convolution: Part {
     }
     for i in 0..<y.count { sums[i].add(b.values[i % output.channels], error: 0) }
     y.fill(from: sums)
+    let factors = channelFactors
+    for f in 0..<output.channels {
+      y.shared[f] = factors.reduce(0) {
+        $1.filter == f ? hypot($0, $1.factor * x.shared[$1.channel]) : $0
+      }
+    }
+    y.shareRepeated(from: x)
     return y
+  }
+
+  /// What each channel is multiplied by in each filter, all of a window together.
+  private var channelFactors: [(channel: Int, filter: Int, factor: Double)] {
+    let (channels, filters) = (input.channels / groups, output.channels)
+    return (0..<channels * filters).map { k in
+      let (c, f) = (k / filters, k % filters)
+      let all = Swift.stride(from: k, to: w.values.count, by: channels * filters)
+      return (
+        f / (filters / groups) * channels + c, f, all.reduce(0) { $0 + w.values[$1] }
+      )
+    }
   }
 
   override func backward(_ dy: Field) -> Field {
     let (dx, x) = (Field(dy.batch, input), x!)
     var inputs = [Sum](repeating: Sum(), count: dx.count)
     var window = [Sum](repeating: Sum(), count: w.values.count)
-    var biases = [Sum](repeating: Sum(), count: b.values.count)
     inputs.withUnsafeMutableBufferPointer { inputs in
       window.withUnsafeMutableBufferPointer { window in
         w.values.withUnsafeBufferPointer { w in
@@ -103,9 +121,21 @@ final class Convolution: Part {
         }
       }
     }
-    for i in 0..<dy.count { biases[i % output.channels].add(dy.value[i], error: dy.error[i]) }
-    (w.gradient, b.gradient) = (window.map(\.number), biases.map(\.number))
+    b.gradient = dy.channelSums
+    let (above, below) = (b.gradient, x.channelSums)
+    let (channels, filters) = (input.channels / groups, output.channels)
+    for k in window.indices {
+      let (c, f) = (k / filters % channels, k % filters)
+      let channel = f / (filters / groups) * channels + c
+      window[k].add(0, error: x.shared[channel] * above[f].value)
+      window[k].add(0, error: dy.shared[f] * below[channel].value)
+    }
+    w.gradient = window.map(\.number)
     dx.fill(from: inputs)
+    for (channel, f, factor) in channelFactors {
+      dx.shared[channel] = hypot(dx.shared[channel], factor * dy.shared[f])
+    }
+    dx.shareRepeated(from: dy)
     return dx
   }
 }
@@ -133,6 +163,12 @@ final class FullyConnected: Part {
         y[n * outputs + o] = sum.number
       }
     }
+    for o in 0..<outputs {
+      y.shared[o] = (0..<inputs).reduce(0) {
+        hypot($0, w.values[o * inputs + $1] * x.shared[$1 % x.size.channels])
+      }
+    }
+    y.shareRepeated(from: x)
     return y
   }
 
@@ -149,21 +185,24 @@ final class FullyConnected: Part {
         dx[n * inputs + i] = sum.number
       }
     }
-    (w.gradient, b.gradient) = ([], [])
+    (w.gradient, b.gradient) = ([], dy.channelSums)
+    let below = x.channelSums
     for o in 0..<outputs {
       for i in 0..<inputs {
         var sum = Sum()
+        sum.add(0, error: x.shared[i] * b.gradient[o].value)
+        sum.add(0, error: dy.shared[o] * below[i].value)
         for n in 0..<dy.batch {
           let (from, to) = (n * inputs + i, n * outputs + o)
           sum.add(dy.value[to], error: dy.error[to], times: x.value[from], error: x.error[from])
         }
         w.gradient.append(sum.number)
       }
-      var sum = Sum()
-      for n in 0..<dy.batch {
-        sum.add(dy.value[n * outputs + o], error: dy.error[n * outputs + o])
+    }
+    for i in 0..<inputs {
+      dx.shared[i] = (0..<outputs).reduce(0) {
+        hypot($0, w.values[$1 * inputs + i] * dy.shared[$1])
       }
-      b.gradient.append(sum.number)
     }
     return dx
   }
@@ -229,6 +268,7 @@ final class Pooling: Part {
         y[place] = sum.number / Number(Double(window.count))
       }
     }
+    y.inherit(x)
     return y
   }
 
@@ -248,6 +288,7 @@ final class Pooling: Part {
       }
     }
     dx.fill(from: sums)
+    dx.inherit(dy)
     return dx
   }
 }
@@ -262,12 +303,14 @@ final class Pointwise: Part {
     self.x = x
     let y = Field(x.batch, x.size)
     for i in 0..<x.count { y[i] = function.value(of: x[i]) }
+    y.inherit(x)
     return y
   }
 
   override func backward(_ dy: Field) -> Field {
     let dx = Field(dy.batch, dy.size)
     for i in 0..<dy.count { dx[i] = dy[i] * function.slope(at: x[i]) }
+    dx.inherit(dy)
     return dx
   }
 }
@@ -300,12 +343,16 @@ class Normalization: Part {
   /// The places of what is normalised together.
   fileprivate func sets(_ x: Field) -> [[Int]] { fatalError() }
 
+  /// The error that all of a set may share.
+  fileprivate func sharedError(_ x: Field, _ set: [Int]) -> Double? { nil }
+
   fileprivate func measure(_ x: Field) {
     self.x = x
     moments = sets(x).map { set in
       let count = Number(Double(set.count))
       var sum = Sum()
       for i in set { sum.add(x.value[i], error: x.error[i]) }
+      if let shared = sharedError(x, set) { sum.add(0, error: count.value * shared) }
       let mean = sum.number / count
       var squares = Sum()
       for i in set {
@@ -344,22 +391,28 @@ class Normalization: Part {
         // Computed as x · scale + shift.
         let scale = w.values[c] * moments[s].inverse.value
         y.error[i] += roundoff * (abs(x.value[i] * scale) + abs(moments[s].mean.value * scale))
+        // The same shift for all of a channel.
+        if sharedError(x, set) != nil {
+          y.shared[c] =
+            roundoff * (abs(moments[s].mean.value * scale) + abs(b.values[c]))
+            + abs(scale) * moments[s].mean.error
+        }
       }
     }
+    y.shareRepeated(from: x)
     return y
   }
 
   override func backward(_ dy: Field) -> Field {
     let dx = Field(dy.batch, dy.size)
     var products = [Sum](repeating: Sum(), count: w.values.count)
-    var biases = products
+    b.gradient = dy.channelSums
     for (s, set) in sets(x).enumerated() {
       let count = Number(Double(set.count))
       var (sum, product) = (Sum(), Sum())
       let h = set.map { normalised($0, s, set.count) }
       for (k, i) in set.enumerated() {
         let c = i % x.size.channels
-        biases[c].add(dy.value[i], error: dy.error[i])
         products[c].add(dy.value[i], error: dy.error[i], times: h[k].value, error: h[k].error)
         let g = dy[i] * Number(w.values[c])
         sum.add(g.value, error: g.error)
@@ -369,9 +422,14 @@ class Normalization: Part {
         let g = dy[i] * Number(w.values[i % x.size.channels])
         let inner = g - sum.number / count - h[k] * product.number / count
         dx[i] = moments[s].inverse * inner
+        if sharedError(x, set) != nil {
+          let mean = sum.number / count
+          dx.shared[i % x.size.channels] =
+            moments[s].inverse.value * (mean.error + roundoff * abs(mean.value))
+        }
       }
     }
-    (w.gradient, b.gradient) = (products.map(\.number), biases.map(\.number))
+    w.gradient = products.map(\.number)
     return dx
   }
 }
@@ -393,6 +451,10 @@ final class BatchNormalization: Normalization {
   override func sets(_ x: Field) -> [[Int]] {
     let channels = x.size.channels
     return (0..<channels).map { Array(stride(from: $0, to: x.count, by: channels)) }
+  }
+
+  override func sharedError(_ x: Field, _ set: [Int]) -> Double? {
+    x.shared[set[0] % x.size.channels]
   }
 
   override func forward(_ x: Field, training: Bool) -> Field {
@@ -462,6 +524,8 @@ final class Drop: Part {
     for i in 0..<x.count {
       y[i] = x[i] * Number(factor(i), error: factor(i) * roundoff)
     }
+    y.inherit(x)
+    for c in y.shared.indices { y.shared[c] /= 1 - Double(rate) }
     return y
   }
 
@@ -489,6 +553,8 @@ final class Fork: Part {
   private func sum(_ a: Field, _ b: Field) -> Field {
     let y = Field(a.batch, a.size)
     for i in 0..<y.count { y[i] = a[i] + b[i] }
+    for c in y.shared.indices { y.shared[c] = a.shared[c] + b.shared[c] }
+    y.repeats = a.repeats || b.repeats
     return y
   }
 

@@ -1,26 +1,23 @@
 import Foundation
 import StrideNet
+import Synchronization
 
 /// Random networks against a reference in double precision:
 ///
-///     random-networks [--count N] [--seed S] [--work M] [--jobs J]
+///     random-networks [--count N] [--seed S] [--work M] [--jobs J] [--shrink SECONDS]
 ///     random-networks --case '{…}'
 ///
 /// Each network is a number; the first is S. Some run at a time in processes of their own, since the
 /// instruction set is a process's, and since a fault may end one.
 @main struct RandomNetworks {
   static func main() {
+    let arguments = CommandLine.arguments.dropFirst()
     var options: [String: String] = [:]
-    var name: String?
-    for argument in CommandLine.arguments.dropFirst() {
-      if argument.hasPrefix("--") {
-        name = argument
-        options[argument] = ""
-      } else if let name {
-        options[name] = argument
-      }
+    for (name, value) in zip(arguments, arguments.dropFirst()) where name.hasPrefix("--") {
+      options[name] = value
     }
     func number(_ name: String, _ other: Int) -> Int { options[name].flatMap(Int.init) ?? other }
+    let work = number("--work", 1_000_000)
     if let json = options["--case"] {
       do {
         exit(judge(try Case(json: json), "case") ? 0 : 1)
@@ -29,24 +26,26 @@ import StrideNet
         exit(64)
       }
     }
-    let work = number("--work", 1_000_000)
-    let first = number("--seed", 1)
-    if options["--child"] != nil {
-      var failed = false
-      for seed in first..<first + number("--count", 1) {
+    if let seeds = options["--seeds"] {
+      let failed = seeds.split(separator: ",").filter {
         let subject = Generator.draw(
-          UInt64(seed), work: work, instructionSets: Machine.instructionSets)
-        guard subject.instructionSet == options["--isa"] else { continue }
-        if !judge(subject, "\(seed)") { failed = true }
+          UInt64($0)!, work: work, instructionSets: Machine.instructionSets)
+        return !judge(subject, String($0))
       }
-      exit(failed ? 1 : 0)
+      exit(failed.isEmpty ? 0 : 1)
     }
-    exit(0)
+    let crew = Crew(work: work, jobs: number("--jobs", 2))
+    let passed = run(
+      crew, number("--seed", 1), count: number("--count", 40),
+      shrinking: number("--shrink", 60))
+    exit(passed ? 0 : 1)
   }
 
   /// Judges one network and prints what came out; false where it failed.
   static func judge(_ subject: Case, _ name: String) -> Bool {
     say("start \(name) \(subject.json)")
+    // One that hangs is ended.
+    alarm(600)
     let judge = Judge(subject)
     let clock = ContinuousClock()
     let start = clock.now
@@ -60,12 +59,56 @@ import StrideNet
       say("fail \(name) refused: \("\(error)".replacing("\n", with: " "))")
       return false
     }
-    let seconds = Double((clock.now - start).components.attoseconds) * 1e-18
-      + Double((clock.now - start).components.seconds)
+    let seconds = (clock.now - start) / .seconds(1)
     say(
-      "pass \(name) \(judge.compared) numbers, \(judge.loose) loosely, worst "
-        + String(format: "%.2f at %@, %.2f s", judge.worst.ratio, judge.worst.what, seconds))
+      "pass \(name) \(judge.compared) \(judge.loose) "
+        + String(format: "%.2f", judge.worst.ratio) + " \(judge.worst.what), "
+        + String(format: "%.2f s", seconds))
     return true
+  }
+
+  /// Judges networks, tells of those that fail, and shrinks the first of each kind.
+  static func run(_ crew: Crew, _ first: Int, count: Int, shrinking seconds: Int) -> Bool {
+    struct Tally {
+      var failed: [Outcome] = []
+      var passed = 0, compared = 0, loose = 0
+      var worst = (ratio: 0.0, line: "")
+    }
+    let tally = Mutex(Tally())
+    let clock = ContinuousClock()
+    let start = clock.now
+    crew.judge(first, count: count) { outcome in
+      tally.withLock {
+        guard let failure = outcome.failure else {
+          $0.passed += 1
+          $0.compared += outcome.compared
+          $0.loose += outcome.loose
+          if outcome.worst.ratio > $0.worst.ratio {
+            $0.worst = (outcome.worst.ratio, "\(outcome.name): \(outcome.worst.line)")
+          }
+          return
+        }
+        $0.failed.append(outcome)
+        say("network \(outcome.name) failed, \(failure.kind): \(failure.text)")
+      }
+    }
+    let all = tally.withLock { $0 }
+    var kinds: Set<String> = []
+    for outcome in all.failed where kinds.insert(outcome.failure!.kind).inserted {
+      let small = crew.shrink(outcome, seconds: Double(seconds))
+      say("")
+      say("\(outcome.failure!.kind), shrunk: \(small.failure!.text)")
+      say("  make random SEED=\(outcome.name) N=1 WORK=\(crew.work)")
+      say("  make random CASE='\(small.subject.json)'")
+      say("  \(small.subject.command)")
+    }
+    let taken = String(format: "%.1f", (clock.now - start) / .seconds(1))
+    say(
+      "\(count) networks from \(first) on in \(taken) s: \(all.compared) numbers compared, "
+        + "\(all.loose) of them loosely; worst error, of \(Int(tolerance)) expected ones: "
+        + all.worst.line)
+    say("\(all.passed) passed, \(all.failed.count) failed")
+    return all.failed.isEmpty
   }
 }
 

@@ -88,10 +88,16 @@ final class Field {
   let batch: Int
   let size: Size
   let value, error: UnsafeMutableBufferPointer<Double>
+  /// The part of each channel's error that may be the same in all pixels of all examples: that of a
+  /// number that was added to all. It doesn't average out.
+  var shared: [Double]
+  /// Whether few different values come again and again, so that they are rounded alike.
+  var repeats = false
 
   init(_ batch: Int, _ size: Size) {
     self.batch = batch
     self.size = size
+    shared = [Double](repeating: 0, count: size.channels)
     value = .allocate(capacity: batch * size.count)
     error = .allocate(capacity: batch * size.count)
     value.initialize(repeating: 0)
@@ -119,11 +125,43 @@ final class Field {
     for (i, sum) in sums.enumerated() { self[i] = sum.number }
   }
 
+  /// The sum of each channel over all pixels and examples.
+  var channelSums: [Number] {
+    var sums = [Sum](repeating: Sum(), count: size.channels)
+    for i in 0..<count { sums[i % size.channels].add(value[i], error: error[i]) }
+    let pixels = Double(count / size.channels)
+    for c in 0..<size.channels { sums[c].add(0, error: pixels * shared[c]) }
+    return sums.map(\.number)
+  }
+
+  /// Takes over what another one, with the same channels, says of its errors.
+  func inherit(_ x: Field) {
+    (shared, repeats) = (x.shared, x.repeats)
+  }
+
+  /// The errors of values that come again and again are shared.
+  func shareRepeated(from x: Field) {
+    repeats = x.repeats
+    guard repeats else { return }
+    for c in 0..<size.channels {
+      let places = stride(from: c, to: count, by: size.channels)
+      let mean = places.reduce(0) { $0 + error[$1] } / Double(count / size.channels)
+      shared[c] = max(shared[c], mean)
+    }
+  }
+
   /// The same numbers under another size.
   func reshaped(to size: Size) -> Field {
     let other = Field(batch, size)
     _ = other.value.update(from: value)
     _ = other.error.update(from: error)
+    other.repeats = repeats
+    if size.channels == shared.count {
+      other.shared = shared
+    } else {
+      // The channels come again and again in one that was flattened, or the other way round.
+      for c in 0..<size.channels { other.shared[c] = shared[c % shared.count] }
+    }
     return other
   }
 }
