@@ -5,19 +5,22 @@ struct Function: Sendable {
   let name: String
   let value, slope: @Sendable (Double) -> Double
 
-  /// All that lies within the error of x, in terms of f: how far f gets from f(x), as an error.
-  static func error(_ f: (Double) -> Double, _ x: Number) -> Double {
+  /// How far f gets from f(x) for all that x may be.
+  private static func reach(_ f: (Double) -> Double, _ x: Number) -> Double {
     guard x.error > 0 else { return 0 }
     let (reach, middle) = (tolerance * x.error, f(x.value))
-    return max(abs(f(x.value - reach) - middle), abs(f(x.value + reach) - middle)) / tolerance
+    return max(abs(f(x.value - reach) - middle), abs(f(x.value + reach) - middle))
   }
+
+  /// Whether the slope jumps.
+  var hasCorner: Bool { name == "relu" || name == "leaky_relu" }
 
   func value(of x: Number) -> Number {
     let y = value(x.value)
     if name == "none" { return x }
     // Of vector code, which is within 5 · 2⁻²³ of a result's size.
-    let own = name == "relu" ? 0 : 10 * roundoff * abs(y)
-    return Number(y, error: Self.error(value, x) + own)
+    let own = name == "relu" ? 0 : 10 * roundoff * abs(y) + underflow
+    return Number(y, error: Self.reach(value, x) / tolerance + own)
   }
 
   func slope(at x: Number) -> Number {
@@ -25,7 +28,8 @@ struct Function: Sendable {
     if name == "none" { return Number(1) }
     // Most are computed from f(x) as 1 less something.
     let own = name == "relu" ? 0 : 16 * roundoff
-    return Number(y, error: Self.error(slope, x) + own)
+    // Beside a corner the error isn't one of many small ones: the whole jump is as likely.
+    return Number(y, error: Self.reach(slope, x) / (hasCorner ? 1 : tolerance) + own)
   }
 }
 
@@ -87,7 +91,7 @@ func softmax(_ x: Field) -> Field {
       // Rounding of the exponent, of e^x, of the sum and of the division.
       let own = roundoff * (4 + Double(count).squareRoot() + abs(x.value[i] - most))
       let relative = fromInput + own
-      y.error[i] = min(1, p * expm1(min(500, tolerance * relative)) / tolerance)
+      y.error[i] = min(1, p * expm1(min(500, tolerance * relative)) / tolerance) + underflow
     }
   }
   return y

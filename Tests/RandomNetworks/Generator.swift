@@ -147,7 +147,7 @@ struct Generator {
   /// Layers in places where they run together, are folded or left out.
   private mutating func neighbours(_ input: Size) -> [LayerText] {
     var first = convolution(input)
-    first["activation"] = "none"
+    (first["activation"], first["slope"]) = ("none", nil)
     var list = [first]
     while random.chance(0.4) { list.append(random.chance(0.5) ? dropout() : batchNormalization()) }
     list.append(batchNormalization())

@@ -35,8 +35,7 @@ final class Judge {
       found.count == expected.count, kind, "\(what): \(found.count) values, not \(expected.count)")
     let scale = expected.reduce(0) { max($0, abs($1.value)) }
     for (i, (found, expected)) in zip(found, expected).enumerated() {
-      // What is below the smallest normal number may be 0.
-      let expectedError = expected.error + roundoff * abs(expected.value) + 1e-37
+      let expectedError = expected.error + roundoff * abs(expected.value) + underflow
       let error = abs(Double(found) - expected.value)
       compared += 1
       if tolerance * expectedError > 0.01 * scale { loose += 1 }

@@ -281,7 +281,7 @@ final class Pooling: Part {
         let (first, possible) = largest(window)
         sums[first].add(d.value, error: d.error)
         guard possible.count > 1 else { return }
-        for i in possible { sums[i].add(0, error: abs(d.value) / tolerance + d.error) }
+        for i in possible { sums[i].add(0, error: abs(d.value) + d.error) }
       } else {
         let share = d / Number(Double(window.count))
         for i in window { sums[i].add(share.value, error: share.error) }
@@ -309,8 +309,16 @@ final class Pointwise: Part {
 
   override func backward(_ dy: Field) -> Field {
     let dx = Field(dy.batch, dy.size)
-    for i in 0..<dy.count { dx[i] = dy[i] * function.slope(at: x[i]) }
     dx.inherit(dy)
+    let pixels = Double(dy.count / dy.size.channels)
+    for i in 0..<dy.count {
+      let slope = function.slope(at: x[i])
+      dx[i] = dy[i] * slope
+      // All values of a channel may be beside the corner together.
+      if function.hasCorner {
+        dx.shared[i % dy.size.channels] += slope.error * abs(dy.value[i]) / pixels
+      }
+    }
     return dx
   }
 }

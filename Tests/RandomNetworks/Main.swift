@@ -45,7 +45,7 @@ import Synchronization
   static func judge(_ subject: Case, _ name: String) -> Bool {
     say("start \(name) \(subject.json)")
     // One that hangs is ended.
-    alarm(600)
+    alarm(120)
     let judge = Judge(subject)
     let clock = ContinuousClock()
     let start = clock.now

@@ -8,6 +8,10 @@ import Foundation
 /// What rounding to single precision changes a number by, at most and relative to its size.
 let roundoff = 0x1p-24
 
+/// What is smaller than the smallest normal number, times what it may have been multiplied by before,
+/// may be 0 as well.
+let underflow = 0x1p-110
+
 /// How many times its expected error a result may be off.
 let tolerance = 8.0
 
@@ -31,7 +35,7 @@ struct Number {
   static func + (a: Number, b: Number) -> Number { Number(a.value + b.value, a.error, b.error) }
   static func - (a: Number, b: Number) -> Number { Number(a.value - b.value, a.error, b.error) }
   static func * (a: Number, b: Number) -> Number {
-    Number(a.value * b.value, a.error * b.value, b.error * a.value)
+    Number(a.value * b.value, a.error * b.value, b.error * a.value, tolerance * a.error * b.error)
   }
   static func / (a: Number, b: Number) -> Number {
     let quotient = a.value / b.value
@@ -64,13 +68,13 @@ struct Sum {
   @inline(__always) mutating func add(
     _ a: Double, error aError: Double, times b: Double, error bError: Double
   ) {
-    let (first, second) = (aError * b, a * bError)
+    let (first, second, both) = (aError * b, a * bError, tolerance * aError * bError)
     add(a * b, error: 0)
-    spread += first * first + second * second
+    spread += first * first + second * second + both * both
   }
 
   var error: Double {
-    (spread + roundoff * roundoff * (count * largest * largest + squares)).squareRoot()
+    underflow + (spread + roundoff * roundoff * (count * largest * largest + squares)).squareRoot()
   }
   var number: Number { Number(value, error: error) }
 }
