@@ -20,7 +20,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run serve test bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
+.PHONY: help setup build run serve test random bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
   check arm64 memcheck dependant docs clean
 
 ## help: this list
@@ -48,6 +48,20 @@ serve: build
 test: setup
 	$(TEST)
 	$(TEST) -c release
+
+# Another build where sanitizers look on, which the C library's part of the undefined-behaviour one
+# comes to from the toolchain; leaks are XCTest's and Foundation's.
+RANDOM_address   := --sanitize=address --scratch-path .build-asan-release
+RANDOM_undefined  = --scratch-path .build-ubsan-release -Xcc -fsanitize=undefined \
+  -Xcc -fno-sanitize-recover=undefined \
+  -Xlinker --whole-archive -Xlinker $(UBSAN) -Xlinker --no-whole-archive
+RANDOM_BUILD      = $(SWIFT) build -c release $(TRAITS) --product random-networks $(RANDOM_$(SANITIZE))
+
+## random: random networks against double precision (N=200, SEED=1, CASE=, SANITIZE=address or undefined)
+random: setup
+	$(RANDOM_BUILD)
+	@ASAN_OPTIONS=detect_leaks=0 "$$($(RANDOM_BUILD) --show-bin-path)/random-networks" \
+	  $(if $(CASE),--case '$(CASE)',--count $(or $(N),200) --seed $(or $(SEED),1) --work $(or $(WORK),1000000))
 
 ## bench: time all kernels, networks and sizes against this machine's measured peak
 bench: build

@@ -54,7 +54,8 @@ struct Crew {
       case "fail":
         let parts = words[2].split(separator: ":", maxSplits: 1).map(String.init)
         report.broken!.failure = Failure(
-          kind: parts[0], text: parts.count > 1 ? parts[1].trimmingCharacters(in: .whitespaces) : "")
+          kind: parts[0], text: parts.count > 1 ? parts[1].trimmingCharacters(in: .whitespaces) : ""
+        )
         report.outcomes.append(report.broken!)
         report.broken = nil
       case "pass":
@@ -68,7 +69,8 @@ struct Crew {
       }
     }
     if report.broken != nil || process.terminationReason == .uncaughtSignal {
-      let hangs = process.terminationReason == .uncaughtSignal && process.terminationStatus == SIGALRM
+      let hangs =
+        process.terminationReason == .uncaughtSignal && process.terminationStatus == SIGALRM
       let text = (try? String(contentsOf: said, encoding: .utf8)) ?? ""
       let lines = text.split(separator: "\n").filter { !$0.allSatisfy { "= ".contains($0) } }
       report.broken?.failure = Failure(

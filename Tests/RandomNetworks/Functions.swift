@@ -57,7 +57,8 @@ let activations: [Function] = {
       slope: { sigmoid($0) + $0 * sigmoid($0) * sigmoid(-$0) }),
     Function(name: "sigmoid", value: sigmoid, slope: { sigmoid($0) * sigmoid(-$0) }),
     Function(
-      name: "tanh", value: { Foundation.tanh($0) }, slope: { 4 * sigmoid(2 * $0) * sigmoid(-2 * $0) }
+      name: "tanh", value: { Foundation.tanh($0) },
+      slope: { 4 * sigmoid(2 * $0) * sigmoid(-2 * $0) }
     ),
     Function(
       name: "softplus", value: { $0 < 0 ? log1p(exp($0)) : $0 + log1p(exp(-$0)) }, slope: sigmoid),

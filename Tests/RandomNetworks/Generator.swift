@@ -316,9 +316,11 @@ struct Generator {
 
   /// One size again and again, an epoch whose last batch is smaller, or any.
   private mutating func batches(_ most: Int) -> [Int] {
-    let any = min(most, random.pick(weighted: [
-      (1, 1), (3, random.whole(1...16)), (4, random.whole(17...80)), (2, random.whole(81...300)),
-    ]))
+    let any = min(
+      most,
+      random.pick(weighted: [
+        (1, 1), (3, random.whole(1...16)), (4, random.whole(17...80)), (2, random.whole(81...300)),
+      ]))
     switch random.pick(weighted: [(2, 0), (4, 1), (3, 2)]) {
     case 0: return [any, any]
     case 1: return [any, random.whole(max(1, any - 16)...any)]

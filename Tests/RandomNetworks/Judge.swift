@@ -137,7 +137,9 @@ final class Judge {
   }
 
   /// One step against the reference, from the weights as the network has them before it.
-  func step(_ network: Network, _ batch: Batch, number: Int, _ descent: inout Descent, _ what: String)
+  func step(
+    _ network: Network, _ batch: Batch, number: Int, _ descent: inout Descent, _ what: String
+  )
     throws
   {
     try network.build(for: shape)

@@ -221,9 +221,10 @@ extension Judge {
       let keep = min(Double(decay), (1 + Double(steps)) / (10 + Double(steps)))
       let share = Number(1 - keep, error: roundoff)
       // It begins as the weights after the first step.
-      average = average.map { old in
-        zip(old, weights).map { $0 + share * ($1 - $0) }
-      } ?? weights
+      average =
+        average.map { old in
+          zip(old, weights).map { $0 + share * ($1 - $0) }
+        } ?? weights
     }
     guard case .finished = try trainer.run() else { return }
     if let average { try compare(whole.snapshot().values, average, "average", "moving average") }
