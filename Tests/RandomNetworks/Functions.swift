@@ -88,7 +88,7 @@ func softmax(_ x: Field) -> Field {
     let shared = row.reduce(0.0) { $0 + pow(y.value[$1] * x.error[$1], 2) }
     for i in row {
       let (p, e) = (y.value[i], x.error[i])
-      let fromInput = (shared - p * p * e * e + pow((1 - p) * e, 2)).squareRoot()
+      let fromInput = (max(0, shared - p * p * e * e) + pow((1 - p) * e, 2)).squareRoot()
       // Rounding of the exponent, of e^x, of the sum and of the division.
       let own = roundoff * (4 + Double(count).squareRoot() + abs(x.value[i] - most))
       let relative = fromInput + own

@@ -90,6 +90,7 @@ final class Convolution: Part {
         $1.filter == f ? hypot($0, $1.factor * x.shared[$1.channel]) : $0
       }
     }
+    for i in 0..<y.count { y.error[i] = hypot(y.error[i], y.shared[i % output.channels]) }
     y.shareRepeated(from: x)
     return y
   }
@@ -164,10 +165,14 @@ final class FullyConnected: Part {
       }
     }
     for o in 0..<outputs {
-      y.shared[o] = (0..<inputs).reduce(0) {
-        hypot($0, w.values[o * inputs + $1] * x.shared[$1 % x.size.channels])
+      for c in 0..<x.period {
+        let sum = stride(from: c, to: inputs, by: x.period).reduce(0) {
+          $0 + w.values[o * inputs + $1] * x.shared[$1]
+        }
+        y.shared[o] = hypot(y.shared[o], sum)
       }
     }
+    for i in 0..<y.count { y.error[i] = hypot(y.error[i], y.shared[i % outputs]) }
     y.shareRepeated(from: x)
     return y
   }
@@ -265,6 +270,7 @@ final class Pooling: Part {
       } else {
         var sum = Sum()
         for i in window { sum.add(x.value[i], error: x.error[i]) }
+        sum.add(0, error: Double(window.count) * x.shared[place % x.size.channels])
         y[place] = sum.number / Number(Double(window.count))
       }
     }

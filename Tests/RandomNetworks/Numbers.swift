@@ -28,7 +28,7 @@ struct Number {
   /// A result, its error from the operands', and its own rounding.
   private init(_ value: Double, _ errors: Double...) {
     self.value = value
-    let own = roundoff * value
+    let own = roundoff * abs(value) + 0x1p-126  // below which single precision has 0
     error = (errors.reduce(own * own) { $0 + $1 * $1 }).squareRoot()
   }
 
@@ -73,6 +73,13 @@ struct Sum {
     spread += first * first + second * second + both * both
   }
 
+  /// Where few different terms come again and again, additions are rounded the same way time after
+  /// time: in all by up to count / 2 · roundoff.
+  mutating func roundAlike() {
+    let all = roundoff * count * largest / (2 * tolerance)
+    spread += all * all
+  }
+
   var error: Double {
     underflow + (spread + roundoff * roundoff * (count * largest * largest + squares)).squareRoot()
   }
@@ -95,6 +102,8 @@ final class Field {
   /// The part of each channel's error that may be the same in all pixels of all examples: that of a
   /// number that was added to all. It doesn't average out.
   var shared: [Double]
+  /// After so many the channels come again: in what was flattened.
+  var period: Int
   /// Whether few different values come again and again, so that they are rounded alike.
   var repeats = false
 
@@ -102,6 +111,7 @@ final class Field {
     self.batch = batch
     self.size = size
     shared = [Double](repeating: 0, count: size.channels)
+    period = size.channels
     value = .allocate(capacity: batch * size.count)
     error = .allocate(capacity: batch * size.count)
     value.initialize(repeating: 0)
@@ -134,13 +144,17 @@ final class Field {
     var sums = [Sum](repeating: Sum(), count: size.channels)
     for i in 0..<count { sums[i % size.channels].add(value[i], error: error[i]) }
     let pixels = Double(count / size.channels)
-    for c in 0..<size.channels { sums[c].add(0, error: pixels * shared[c]) }
+    for c in 0..<size.channels {
+      sums[c].add(0, error: pixels * shared[c])
+      let different = Set(stride(from: c, to: count, by: size.channels).map { Float(value[$0]) })
+      if different.count < count / size.channels / 16 { sums[c].roundAlike() }
+    }
     return sums.map(\.number)
   }
 
   /// Takes over what another one, with the same channels, says of its errors.
   func inherit(_ x: Field) {
-    (shared, repeats) = (x.shared, x.repeats)
+    (shared, repeats, period) = (x.shared, x.repeats, x.period)
   }
 
   /// The errors of values that come again and again are shared.
@@ -163,6 +177,7 @@ final class Field {
     if size.channels == shared.count {
       other.shared = shared
     } else {
+      other.period = shared.count
       // The channels come again and again in one that was flattened, or the other way round.
       for c in 0..<size.channels { other.shared[c] = shared[c % shared.count] }
     }
