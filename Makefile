@@ -49,15 +49,13 @@ test: setup
 	$(TEST)
 	$(TEST) -c release
 
-# Another build where sanitizers look on, which the C library's part of the undefined-behaviour one
-# comes to from the toolchain; leaks are XCTest's and Foundation's.
-RANDOM_address   := --sanitize=address --scratch-path .build-asan-release
-RANDOM_undefined  = --scratch-path .build-ubsan-release -Xcc -fsanitize=undefined \
-  -Xcc -fno-sanitize-recover=undefined \
-  -Xlinker --whole-archive -Xlinker $(UBSAN) -Xlinker --no-whole-archive
-RANDOM_BUILD      = $(SWIFT) build -c release $(TRAITS) --product random-networks $(RANDOM_$(SANITIZE))
+# With SANITIZE, a build of its own in which the address sanitizer looks on, and in C the one for
+# undefined behaviour. Leaks are Foundation's.
+RANDOM_BUILD := $(SWIFT) build -c release $(TRAITS) --product random-networks $(if $(SANITIZE), \
+  --sanitize=address --scratch-path .build-sanitized -Xcc -fsanitize=undefined \
+  -Xcc -fno-sanitize-recover=undefined)
 
-## random: random networks against double precision (N=200, SEED=1, CASE=, SANITIZE=address or undefined)
+## random: random networks against double precision (N=200, SEED=1, CASE=, SANITIZE=1)
 random: setup
 	$(RANDOM_BUILD)
 	@ASAN_OPTIONS=detect_leaks=0 "$$($(RANDOM_BUILD) --show-bin-path)/random-networks" \

@@ -198,11 +198,14 @@ final class Judge {
         if isLost(network) { break }
       }
       if isLost(network) { return }
+    } else {
+      // There is nothing to train; whether that is refused or done, it ends well.
+      _ = try? network.train(batch(0, of: subject.batches[0]), learningRate: subject.rate)
     }
     try inference(network)
     if parameters > 0 { try repetition(network, steps: done) }
     try files(network)
-    try notANumber(network)
+    try holes(network)
     if subject.exportsC { try exportedC(network) }
     if subject.resumes && parameters > 0 { try resumption() }
   }

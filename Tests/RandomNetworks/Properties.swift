@@ -103,24 +103,25 @@ extension Judge {
     }
   }
 
-  /// Images with a pixel that is no number: it goes wherever the pixel has a part.
-  private func withHole(_ pixel: Int) -> Tensor {
+  /// Images with a value that is no number or infinite.
+  private func withHole(_ place: Int, _ value: Float) -> Tensor {
     var images = batch(502, of: 2).images
-    images[pixel] = .nan
+    images[place] = value
     return images
   }
 
-  func notANumber(_ network: Network) throws {
+  /// What is no number goes wherever its pixel has a part, and infinity as the formulas say.
+  func holes(_ network: Network) throws {
     var random = Random(seed: subject.seed, stream: 10)
-    for _ in 0..<2 {
-      let pixel = random.whole(0...subject.input.count - 1)
-      let images = withHole(pixel)
+    for value in [Float.nan, random.pick([.nan, .infinity, -.infinity])] {
+      let place = random.whole(0...subject.input.count - 1)
+      let images = withHole(place, value)
       let found = try network.predict(images)
-      try compareHoles(found.values, network, images, "pixel \(pixel) is no number")
+      try compareHoles(found.values, network, images, "place \(place) is \(value)")
     }
   }
 
-  /// What is no number in the reference must be none, and all else right.
+  /// What is no number or infinite in the reference must be so, and all else right.
   private func compareHoles(
     _ found: [Float], _ network: Network, _ images: Tensor, _ what: String
   ) throws {
@@ -128,10 +129,12 @@ extension Judge {
       field(images), labels: [0, 0], loss: LossText(subject.loss), training: false
     ).output
     for i in 0..<expected.count {
+      let (value, error) = (expected.value[i], expected.error[i])
       try require(
-        found[i].isNaN == expected.value[i].isNaN, "not a number",
-        "\(what): output \(i) is \(found[i]), expected \(expected.value[i])")
-      if !found[i].isNaN && !expected.error[i].isNaN {
+        value.isFinite
+          ? found[i].isFinite : value.isNaN ? found[i].isNaN : Double(found[i]) == value,
+        "not a number", "\(what): output \(i) is \(found[i]), expected \(value)")
+      if value.isFinite && error.isFinite {
         try compare([found[i]], [expected[i]], "not a number", what)
       }
     }
@@ -141,7 +144,7 @@ extension Judge {
   func exportedC(_ network: Network) throws {
     let (inputs, outputs) = (subject.input.count, network.classes)
     let plain = batch(503, of: 2).images
-    let images = [plain, withHole(subject.input.count / 2)]
+    let images = [plain, withHole(subject.input.count / 2, .nan)]
     try inFolder { folder in
       try network.exportC(to: folder + "/model.c")
       let main = """
