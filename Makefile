@@ -20,7 +20,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run serve test bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
+.PHONY: help setup build run serve test random bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
   check arm64 memcheck dependant docs clean
 
 ## help: this list
@@ -48,6 +48,18 @@ serve: build
 test: setup
 	$(TEST)
 	$(TEST) -c release
+
+# With SANITIZE, a build of its own in which the address sanitizer looks on, and in C the one for
+# undefined behaviour. Leaks are Foundation's.
+RANDOM_BUILD := $(SWIFT) build -c release $(TRAITS) --product random-networks $(if $(SANITIZE), \
+  --sanitize=address --scratch-path .build-sanitized -Xcc -fsanitize=undefined \
+  -Xcc -fno-sanitize-recover=undefined)
+
+## random: random networks against double precision (N=200, SEED=1, CASE=, SANITIZE=1)
+random: setup
+	$(RANDOM_BUILD)
+	@ASAN_OPTIONS=detect_leaks=0 "$$($(RANDOM_BUILD) --show-bin-path)/random-networks" \
+	  $(if $(CASE),--case '$(CASE)',--count $(or $(N),200) --seed $(or $(SEED),1) --work $(or $(WORK),1000000))
 
 ## bench: time all kernels, networks and sizes against this machine's measured peak
 bench: build

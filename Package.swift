@@ -54,6 +54,9 @@ let package = Package(
     .executableTarget(name: "Transfer", dependencies: ["StrideNet"], path: "Examples/Transfer"),
     // Counts malloc calls in the test process: shows that a training step allocates nothing.
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
+    // Random networks against a reference in double precision.
+    .executableTarget(
+      name: "random-networks", dependencies: ["StrideNet"], path: "Tests/RandomNetworks"),
     .testTarget(
       name: "StrideNetTests",
       dependencies: ["StrideNet", "CKernels", "AllocationCounter", "Web"],
