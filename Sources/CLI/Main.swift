@@ -11,7 +11,8 @@ struct StrideNetCommand: AsyncParsableCommand {
       'train' is the default: 'stridenet cnn' is 'stridenet train cnn'.
 
       Exit codes: 0 done, 64 usage, 65 bad data, 66 missing input, 69 server, 70 our own mistake, \
-      73 and 74 cannot write, 130 stopped by Ctrl-C, 143 by SIGTERM.
+      73 and 74 cannot write, 129 stopped by SIGHUP, 130 by Ctrl-C, 143 by \
+      SIGTERM.
       """,
     subcommands: [
       Train.self, Serve.self, Evaluate.self, Predict.self, Export.self, Import.self, Augment.self,

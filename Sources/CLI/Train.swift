@@ -113,8 +113,11 @@ struct Train: ParsableCommand {
     let network = Network(
       try Architecture.layers(configuration.layers, source: "--layers"),
       seed: configuration.training.seed, runtime: try compute.runtime(named: configuration.kernels))
-    for path in [files.save, files.writeConfig, checkpointPath, files.report] {
+    for path in [files.writeConfig, files.report] {
       if let path { try AtomicFile.checkWritable(path) }
+    }
+    for path in [files.save, checkpointPath] {
+      if let path { try AtomicFile.checkWritable(path, again: true) }
     }
     let (data, test) = try configuration.loadData()
     // The defaults may be others elsewhere.
@@ -370,12 +373,13 @@ struct Train: ParsableCommand {
   }
 }
 
-/// Ctrl-C and SIGTERM as a wish that the training loop looks at; a second one ends the process.
+/// Ctrl-C, SIGTERM and SIGHUP as a wish that the training loop looks at; a second one ends the
+/// process.
 final class Interrupt: @unchecked Sendable {
   // Sendable because the sources are only held.
   private let wish = Atomic<Bool>(false)
   private let number = Atomic<Int32>(0)
-  private let sources: [any DispatchSourceSignal]
+  private var sources: [any DispatchSourceSignal] = []
 
   var requested: Bool {
     get { wish.load(ordering: .relaxed) }
@@ -389,17 +393,22 @@ final class Interrupt: @unchecked Sendable {
   }
 
   init() {
-    sources = [SIGINT, SIGTERM].map { number in
-      Foundation.signal(number, SIG_IGN)
-      return DispatchSource.makeSignalSource(signal: number, queue: .global())
-    }
-    for (source, number) in zip(sources, [SIGINT, SIGTERM]) {
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+      let old = Foundation.signal(number, SIG_IGN)
+      // A terminal that is closed sends SIGHUP, which nohup has us ignore.
+      if number == SIGHUP && Self.address(old) == Self.address(SIG_IGN) { continue }
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
       source.setEventHandler { [self] in
         self.number.store(number, ordering: .relaxed)
         requested = true
         Foundation.signal(number, SIG_DFL)
       }
       source.resume()
+      sources.append(source)
     }
+  }
+
+  private static func address(_ handler: (@convention(c) (Int32) -> Void)?) -> Int {
+    unsafeBitCast(handler, to: Int.self)
   }
 }
