@@ -1,6 +1,7 @@
 #include <curl/curl.h>
 
-// Swift can't call functions with a variable number of arguments: each kind that is needed, by name.
+// Swift can't call functions with a variable number of arguments: each kind that is needed, by
+// name.
 
 static inline CURLcode curl_set_number(CURL* handle, CURLoption option, long value) {
   return curl_easy_setopt(handle, option, value);
