@@ -25,6 +25,8 @@ struct StrideNetCommand: AsyncParsableCommand {
     // A write past a file-size limit is to be an error like any other, not the end of the process.
     signal(SIGXFSZ, SIG_IGN)
     do {
+      try requireDescriptors()
+      try requireMemory()
       // For comparisons: the same program with a poorer processor's instructions.
       if let name = ProcessInfo.processInfo.environment["STRIDENET_ISA"] {
         try KernelChoice.select(instructionSet: name)
@@ -42,6 +44,31 @@ struct StrideNetCommand: AsyncParsableCommand {
     } catch {
       exit(withError: error)
     }
+  }
+
+  /// For what every command needs, in pieces too small to be asked for one by one.
+  private static func requireMemory() throws {
+    let size = 64 << 20
+    guard let probe = mmap(nil, size, PROT_READ, MAP_PRIVATE | MAP_ANON, -1, 0) else { return }
+    guard probe == MAP_FAILED else {
+      munmap(probe, size)
+      return
+    }
+    throw StrideNetError(
+      .cannotCreate, "too little memory", found: "less than \(size >> 20) MB that can be had",
+      expected: "\(size >> 20) MB at least", hint: "raise the limit: ulimit -v")
+  }
+
+  /// Some for files, some for the runtime, which ends the process where it gets none.
+  private static func requireDescriptors() throws {
+    let probes = (0..<16).map { _ in open("/", O_RDONLY | O_CLOEXEC) }
+    let code = errno
+    for probe in probes where probe >= 0 { close(probe) }
+    guard probes.contains(-1), code == EMFILE || code == ENFILE else { return }
+    throw StrideNetError(
+      .cannotCreate, "too few files may be open at once",
+      found: "room for \(probes.count { $0 >= 0 })", expected: "for \(probes.count)",
+      hint: "raise the limit: ulimit -n 256")
   }
 }
 

@@ -176,6 +176,12 @@ struct Train: ParsableCommand {
     }
     let end = try trainer.run()
     if let failure { throw failure }
+    // Where no epoch was finished this time, the checkpoint's is what there is to save.
+    if let save = files.save, let epochs = checkpoint?.epochs, epochs == trainer.results.count,
+      epochs > 0
+    {
+      try network.save(to: save)
+    }
     if let path = files.report, let record {
       try Report(
         network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,

@@ -517,6 +517,9 @@ struct BadInput: Sendable, CustomTestStringConvertible {
       "save: file-size limit, no old file", ["--save", "w", "--quiet"], code: 74, "File too large",
       hasBegun: true, shell: ["/bin/sh", "-c", #"ulimit -f 1; exec "$0" "$@""#]),
     train(
+      "few file descriptors", [], code: 73, "too few files may be open", "room for", "ulimit -n",
+      shell: ["/bin/sh", "-c", #"ulimit -n 12; exec "$0" "$@""#]),
+    train(
       "output to a full disk", [], code: 74, "cannot write", "standard output", "No space left",
       shell: ["/bin/sh", "-c", #"exec "$0" "$@" >full"#], prepare: makesFullDevice),
     train(
@@ -1255,6 +1258,16 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     #expect(try digest(try place.run("train", "--resume", "c", "--json")) == whole)
     // Nor does anything stay of what was half written.
     #expect(try place.names.filter { !$0.hasPrefix("digits") } == ["c"])
+  }
+
+  /// Nothing is left to train: what was learned is saved all the same, and said to be.
+  @Test func aFinishedCheckpointIsSaved() throws {
+    let place = try Workplace()
+    let whole = try digest(try place.run(Self.run + ["--checkpoint", "c", "--json"]))
+    let again = try place.run("train", "--resume", "c", "--save", "w", "--json")
+    #expect(try digest(again) == whole)
+    let check = try place.run("evaluate", "w", "--data", "digits", "--json")
+    #expect(check.code == 0 && check.json.first?["weights_sha256"] as? String == whole)
   }
 
   /// What nohup does: the terminal may be closed.
