@@ -33,6 +33,7 @@ struct StrideNetCommand: AsyncParsableCommand {
       }
       var command = try parseAsRoot()
       if var command = command as? any AsyncParsableCommand {
+        try requireThreads()
         try await command.run()
       } else {
         try command.run()
@@ -44,6 +45,31 @@ struct StrideNetCommand: AsyncParsableCommand {
     } catch {
       exit(withError: error)
     }
+  }
+
+  /// Some at the same time: what is asynchronous would wait for them for ever.
+  private static func requireThreads() throws {
+    let wanted = 4
+    var threads: [pthread_t] = []
+    for _ in 0..<wanted {
+      #if canImport(Glibc)
+        var thread = pthread_t()
+      #else
+        var thread: pthread_t!
+      #endif
+      let code = pthread_create(
+        &thread, nil,
+        { _ in
+          usleep(1000)
+          return nil
+        }, nil)
+      if code == 0 { threads.append(thread) }
+    }
+    for thread in threads { pthread_join(thread, nil) }
+    guard threads.count < wanted else { return }
+    throw StrideNetError(
+      .cannotCreate, "too few threads can be started", found: "\(threads.count)",
+      expected: "\(wanted)", hint: "raise the limit on processes: ulimit -u, or the container's")
   }
 
   /// For what every command needs, in pieces too small to be asked for one by one.

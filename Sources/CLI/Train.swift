@@ -1,5 +1,4 @@
 import ArgumentParser
-import Dispatch
 import Foundation
 import StrideNet
 import Synchronization
@@ -380,41 +379,42 @@ struct Train: ParsableCommand {
 }
 
 /// Ctrl-C, SIGTERM and SIGHUP as a wish that the training loop looks at; a second one ends the
-/// process.
-final class Interrupt: @unchecked Sendable {
-  // Sendable because the sources are only held.
+/// process. By a handler that does no more than that: threads to handle signals on can't be had
+/// everywhere.
+final class Interrupt: Sendable {
+  private static let received = Atomic<Int32>(0)
   private let wish = Atomic<Bool>(false)
-  private let number = Atomic<Int32>(0)
-  private var sources: [any DispatchSourceSignal] = []
 
   var requested: Bool {
-    get { wish.load(ordering: .relaxed) }
+    get { wish.load(ordering: .relaxed) || signal != nil }
     set { wish.store(newValue, ordering: .relaxed) }
   }
 
   /// Which of them it was, if it was one.
   var signal: Int32? {
-    let signal = number.load(ordering: .relaxed)
-    return signal == 0 ? nil : signal
+    let number = Self.received.load(ordering: .relaxed)
+    return number == 0 ? nil : number
   }
 
   init() {
+    // Made here, not by the handler.
+    Self.received.store(0, ordering: .relaxed)
+    var handled = sigset_t()
+    sigemptyset(&handled)
     for number in [SIGINT, SIGTERM, SIGHUP] {
-      let old = Foundation.signal(number, SIG_IGN)
-      // A terminal that is closed sends SIGHUP, which nohup has us ignore.
-      if number == SIGHUP && Self.address(old) == Self.address(SIG_IGN) { continue }
-      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-      source.setEventHandler { [self] in
-        self.number.store(number, ordering: .relaxed)
-        requested = true
+      let old = Foundation.signal(number) { number in
+        Interrupt.received.store(number, ordering: .relaxed)
         Foundation.signal(number, SIG_DFL)
       }
-      source.resume()
-      sources.append(source)
+      // A terminal that is closed sends SIGHUP, which nohup has us ignore.
+      if number == SIGHUP
+        && unsafeBitCast(old, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
+      {
+        Foundation.signal(number, SIG_IGN)
+      }
+      sigaddset(&handled, number)
     }
-  }
-
-  private static func address(_ handler: (@convention(c) (Int32) -> Void)?) -> Int {
-    unsafeBitCast(handler, to: Int.self)
+    // Whoever started this may have had them blocked on the thread that did.
+    pthread_sigmask(SIG_UNBLOCK, &handled, nil)
   }
 }

@@ -128,8 +128,9 @@ disturb() {
     # Below 5 the shell or the dynamic linker can't begin either.
     8) fault='' limit="ulimit -n $((at % 30 + 5))" ;;
     9) fault=alloc:$((at % 30 + 1)):12 ;;
+    10) random 4; fault=thread:$((chosen + 1)):11 allowed=0 ;;
     # Without enough for its libraries a program doesn't begin: 127.
-    10) fault='' limit="ulimit -v $((at * 4000 + 100000))" allowed="$allowed 127" ;;
+    11) fault='' limit="ulimit -v $((at * 4000 + 100000))" allowed="$allowed 127" ;;
   esac
   what="$fault$limit"
   { (train "$fault" "$limit"); code=$?; } 2> /dev/null
@@ -172,7 +173,7 @@ run_round() {
 
 round_folder=$work/round
 # How many kinds of faults there are.
-kinds=11
+kinds=12
 state=0
 for network in 0 1 2; do
   mkdir "$round_folder"

@@ -4,8 +4,8 @@
 //
 //   FAULT=write:3:28    the third write and all after it fail with error 28, no space left
 //   FAULT=read:5:5      reads fail with error 5; likewise create (opening to write), fsync, rename,
-//                       and alloc (taking memory)
-//   FAULT=any:7:kill:9  before the seventh of all calls but alloc the process gets signal 9
+//                       alloc (taking memory) and thread (starting one)
+//   FAULT=any:7:kill:9  before the seventh of all calls for files the process gets signal 9
 //   FAULT=short:1       reads and writes do a part of what is asked, or are interrupted, by a
 //                       sequence of random numbers from this seed
 //
@@ -16,6 +16,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -42,9 +43,13 @@ __attribute__((constructor)) static void begin(void) {
   state = at;
 }
 
+static int is_other(const char* call) {
+  return strcmp(call, "alloc") == 0 || strcmp(call, "thread") == 0;
+}
+
 // Whether this call is to fail.
 static int fails(const char* call) {
-  if (strcmp(kind, call) != 0 && (strcmp(kind, "any") != 0 || strcmp(call, "alloc") == 0)) return 0;
+  if (strcmp(kind, call) != 0 && (strcmp(kind, "any") != 0 || is_other(call))) return 0;
   long count = atomic_fetch_add(&calls, 1) + 1;
   if (killing && count == at) kill(getpid(), code);
   if (killing || count < at) return 0;
@@ -130,4 +135,10 @@ int rename(const char* from, const char* to) {
 int posix_memalign(void** result, size_t alignment, size_t size) {
   if (alignment == 64 && size >= SMALL && fails("alloc")) return ENOMEM;
   REAL(posix_memalign, result, alignment, size);
+}
+
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*body)(void*),
+                   void* argument) {
+  if (fails("thread")) return code;
+  REAL(pthread_create, thread, attributes, body, argument);
 }
