@@ -21,7 +21,7 @@ KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcar
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run serve test random bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
-  check arm64 memcheck dependant docs clean
+  check arm64 memcheck faults dependant docs clean
 
 ## help: this list
 help:
@@ -121,6 +121,11 @@ arm64: setup
 memcheck: check
 	@command -v valgrind >/dev/null || sh Sources/setup.sh valgrind
 	valgrind -q --error-exitcode=1 .build/check --bare
+
+## faults: trainings that are killed, or whose disk, files or memory fail (N=50, SEED=1, ROUND=)
+faults: build
+	clang -O2 -Wall -Wextra -Werror -shared -fPIC Tests/Faults/shim.c -ldl -o .build/fault-shim.so
+	@sh Tests/Faults/faults.sh $(BINARY) .build/fault-shim.so $(or $(N),50) $(or $(SEED),1) $(ROUND)
 
 ## isa: the check and all tests once more with each instruction set that the processor has
 isa: build check

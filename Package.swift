@@ -31,11 +31,16 @@ let package = Package(
     .systemLibrary(name: "CDigest", pkgConfig: "libmd", providers: [.apt(["libmd-dev"])]),
     // Reading and writing PNG: the reference library, whose simplified interface needs no C of ours.
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
+    // Downloads: the system's libcurl. FoundationNetworking, which is made of it too, unpacks what a
+    // server sends without bound and ends the process over lengths; the clients in Swift take minutes
+    // to build. It costs whoever builds this one more header.
+    .systemLibrary(
+      name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
     // The first 10,000 training digits and the test set, embedded so that a copied binary has them.
     .target(name: "MNISTSample", exclude: ["files"]),
     .target(
       name: "StrideNet",
-      dependencies: ["CKernels", "CZlib", "CDigest", "CPNG", "MNISTSample"]),
+      dependencies: ["CKernels", "CZlib", "CDigest", "CPNG", "CCurl", "MNISTSample"]),
     // The pages of `report` and `serve`, embedded for the same reason.
     .target(name: "Pages", exclude: ["files"]),
     // What answers the page of `serve`: a small server, and the questions.

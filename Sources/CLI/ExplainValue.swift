@@ -69,6 +69,7 @@ struct ExplainValue: ParsableCommand {
       provenance = try network.provenance(ofGradientIn: trace, layer: layer, weight: place)
       title = "layer \(layer), \(shown): the gradient of the loss by weight \(weight!)"
     }
+    try requireFinite([provenance.value], "layer \(layer), \(shown)")
     // How the largest term's gradient came there.
     let largest = provenance.terms.max { abs($0.product) < abs($1.product) }
     let outputs = trace.layers[layer - 1].output.shape

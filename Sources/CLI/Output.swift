@@ -18,8 +18,13 @@ enum Output {
   static func json(_ value: some Encodable) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    encoder.nonConformingFloatEncodingStrategy = nonFinite
     try line(String(decoding: encoder.encode(value), as: UTF8.self))
   }
+
+  /// JSON has no numbers for these. A norm may be too large for a float, for one.
+  static let nonFinite = JSONEncoder.NonConformingFloatEncodingStrategy.convertToString(
+    positiveInfinity: "∞", negativeInfinity: "−∞", nan: "NaN")
 
   /// To standard error, where it disturbs no pipe.
   static func complain(_ text: String) {

@@ -175,9 +175,8 @@ struct Report: Encodable {
 
   func write(to path: String) throws {
     let encoder = JSONEncoder()
-    // A norm may be too large for a float; the page draws no point there.
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(
-      positiveInfinity: "∞", negativeInfinity: "−∞", nan: "NaN")
+    // The page draws no point there.
+    encoder.nonConformingFloatEncodingStrategy = Output.nonFinite
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     // Within a script element, nothing may look like its end.
     let json = String(decoding: try encoder.encode(self), as: UTF8.self)
@@ -252,6 +251,7 @@ struct ReportCommand: ParsableCommand {
     let wanted = dataOptions.data ?? checkpoint?.configuration.data
     configuration.data = wanted
     let (data, test) = try configuration.loadData()
+    try requireFinite([network.evaluate(test ?? data.test).cce], file ?? "the digits' network")
     configuration.data = wanted ?? data.name
     configuration.training.batchSize = min(configuration.training.batchSize, data.train.count)
 

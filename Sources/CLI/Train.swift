@@ -1,5 +1,4 @@
 import ArgumentParser
-import Dispatch
 import Foundation
 import StrideNet
 import Synchronization
@@ -113,8 +112,11 @@ struct Train: ParsableCommand {
     let network = Network(
       try Architecture.layers(configuration.layers, source: "--layers"),
       seed: configuration.training.seed, runtime: try compute.runtime(named: configuration.kernels))
-    for path in [files.save, files.writeConfig, checkpointPath, files.report] {
+    for path in [files.writeConfig, files.report] {
       if let path { try AtomicFile.checkWritable(path) }
+    }
+    for path in [files.save, checkpointPath] {
+      if let path { try AtomicFile.checkWritable(path, again: true) }
     }
     let (data, test) = try configuration.loadData()
     // The defaults may be others elsewhere.
@@ -173,6 +175,12 @@ struct Train: ParsableCommand {
     }
     let end = try trainer.run()
     if let failure { throw failure }
+    // Where no epoch was finished this time, the checkpoint's is what there is to save.
+    if let save = files.save, let epochs = checkpoint?.epochs, epochs == trainer.results.count,
+      epochs > 0
+    {
+      try network.save(to: save)
+    }
     if let path = files.report, let record {
       try Report(
         network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
@@ -370,36 +378,43 @@ struct Train: ParsableCommand {
   }
 }
 
-/// Ctrl-C and SIGTERM as a wish that the training loop looks at; a second one ends the process.
-final class Interrupt: @unchecked Sendable {
-  // Sendable because the sources are only held.
+/// Ctrl-C, SIGTERM and SIGHUP as a wish that the training loop looks at; a second one ends the
+/// process. By a handler that does no more than that: threads to handle signals on can't be had
+/// everywhere.
+final class Interrupt: Sendable {
+  private static let received = Atomic<Int32>(0)
   private let wish = Atomic<Bool>(false)
-  private let number = Atomic<Int32>(0)
-  private let sources: [any DispatchSourceSignal]
 
   var requested: Bool {
-    get { wish.load(ordering: .relaxed) }
+    get { wish.load(ordering: .relaxed) || signal != nil }
     set { wish.store(newValue, ordering: .relaxed) }
   }
 
   /// Which of them it was, if it was one.
   var signal: Int32? {
-    let signal = number.load(ordering: .relaxed)
-    return signal == 0 ? nil : signal
+    let number = Self.received.load(ordering: .relaxed)
+    return number == 0 ? nil : number
   }
 
   init() {
-    sources = [SIGINT, SIGTERM].map { number in
-      Foundation.signal(number, SIG_IGN)
-      return DispatchSource.makeSignalSource(signal: number, queue: .global())
-    }
-    for (source, number) in zip(sources, [SIGINT, SIGTERM]) {
-      source.setEventHandler { [self] in
-        self.number.store(number, ordering: .relaxed)
-        requested = true
+    // Made here, not by the handler.
+    Self.received.store(0, ordering: .relaxed)
+    var handled = sigset_t()
+    sigemptyset(&handled)
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+      let old = Foundation.signal(number) { number in
+        Interrupt.received.store(number, ordering: .relaxed)
         Foundation.signal(number, SIG_DFL)
       }
-      source.resume()
+      // A terminal that is closed sends SIGHUP, which nohup has us ignore.
+      if number == SIGHUP
+        && unsafeBitCast(old, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
+      {
+        Foundation.signal(number, SIG_IGN)
+      }
+      sigaddset(&handled, number)
     }
+    // Whoever started this may have had them blocked on the thread that did.
+    pthread_sigmask(SIG_UNBLOCK, &handled, nil)
   }
 }

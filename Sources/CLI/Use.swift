@@ -85,7 +85,7 @@ struct Evaluate: ParsableCommand {
 }
 
 /// Weights may each be finite and yet too large to compute with.
-private func requireFinite(_ values: [Float], _ file: String) throws {
+func requireFinite(_ values: [Float], _ file: String) throws {
   guard let value = values.first(where: { !$0.isFinite }) else { return }
   throw StrideNetError(
     .badData, "the network computes numbers that aren't finite", at: file, found: "\(value)",

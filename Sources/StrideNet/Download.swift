@@ -1,8 +1,6 @@
+import CCurl
 import Foundation
-
-#if canImport(FoundationNetworking)
-  import FoundationNetworking
-#endif
+import Synchronization
 
 /// Fetches the public data sets: resumes what was cut off, believes nothing before its digest is
 /// right, and leaves alone what is there already.
@@ -41,6 +39,8 @@ public struct Download: Sendable {
 
   var files: [File]
   var mirrors: [String]
+  /// Seconds without a connection, or below 1,000 bytes a second, after which a server is given up.
+  var patience = 30
 
   static let published = [
     "mnist": Download(
@@ -77,7 +77,11 @@ public struct Download: Sendable {
           name: Dataset.files[3], size: 10_008,
           sha256: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
       ],
-      mirrors: ["http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"]),
+      mirrors: [
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+      ]),
   ]
 
   /// Fetches what isn't in the folder yet.
@@ -126,7 +130,7 @@ public struct Download: Sendable {
         var problem = Self.problem(with: part, file)
         var isFresh = false
         while problem != nil && !isFresh {
-          isFresh = try await Transfer.run(url, into: part, file, progress)
+          isFresh = try await Transfer.run(url, into: part, file, patience, progress)
           problem = Self.problem(with: part, file)
           if problem != nil { unlink(part) }
         }
@@ -175,139 +179,219 @@ public struct Download: Sendable {
   fileprivate static func text(of error: Error) -> String { error.localizedDescription }
 }
 
-/// One request, its body written to a file as it arrives.
-private final class Transfer: NSObject, URLSessionDataDelegate, @unchecked Sendable {
-  // Sendable because the session calls its delegate from one serial queue, and nothing else touches
-  // the state after the start.
-
+/// A file's body, written as it arrives. libcurl does the work on a thread of its own; all that a
+/// server can make large or long is bounded here.
+private final class Transfer {
   /// The server's or the network's; trying another mirror may help. What can't be written locally
   /// is thrown as `StrideNetError`.
   struct Failure: Error {
     let text: String
   }
 
+  final class Wish: Sendable {
+    let isCancelled = Atomic<Bool>(false)
+  }
+
+  private static let mostRedirects = 5
+  /// Bytes of all header lines of an answer.
+  private static let mostHeader = 64 << 10
+
   private let path: String
   private let file: Download.File
+  /// Compressing makes no file much larger: more than this is something else.
+  private let most: Int
+  private let patience: Int
   private let descriptor: Int32
+  private let wish: Wish
   private let progress: Download.Progress
   private var received: Int
+
+  // Of the request that is under way.
+  private var handle: UnsafeMutableRawPointer!
+  private var start = 0
+  private var headerBytes = 0
+  private var (location, range): (String?, String) = (nil, "")
+  private var verdict: Verdict?
   private var total: Int?
-  private var isFresh = false
-  private var isUnresumable = false
   private var failure: (any Error)?
-  private var continuation: CheckedContinuation<Bool, any Error>?
+
+  /// What an answer's status and header come to.
+  private enum Verdict {
+    case fresh, resumed, unresumable, elsewhere
+  }
 
   /// Appends to the file at `path` what is missing. Returns whether it was written from the start;
   /// if not, and it's wrong, a fresh start may mend it.
   static func run(
-    _ url: URL, into path: String, _ file: Download.File, _ progress: @escaping Download.Progress
+    _ url: URL, into path: String, _ file: Download.File, _ patience: Int,
+    _ progress: @escaping Download.Progress
   ) async throws -> Bool {
-    let transfer = try Transfer(path, file, progress)
-    defer {
-      if lseek(transfer.descriptor, 0, SEEK_END) == 0 { unlink(path) }
-      close(transfer.descriptor)
-    }
-    let configuration = URLSessionConfiguration.ephemeral
-    configuration.timeoutIntervalForRequest = 30
-    let session = URLSession(
-      configuration: configuration, delegate: transfer, delegateQueue: transfer.queue)
-    defer { session.finishTasksAndInvalidate() }
-    var request = URLRequest(url: url)
-    // Or the server, or curl on our side, may unpack the file, and ranges would mean nothing.
-    request.setValue("identity", forHTTPHeaderField: "Accept-Encoding")
-    if transfer.received > 0 {
-      request.setValue("bytes=\(transfer.received)-", forHTTPHeaderField: "Range")
-    }
-    let task = session.dataTask(with: request)
-    let isFresh = try await withTaskCancellationHandler {
+    let wish = Wish()
+    return try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { continuation in
-        transfer.continuation = continuation
-        task.resume()
+        Thread.detachNewThread {
+          continuation.resume(
+            with: Result { try Transfer(path, file, patience, wish, progress).fetch(url) })
+        }
       }
     } onCancel: {
-      task.cancel()
+      wish.isCancelled.store(true, ordering: .relaxed)
     }
-    if fsync(transfer.descriptor) != 0 { throw AtomicFile.writeFailed(path, errno) }
-    return isFresh
   }
 
-  private let queue: OperationQueue = {
-    let queue = OperationQueue()
-    queue.maxConcurrentOperationCount = 1
-    return queue
-  }()
-
   private init(
-    _ path: String, _ file: Download.File, _ progress: @escaping Download.Progress
+    _ path: String, _ file: Download.File, _ patience: Int, _ wish: Wish,
+    _ progress: @escaping Download.Progress
   ) throws {
-    self.path = path
-    self.file = file
-    self.progress = progress
-    descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o666)
+    (self.path, self.file, self.patience) = (path, file, patience)
+    (self.wish, self.progress) = (wish, progress)
+    most = file.size + file.size / 8 + 4096
+    descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0o666)
     if descriptor < 0 { throw AtomicFile.cannotCreate(path, errno) }
     received = Int(lseek(descriptor, 0, SEEK_END))
-    super.init()
     if flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
-      close(descriptor)
       throw StrideNetError(
         .cannotCreate, "another process is fetching this file", at: path, hint: "wait for it")
     }
   }
 
-  func urlSession(
-    _ session: URLSession, dataTask: URLSessionDataTask, didReceive response: URLResponse,
-    completionHandler: @escaping (URLSession.ResponseDisposition) -> Void
-  ) {
-    let response = response as? HTTPURLResponse
-    let range = response?.value(forHTTPHeaderField: "Content-Range") ?? ""
-    switch response?.statusCode {
-    case 200:
-      // The whole file, even if only the rest was asked for.
-      isFresh = true
-      received = 0
-      if ftruncate(descriptor, 0) != 0 { failure = AtomicFile.writeFailed(path, errno) }
-    case 206 where received > 0 && range.hasPrefix("bytes \(received)-"): break
-    case 206 where received > 0, 416 where received > 0: isUnresumable = true
-    case let status?: failure = Failure(text: "the server answered with status \(status)")
-    case nil: failure = Failure(text: "not an answer of a web server")
+  deinit { close(descriptor) }
+
+  private func fetch(_ url: URL) throws -> Bool {
+    defer { if lseek(descriptor, 0, SEEK_END) == 0 { unlink(path) } }
+    var url = url
+    for _ in 0...Self.mostRedirects {
+      let verdict = try request(url)
+      guard verdict == .elsewhere else {
+        if fsync(descriptor) != 0 { throw AtomicFile.writeFailed(path, errno) }
+        return verdict == .fresh
+      }
+      // Not from a safe connection to an open one, nor to a file.
+      let next = URL(string: location ?? "", relativeTo: url)?.absoluteURL
+      guard let next, next.host != nil, next.scheme == "https" || next.scheme == url.scheme else {
+        throw Failure(text: "the server redirects to \(next?.absoluteString ?? "no address")")
+      }
+      url = next
     }
-    let length = response?.expectedContentLength ?? -1
-    total = length < 0 ? nil : received + Int(length)
-    completionHandler(failure == nil && !isUnresumable ? .allow : .cancel)
+    throw Failure(text: "more than \(Self.mostRedirects) redirects")
   }
 
-  func urlSession(_ session: URLSession, dataTask: URLSessionDataTask, didReceive data: Data) {
-    if failure != nil { return }
-    received += data.count
+  private static let isReady = curl_global_init(Int(CURL_GLOBAL_DEFAULT)) == CURLE_OK
+
+  private func request(_ url: URL) throws -> Verdict {
+    guard Self.isReady, let handle = curl_easy_init() else {
+      throw Failure(text: "libcurl can't be started")
+    }
+    self.handle = handle
+    defer { curl_easy_cleanup(handle) }
+    (start, headerBytes, location, range) = (received, 0, nil, "")
+    (verdict, total, failure) = (nil, nil, nil)
+    _ = curl_set_text(handle, CURLOPT_URL, url.absoluteString)
+    // Redirects are followed by hand, judged and counted. Bodies are taken as they are: compressed
+    // ones would swell, and ranges mean nothing of them.
+    for (option, value) in [
+      (CURLOPT_NOSIGNAL, 1), (CURLOPT_FOLLOWLOCATION, 0), (CURLOPT_HTTP_CONTENT_DECODING, 0),
+      (CURLOPT_CONNECTTIMEOUT, patience), (CURLOPT_LOW_SPEED_LIMIT, 1000),
+      (CURLOPT_LOW_SPEED_TIME, patience),
+    ] {
+      _ = curl_set_number(handle, option, value)
+    }
+    if start > 0 { _ = curl_set_text(handle, CURLOPT_RANGE, "\(start)-") }
+    let headers = curl_slist_append(nil, "Accept-Encoding: identity")
+    defer { curl_slist_free_all(headers) }
+    _ = curl_set_headers(handle, headers)
+    curl_set_callbacks(
+      handle, Unmanaged.passUnretained(self).toOpaque(),
+      { bytes, size, count, context in
+        Transfer.at(context).head(UnsafeRawBufferPointer(start: bytes, count: size * count))
+          ? size * count : 0
+      },
+      { bytes, size, count, context in
+        Transfer.at(context).body(UnsafeRawBufferPointer(start: bytes, count: size * count))
+          ? size * count : 0
+      },
+      { context, _, _, _, _ in
+        Transfer.at(context).wish.isCancelled.load(ordering: .relaxed) ? 1 : 0
+      })
+    let code = curl_easy_perform(handle)
+    if wish.isCancelled.load(ordering: .relaxed) { throw CancellationError() }
+    if code == CURLE_OK { try judge() }
+    if let failure { throw failure }
+    if verdict == .elsewhere || verdict == .unresumable { return verdict! }
+    // Also where the connection closes early and the server is one of those that just do that.
+    if let total, received < total, code == CURLE_OK || code == CURLE_PARTIAL_FILE {
+      throw Failure(text: "the connection was cut off after \(received) of \(total) bytes")
+    }
+    guard code == CURLE_OK, let verdict else {
+      throw Failure(text: String(cString: curl_easy_strerror(code)))
+    }
+    if received == 0 { throw Failure(text: "the server sent nothing") }
+    return verdict
+  }
+
+  private static func at(_ context: UnsafeMutableRawPointer?) -> Transfer {
+    Unmanaged<Transfer>.fromOpaque(context!).takeUnretainedValue()
+  }
+
+  /// A line of a header; returns whether to go on. What follows the body says nothing any more.
+  private func head(_ line: UnsafeRawBufferPointer) -> Bool {
+    headerBytes += line.count
+    if headerBytes > Self.mostHeader {
+      failure = Failure(text: "the server sends an endless header")
+      return false
+    }
+    let text = String(decoding: line, as: UTF8.self)
+    if verdict != nil { return true }
+    if text.hasPrefix("HTTP/") { (location, range) = (nil, "") }
+    guard let colon = text.firstIndex(of: ":") else { return true }
+    let value = text[text.index(after: colon)...].trimmingCharacters(in: .whitespacesAndNewlines)
+    switch text[..<colon].lowercased() {
+    case "location": location = value
+    case "content-range": range = value
+    default: break
+    }
+    return true
+  }
+
+  /// Makes up its mind when the header is complete.
+  private func judge() throws {
+    if verdict != nil || failure != nil { return }
+    switch curl_status(handle) {
+    // The whole file, even if only the rest was asked for.
+    case 200: (verdict, start) = (.fresh, 0)
+    case 206 where start > 0 && range.hasPrefix("bytes \(start)-"): verdict = .resumed
+    case 206 where start > 0, 416 where start > 0: verdict = .unresumable
+    case 301, 302, 303, 307, 308: verdict = .elsewhere
+    case let status: throw Failure(text: "the server answered with status \(status)")
+    }
+    guard verdict == .fresh || verdict == .resumed else { return }
+    let length = Int(curl_content_length(handle))
+    if length >= 0 {
+      if length > most - start {
+        throw Failure(text: "the server announces \(length) bytes: more than the file can have")
+      }
+      total = start + length
+    }
+    received = start
+    if start == 0, ftruncate(descriptor, 0) != 0 { throw AtomicFile.writeFailed(path, errno) }
+  }
+
+  /// A piece of the body; returns whether to go on.
+  private func body(_ bytes: UnsafeRawBufferPointer) -> Bool {
     do {
-      // Compressing makes no file much larger: more than this is something else.
-      if received > file.size + file.size / 8 + 4096 {
+      try judge()
+      guard verdict == .fresh || verdict == .resumed else { return false }
+      received += bytes.count
+      if received > most {
         ftruncate(descriptor, 0)
         throw Failure(text: "the server sends more than the file can have")
       }
-      try data.withUnsafeBytes { try AtomicFile.writeAll($0, to: descriptor, path: path) }
+      try AtomicFile.writeAll(bytes, to: descriptor, path: path)
       progress(file.name, received, total)
+      return true
     } catch {
       failure = error
-      dataTask.cancel()
+      return false
     }
-  }
-
-  func urlSession(
-    _ session: URLSession, task: URLSessionTask, didCompleteWithError error: (any Error)?
-  ) {
-    if isUnresumable { return finish(.success(false)) }
-    if failure == nil, let error { failure = Failure(text: Download.text(of: error)) }
-    if failure == nil, received == 0 { failure = Failure(text: "the server sent nothing") }
-    // curl notices a connection that closes early, but not everywhere the same way.
-    if failure == nil, let total, received < total {
-      failure = Failure(text: "the connection was cut off after \(received) of \(total) bytes")
-    }
-    finish(failure.map { .failure($0) } ?? .success(isFresh))
-  }
-
-  private func finish(_ result: Result<Bool, any Error>) {
-    continuation?.resume(with: result)
-    continuation = nil
   }
 }

@@ -315,7 +315,7 @@ public struct KernelBench {
       for _ in 0..<repeats { run() }
       return (clock.now - start).inSeconds / Double(repeats)
     }
-    let repeats = work.map { max(1, Int(0.005 / seconds(1, $0.run))) }
+    let repeats = work.map { max(1, Int(0.005 / max(1e-9, seconds(1, $0.run)))) }
     var times = [[Double]](repeating: [], count: work.count)
     for _ in 0..<rounds {
       for (index, entry) in work.enumerated() {

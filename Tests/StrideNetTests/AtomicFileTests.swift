@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import Testing
 
 @testable import StrideNet
@@ -53,6 +54,105 @@ import Testing
     #expect(try folder.names == ["file", "link"])
     var status = stat()
     #expect(lstat(folder.path + "/link", &status) == 0 && status.st_mode & S_IFMT == S_IFLNK)
+  }
+
+  /// A link to a file that isn't there yet: that is written, as everything else would write it.
+  @Test func followsDanglingLinks() throws {
+    let folder = try TemporaryFolder()
+    mkdir(folder.path + "/below", 0o700)
+    symlink("below/other", folder.path + "/link")
+    symlink("\(folder.path)/file", folder.path + "/below/other")
+    try AtomicFile.checkWritable(folder.path + "/link")
+    #expect(try folder.names == ["below", "link"])
+    try AtomicFile.write([1], to: folder.path + "/link")
+    #expect(Self.content(folder.path + "/file") == [1])
+    var status = stat()
+    for link in ["/link", "/below/other"] {
+      #expect(lstat(folder.path + link, &status) == 0 && status.st_mode & S_IFMT == S_IFLNK)
+    }
+    for (link, target) in [("a", "a"), ("b", "missing/file"), ("c", "below/")] {
+      symlink(target, folder.path + "/" + link)
+      let error = #expect(throws: StrideNetError.self) {
+        try AtomicFile.write([2], to: folder.path + "/" + link)
+      }
+      #expect(error?.kind == .cannotCreate)
+    }
+    #expect(try folder.names == ["a", "b", "below", "c", "file", "link"])
+  }
+
+  /// The superuser saves over somebody else's file.
+  @Test(.enabled(if: geteuid() == 0, "only the superuser may give files away"))
+  func keepsOwnerGroupAndMode() throws {
+    let folder = try TemporaryFolder()
+    let path = try folder.write("file", [1])
+    chown(path, 12345, 54321)
+    chmod(path, 0o640)
+    try AtomicFile.write([2], to: path)
+    var status = stat()
+    #expect(stat(path, &status) == 0 && Self.content(path) == [2])
+    #expect(status.st_uid == 12345 && status.st_gid == 54321 && Self.mode(path) == 0o640)
+  }
+
+  // MARK: What killed processes leave
+
+  /// In a process of its own that ends half-way.
+  @Test func removesWhatAKilledProcessLeft() async throws {
+    let folder = try TemporaryFolder()
+    try folder.write("file", [1])
+    await #expect(processExitsWith: .signal(SIGKILL)) { [path = folder.path as String] in
+      try AtomicFile.write(to: path + "/file") { file in
+        try file.append([2] as [UInt8])
+        kill(getpid(), SIGKILL)
+      }
+    }
+    #expect(try folder.names.count == 2)
+    // Another file's is none of ours.
+    try AtomicFile.write([3], to: folder.path + "/other")
+    #expect(try folder.names.count == 3 && Self.content(folder.path + "/file") == [1])
+    try AtomicFile.checkWritable(folder.path + "/file")
+    #expect(try folder.names == ["file", "other"])
+  }
+
+  @Test func leavesWhatIsInUse() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/file"
+    // Whose names begin in the same way: another host's, and what isn't a file.
+    let prefix = AtomicFile.temporaryPrefix(of: "file")
+    let other = AtomicFile.temporaryPrefix(of: "file", host: "elsewhere") + "1.tmp"
+    try folder.write(other, [1])
+    symlink(other, "\(folder.path)/\(prefix)2.tmp")
+    mkfifo("\(folder.path)/\(prefix)3.tmp", 0o600)
+    mkdir("\(folder.path)/\(prefix)4.tmp", 0o700)
+    try folder.write(prefix + "5.tmp", [1])
+    let strange = try folder.names.filter { !$0.hasSuffix("5.tmp") }
+    try AtomicFile.write(to: path) { outer in
+      try outer.append([1] as [UInt8])
+      // Another writer of the same file comes and goes meanwhile.
+      try AtomicFile.write([2], to: path)
+      #expect(try folder.names.count == strange.count + 2)
+      try outer.append([3] as [UInt8])
+    }
+    #expect(Self.content(path) == [1, 3])
+    #expect(try folder.names == (strange + ["file"]).sorted())
+  }
+
+  /// Writers of one file at the same time, each of which looks for abandoned files.
+  @Test func manyWritersOfOneFile() async throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/file"
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for writer in 0..<4 {
+        group.addTask {
+          for _ in 0..<100 {
+            try AtomicFile.write([UInt8](repeating: UInt8(writer), count: 99), to: path)
+          }
+        }
+      }
+      try await group.waitForAll()
+    }
+    let content = try #require(Self.content(path))
+    #expect(content.count == 99 && Set(content).count == 1)
+    #expect(try folder.names == ["file"])
   }
 
   @Test(arguments: [
@@ -145,7 +245,82 @@ import Testing
     #expect(try folder.names == ["pipe"])
   }
 
+  /// Checking opens no pipe, or its reader would be told of an end; nor does writing wait for ever.
+  @Test func aPipeNeedsAReader() throws {
+    let folder = try TemporaryFolder()
+    let pipe = folder.path + "/pipe"
+    mkfifo(pipe, 0o600)
+    try AtomicFile.checkWritable(pipe)
+    let error = #expect(throws: StrideNetError.self) {
+      try AtomicFile.write(to: pipe, patience: 0.1) { try $0.append([1] as [UInt8]) }
+    }
+    #expect(error?.kind == .cannotCreate && error?.what == "nobody reads this pipe")
+    #expect(throws: StrideNetError.self) { try AtomicFile.checkWritable(pipe, again: true) }
+    // A reader that comes late, and gets more than the pipe holds.
+    let bytes = (0..<300_000).map { UInt8(truncatingIfNeeded: $0) }
+    let got = Mutex<[UInt8]>([])
+    let done = DispatchSemaphore(value: 0)
+    Thread.detachNewThread {
+      usleep(100_000)
+      let reader = open(pipe, O_RDONLY)
+      var buffer = [UInt8](repeating: 0, count: 1 << 16)
+      while case let count = read(reader, &buffer, buffer.count), count > 0 {
+        got.withLock { $0 += buffer.prefix(count) }
+      }
+      close(reader)
+      done.signal()
+    }
+    try AtomicFile.write(bytes, to: pipe)
+    done.wait()
+    #expect(got.withLock { $0 } == bytes)
+    #expect(try folder.names == ["pipe"])
+  }
+
   #if os(Linux)
+    @Test func refusesASocket() throws {
+      let folder = try TemporaryFolder()
+      let path = folder.path + "/socket"
+      let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+      defer { close(descriptor) }
+      var address = sockaddr_un()
+      address.sun_family = sa_family_t(AF_UNIX)
+      withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+      let bound = withUnsafePointer(to: address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        }
+      }
+      try #require(bound == 0)
+      for write in [
+        { try AtomicFile.checkWritable(path) }, { try AtomicFile.write([1], to: path) },
+      ] {
+        let error = #expect(throws: StrideNetError.self) { try write() }
+        #expect(error?.kind == .cannotCreate && error?.what == "a socket isn't a file")
+      }
+      #expect(try folder.names == ["socket"])
+    }
+
+    /// As /dev/stdout is one where the output goes to a file that was deleted.
+    @Test func refusesALinkToADeletedFile() throws {
+      let folder = try TemporaryFolder()
+      let file = try folder.write("file", [1])
+      let descriptor = open(file, O_RDWR)
+      defer { close(descriptor) }
+      symlink("/proc/self/fd/\(descriptor)", folder.path + "/link")
+      try AtomicFile.write([2], to: folder.path + "/link")
+      #expect(Self.content(file) == [2])
+      let again = open(file, O_RDWR)
+      defer { close(again) }
+      unlink(folder.path + "/link")
+      symlink("/proc/self/fd/\(again)", folder.path + "/link")
+      unlink(file)
+      let error = #expect(throws: StrideNetError.self) {
+        try AtomicFile.write([3], to: folder.path + "/link")
+      }
+      #expect(error?.kind == .cannotCreate && error?.what.contains("was removed") == true)
+      #expect(try folder.names == ["link"])
+    }
+
     @Test func namesTheFullDisk() throws {
       // By descriptor, never by path: run by the superuser, a mistake in the code under test would
       // put a file in the place of the machine's device.

@@ -136,8 +136,8 @@ final class Workplace: Sendable {
 
   func run(_ arguments: String...) throws -> Outcome { try run(arguments) }
 
-  func start(_ arguments: [String]) throws -> Running {
-    try Running(arguments, shell: nil, environment: [:], in: path)
+  func start(_ arguments: [String], shell: [String]? = nil) throws -> Running {
+    try Running(arguments, shell: shell, environment: [:], in: path)
   }
 
   /// The program at work.
@@ -498,6 +498,12 @@ struct BadInput: Sendable, CustomTestStringConvertible {
       "save: a full device", ["--save", "full"], code: 74, "writing failed", "No space left",
       hasBegun: true, prepare: makesFullDevice),
     train(
+      "save: a pipe", ["--save", "pipe"], code: 73, "a pipe can't take", "pipe",
+      prepare: { mkfifo("\($0.path)/pipe", 0o600) }),
+    train(
+      "checkpoint: a pipe", ["--checkpoint", "pipe"], code: 73, "a pipe can't take", "pipe",
+      prepare: { mkfifo("\($0.path)/pipe", 0o600) }),
+    train(
       "save: file-size limit, sh", ["--save", "w", "--quiet"], code: 74, "File too large",
       "as it was",
       hasBegun: true, shell: ["/bin/sh", "-c", #"ulimit -f 1; exec "$0" "$@""#],
@@ -510,6 +516,9 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     train(
       "save: file-size limit, no old file", ["--save", "w", "--quiet"], code: 74, "File too large",
       hasBegun: true, shell: ["/bin/sh", "-c", #"ulimit -f 1; exec "$0" "$@""#]),
+    train(
+      "few file descriptors", [], code: 73, "too few files may be open", "room for", "ulimit -n",
+      shell: ["/bin/sh", "-c", #"ulimit -n 12; exec "$0" "$@""#]),
     train(
       "output to a full disk", [], code: 74, "cannot write", "standard output", "No space left",
       shell: ["/bin/sh", "-c", #"exec "$0" "$@" >full"#], prepare: makesFullDevice),
@@ -1177,7 +1186,9 @@ struct BadInput: Sendable, CustomTestStringConvertible {
 
   // MARK: Signals
 
-  @Test(arguments: [SIGINT, SIGTERM]) func aSignalEndsTrainingInGoodOrder(signal: Int32) throws {
+  @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func aSignalEndsTrainingInGoodOrder(signal: Int32)
+    throws
+  {
     let place = try Workplace()
     let running = try place.start(Workplace.endless + ["--save", "w", "--json"])
     try running.wait(for: #""epoch":3"#)
@@ -1208,7 +1219,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
   }
 
   /// A run that a signal ended goes on to the weights that it would have come to.
-  @Test(arguments: [SIGINT, SIGTERM]) func stoppedAndResumed(signal: Int32) throws {
+  @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func stoppedAndResumed(signal: Int32) throws {
     let place = try Workplace()
     let whole = try digest(try place.run(Self.run + ["--json"]))
     let running = try place.start(
@@ -1245,6 +1256,47 @@ struct BadInput: Sendable, CustomTestStringConvertible {
       #expect(try Checkpoint(from: "\(place.path)/c").epochs >= 1)
     }
     #expect(try digest(try place.run("train", "--resume", "c", "--json")) == whole)
+    // Nor does anything stay of what was half written.
+    #expect(try place.names.filter { !$0.hasPrefix("digits") } == ["c"])
+  }
+
+  /// Nothing is left to train: what was learned is saved all the same, and said to be.
+  @Test func aFinishedCheckpointIsSaved() throws {
+    let place = try Workplace()
+    let whole = try digest(try place.run(Self.run + ["--checkpoint", "c", "--json"]))
+    let again = try place.run("train", "--resume", "c", "--save", "w", "--json")
+    #expect(try digest(again) == whole)
+    let check = try place.run("evaluate", "w", "--data", "digits", "--json")
+    #expect(check.code == 0 && check.json.first?["weights_sha256"] as? String == whole)
+  }
+
+  /// What nohup does: the terminal may be closed.
+  @Test func nohupGoesOn() throws {
+    let place = try Workplace()
+    let running = try place.start(
+      Workplace.endless + ["--json"], shell: ["/bin/sh", "-c", #"trap "" HUP; exec "$0" "$@""#])
+    try running.wait(for: #""epoch":2"#)
+    running.send(SIGHUP)
+    let seen = running.out.count
+    while running.out.count < seen + 2000 { Thread.sleep(forTimeInterval: 0.005) }
+    #expect(stop(running, SIGTERM).0.code == 128 + SIGTERM)
+  }
+
+  /// A pipe that somebody reads is written to, once, and not opened before.
+  @Test func writesToPipes() throws {
+    let place = try Workplace()
+    try place.writeWeights("w")
+    for (arguments, text) in [
+      (["export", "w", "pipe.c"], "int "), (["augment", "shift=1", "--out", "pipe.png"], "PNG"),
+    ] {
+      let pipe = arguments.first { $0.hasPrefix("pipe") }!
+      mkfifo("\(place.path)/\(pipe)", 0o600)
+      let end = try place.run(
+        arguments + (arguments[0] == "augment" ? ["--data", "digits"] : []),
+        shell: ["/bin/sh", "-c", "timeout 60 cat \(pipe) > got & \"$0\" \"$@\"; wait"])
+      #expect(end.code == 0, "\(end.err)")
+      #expect(String(decoding: try place.read("got"), as: UTF8.self).contains(text))
+    }
   }
 
   @Test func configurationsRepeatRuns() throws {

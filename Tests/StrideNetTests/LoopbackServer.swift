@@ -20,6 +20,8 @@ final class LoopbackServer: Sendable {
     var body: [UInt8] = []
     /// Close the connection after so many bytes of the body.
     var cutAfter: Int?
+    /// Instead of all that: sends what it likes, until told that nobody listens any more.
+    var misbehaving: (@Sendable (_ send: ([UInt8]) -> Bool) -> Void)?
   }
 
   let port: UInt16
@@ -93,21 +95,27 @@ final class LoopbackServer: Sendable {
   }
 
   private static func send(_ response: Response, to connection: Int32) {
-    var headers = response.headers
-    headers["Content-Length"] = "\(response.body.count)"
-    headers["Connection"] = "close"
-    let head =
-      "HTTP/1.1 \(response.status) Status\r\n"
-      + headers.map { "\($0): \($1)\r\n" }.joined() + "\r\n"
-    let bytes = Array(head.utf8) + response.body.prefix(response.cutAfter ?? .max)
-    var sent = 0
-    while sent < bytes.count {
-      // MSG_NOSIGNAL: a client that has gone must not end the tests.
-      let count = bytes[sent...].withUnsafeBytes {
-        Foundation.send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+    func send(_ bytes: [UInt8]) -> Bool {
+      var sent = 0
+      while sent < bytes.count {
+        // MSG_NOSIGNAL: a client that has gone must not end the tests.
+        let count = bytes[sent...].withUnsafeBytes {
+          Foundation.send(connection, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+        }
+        if count <= 0 { return false }
+        sent += count
       }
-      if count <= 0 { break }
-      sent += count
+      return true
+    }
+    if let misbehaving = response.misbehaving {
+      misbehaving(send)
+    } else {
+      var headers = ["Content-Length": "\(response.body.count)", "Connection": "close"]
+      headers.merge(response.headers) { $1 }
+      let head =
+        "HTTP/1.1 \(response.status) Status\r\n"
+        + headers.map { "\($0): \($1)\r\n" }.joined() + "\r\n"
+      _ = send(Array(head.utf8) + response.body.prefix(response.cutAfter ?? .max))
     }
     shutdown(connection, Int32(SHUT_WR))
   }

@@ -102,6 +102,39 @@ import Testing
     #expect((try Self.data(of: place.read("c.html"))["epochs"] as? [Any])?.count == 2)
   }
 
+  /// Weights may be as large as floats get: what is made of them is shown, or said to be no number.
+  @Test(arguments: [(Float(0), Float(3e38), Int32(0)), (3e38, 0, 65), (-3e38, 3e38, 65)])
+  func immenseWeights(weight: Float, bias: Float, code: Int32) throws {
+    let place = try Workplace()
+    let layers = "conv(1,3,activation=none) flatten dense(2,activation=none) softmax(10)"
+    func tensor(_ name: String, _ shape: [Int], _ value: Float) -> Safetensors.Tensor {
+      let values = (0..<shape.reduce(1, *)).map { $0 % 2 == 0 ? value : -value }
+      return .init(name: name, shape: shape, values: values)
+    }
+    try Safetensors.write(
+      [
+        tensor("layers.0.weight", [3, 3, 1, 1], weight), tensor("layers.0.bias", [1], weight),
+        tensor("layers.2.weight", [2, 36], weight), tensor("layers.2.bias", [2], bias),
+        tensor("layers.3.weight", [10, 2], weight), tensor("layers.3.bias", [10], 1),
+      ], metadata: ["stridenet.architecture": layers, "stridenet.input": "8x8x1"],
+      to: "\(place.path)/w")
+    let end = try place.run("report", "w", "--data", "digits")
+    #expect(end.code == code && !end.wasKilled, "\(end.err)")
+    #expect(try place.names.contains("w.html") == (code == 0))
+    if code == 0 {
+      let frames = try #require(Self.data(of: place.read("w.html"))["frames"] as? [[String: Any]])
+      let maps = try #require(frames.last?["maps"] as? [[String: Any]])
+      #expect(Data(base64Encoded: maps[2]["pixels"] as! String)!.prefix(2) == Data([255, 0]))
+    }
+    for arguments in [
+      ["trace", "w"], ["trace", "w", "--json"], ["explain", "w", "--layer", "3", "--at", "0"],
+      ["explain", "w", "--layer", "3", "--weight", "0,0", "--json"], ["evaluate", "w"],
+    ] {
+      let end = try place.run(arguments + ["--data", "digits"])
+      #expect(!end.wasKilled && [0, 65].contains(end.code), "\(arguments): \(end)")
+    }
+  }
+
   @Test(
     arguments: [
       (["report", "none", "--data", "digits"], 66, "none"),
