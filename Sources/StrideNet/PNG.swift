@@ -101,12 +101,13 @@ public enum PNG {
 }
 
 extension PNG.Image {
+  /// The nearest value of a pixel; 255 for what isn't a number.
+  static func byte(_ value: Float) -> UInt8 { UInt8(max(0, min(255, value.rounded()))) }
+
   /// Values of 0…1 as pixels.
   public init(_ x: Tensor, example: Int = 0) {
     let shape = x.shape
-    let pixels = (0..<shape.count).map { i in
-      UInt8(max(0, min(255, (x[example * shape.count + i] * 255).rounded())))
-    }
+    let pixels = (0..<shape.count).map { i in Self.byte(x[example * shape.count + i] * 255) }
     self.init(
       height: shape.height, width: shape.width, channels: shape.channels, pixels: pixels)
   }
@@ -117,6 +118,11 @@ extension PNG.Image {
   /// picture itself, made as large as its input.
   /// - Throws: ``StrideNetError`` if nothing is drawn on it
   public func fitted(to shape: Shape) throws -> Tensor {
+    // As floats, several times over, a large picture would take a gigabyte of memory.
+    let most = max(1024, 4 * max(shape.height, shape.width))
+    if max(height, width) > most {
+      return try reduced(by: (max(height, width) + most - 1) / most).fitted(to: shape)
+    }
     if shape.channels > 1 {
       guard channels == shape.channels else {
         throw StrideNetError(
@@ -178,6 +184,29 @@ extension PNG.Image {
       result[0, y0 + i / newW, x0 + i % newW, 0] = value
     }
     return result
+  }
+
+  /// Each pixel the mean of so many by so many.
+  private func reduced(by factor: Int) -> Self {
+    let (h, w) = ((height + factor - 1) / factor, (width + factor - 1) / factor)
+    var sums = [Int](repeating: 0, count: w * channels)
+    var result: [UInt8] = []
+    result.reserveCapacity(h * w * channels)
+    for top in stride(from: 0, to: height, by: factor) {
+      let rows = top..<min(top + factor, height)
+      for i in sums.indices { sums[i] = 0 }
+      for row in rows {
+        for i in 0..<width * channels {
+          sums[i / (factor * channels) * channels + i % channels] += Int(
+            pixels[row * width * channels + i])
+        }
+      }
+      for i in sums.indices {
+        let count = rows.count * min(factor, width - i / channels * factor)
+        result.append(UInt8((sums[i] + count / 2) / count))
+      }
+    }
+    return Self(height: h, width: w, channels: channels, pixels: result)
   }
 
   /// 0 black … 1 white, by the eye's weights of the colours.
