@@ -20,7 +20,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run serve test bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
+.PHONY: help setup build run serve test fuzz bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
   check arm64 memcheck dependant docs clean
 
 ## help: this list
@@ -48,6 +48,10 @@ serve: build
 test: setup
 	$(TEST)
 	$(TEST) -c release
+
+## fuzz: feed all readers with made-up inputs under AddressSanitizer (SECONDS=60 in all; TARGET=)
+fuzz: setup
+	@sh Tests/Fuzz/fuzz.sh $(or $(SECONDS),60) $(TARGET)
 
 ## bench: time all kernels, networks and sizes against this machine's measured peak
 bench: build

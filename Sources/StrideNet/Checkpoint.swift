@@ -76,8 +76,10 @@ public struct Checkpoint {
   // MARK: Reading
 
   /// - Throws: ``StrideNetError`` where the file isn't a checkpoint
-  public init(from path: String) throws {
-    let file = try Safetensors.read(at: path)
+  public init(from path: String) throws { try self.init(from: InputFile(path)) }
+
+  init(from input: InputFile) throws {
+    let (file, path) = (try Safetensors.read(input), input.path)
     guard let text = file.metadata[Self.configurationKey],
       let placeText = file.metadata[Self.placeKey]
     else {

@@ -29,7 +29,11 @@ public enum PNG {
 
   /// Reads a file of any kind of PNG as red, green and blue over white paper.
   public static func read(at path: String) throws -> Image {
-    let bytes = try InputFile(path).readAll(limit: 64 << 20)
+    try decode(try InputFile(path).readAll(limit: 64 << 20), name: path)
+  }
+
+  /// The same of a file's bytes; `name` stands for it in errors.
+  static func decode(_ bytes: [UInt8], name path: String) throws -> Image {
     var image = png_image()
     image.version = UInt32(PNG_IMAGE_VERSION)
     defer { png_image_free(&image) }
@@ -118,6 +122,9 @@ extension PNG.Image {
   /// picture itself, made as large as its input.
   /// - Throws: ``StrideNetError`` if nothing is drawn on it
   public func fitted(to shape: Shape) throws -> Tensor {
+    var need = MemoryNeed()
+    need.add(shape.count, times: 3, for: "a picture of \(shape)")
+    try need.require(hint: "the network's input is too large for pictures")
     // As floats, several times over, a large picture would take a gigabyte of memory.
     let most = max(1024, 4 * max(shape.height, shape.width))
     if max(height, width) > most {
@@ -179,7 +186,7 @@ extension PNG.Image {
     }
     let y0 = start(shape.height, down / mass, newH)
     let x0 = start(shape.width, right / mass, newW)
-    var result = Tensor(batch: 1, shape: shape)
+    var result = try Tensor(zeros: 1, shape)
     for (i, value) in small.enumerated() {
       result[0, y0 + i / newW, x0 + i % newW, 0] = value
     }

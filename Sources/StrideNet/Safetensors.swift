@@ -34,6 +34,17 @@ public enum Safetensors {
   public static func write(
     _ tensors: [Tensor], metadata: [String: String] = [:], to path: String
   ) throws {
+    let header = try header(tensors, metadata, path)
+    try AtomicFile.write(to: path) { file in
+      try file.append(header)
+      for tensor in tensors { try file.append(tensor.values) }
+    }
+  }
+
+  /// What stands before the data, its length included.
+  static func header(_ tensors: [Tensor], _ metadata: [String: String], _ path: String) throws
+    -> [UInt8]
+  {
     var names: Set<String> = ["__metadata__"]
     var entries: [String] = []
     if !metadata.isEmpty {
@@ -56,11 +67,7 @@ public enum Safetensors {
     var header = Array("{\(entries.joined(separator: ","))}".utf8)
     // Readers that map the file want the numbers aligned.
     header += Array(repeating: UInt8(ascii: " "), count: -header.count & 7)
-    try AtomicFile.write(to: path) { file in
-      try file.append([UInt64(header.count).littleEndian])
-      try file.append(header)
-      for tensor in tensors { try file.append(tensor.values) }
-    }
+    return withUnsafeBytes(of: UInt64(header.count).littleEndian) { Array($0) } + header
   }
 
   /// Reads a file of F32, F64, F16 or BF16 tensors, all as Float, and checks everything that can be
@@ -103,6 +110,11 @@ public enum Safetensors {
     let start = 8 + header.count
     try checkOffsets(entries, dataSize: file.size - start, path: path)
     let wanted = entries.filter { !skipping($0.name) }
+    var need = MemoryNeed()
+    for entry in wanted {
+      need.add((entry.end - entry.begin) / entry.type.size, for: "\(path), tensor \(entry.name)")
+    }
+    try need.require(hint: "give it more memory")
     if let entry = wanted.first(where: { $0.type == .i64 }) {
       throw HeaderParser.unknownType("I64", "\(path), tensor \(entry.name)")
     }
