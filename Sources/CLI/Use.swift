@@ -275,9 +275,11 @@ private final class LabelledPictures {
   /// Reads the pictures as the network's input, some at a time; those that can't be are `skipped` then.
   func batches(of shape: Shape) -> some Sequence<Batch> {
     var rest = files[...]
+    // Of large ones fewer, as floats take four times their memory.
+    let most = max(1, min(128, 1 << 24 / max(1, shape.count)))
     return AnyIterator { [self] in
       var (values, labels): ([Float], [Int32]) = ([], [])
-      while labels.count < 128, let (path, label) = rest.popFirst() {
+      while labels.count < most, let (path, label) = rest.popFirst() {
         do {
           values += try picture(at: path, shape).values
           labels.append(Int32(label))

@@ -162,7 +162,9 @@ extension Augmentation: CustomStringConvertible, Codable {
     let plain = Augmentation()
     let values = Self.fields.filter { self[keyPath: $0.path] != plain[keyPath: $0.path] }
       .map { "\($0.name)=\(self[keyPath: $0.path])" }
-    return (values + (mirror ? ["mirror"] : [])).joined(separator: ",")
+    let all = values + (mirror ? ["mirror"] : [])
+    // Of one that changes nothing, too, the text can be read back.
+    return all.isEmpty ? "shift=0" : all.joined(separator: ",")
   }
 
   public init(from decoder: any Decoder) throws {

@@ -218,6 +218,9 @@ public enum IDX {
         hint: "the file is damaged or incomplete: get it again")
     }
     try check(stream.length(limit: whole))
+    var need = MemoryNeed()
+    need.add(size / 4, for: "\(stream.name), \(text)")
+    try need.require(hint: "make a smaller file of it")
     let bytes = try [UInt8](unsafeUninitializedCapacity: size) { buffer, done in
       done = try stream.read(into: UnsafeMutableRawBufferPointer(buffer))
     }

@@ -39,7 +39,7 @@ public struct Schedule: Sendable, Hashable {
   ///   - total: steps in the whole run
   ///   - perEpoch: steps an epoch
   public func share(step: Int, of total: Int, perEpoch: Int) -> Double {
-    let rising = min(Int((warmup * Double(perEpoch)).rounded()), total)
+    let rising = Int(min((warmup * Double(perEpoch)).rounded(), Double(total)))
     if step < rising { return Double(step + 1) / Double(rising) }
     let done = Double(step - rising) / Double(max(1, total - rising))
     switch shape {
