@@ -67,7 +67,10 @@ struct Evaluate: ParsableCommand {
         for skipped in labelled.skipped {
           try Output.line("skipped  \(skipped.file): \(skipped.why)")
         }
-        if labelled.hidden > 0 { try Output.line("hidden   \(labelled.hidden.grouped) files") }
+        if labelled.hidden > 0 {
+          try Output.line(
+            "hidden   \(labelled.hidden.grouped) file\(labelled.hidden == 1 ? "" : "s")")
+        }
       }
       try Output.line(
         """

@@ -14,8 +14,8 @@ mkdir -p "$out/CKernels" "$out/MNISTSample"
 fuzz=$out/fuzz
 
 sources=$(ls Sources/StrideNet/*.swift | grep -vi onnx)
-if [ -d Sources/Web ]; then web=$(ls Sources/Web/*.swift); else web=; fi
-if [ ! -x "$fuzz" ] || [ -n "$(find Sources CKernels Tests/Fuzz -newer "$fuzz" -type f | head -n 1)" ]; then
+if [ -d Sources/Web ]; then web="-D WEB $(ls Sources/Web/*.swift)"; else web=; fi
+if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet $(ls -d Sources/Web 2> /dev/null) CKernels Tests/Fuzz -newer "$fuzz" -type f | head -n 1)" ]; then
   for library in CKernels/include/CKernels Sources/MNISTSample/include/MNISTSample; do
     name=${library##*/}
     echo "module $name { umbrella header \"$PWD/$library.h\" export * }" > "$out/$name/module.modulemap"
