@@ -20,7 +20,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run serve test random bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
+.PHONY: help setup build run serve test random fuzz bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
   check arm64 memcheck faults dependant docs clean
 
 ## help: this list
@@ -60,6 +60,10 @@ random: setup
 	$(RANDOM_BUILD)
 	@ASAN_OPTIONS=detect_leaks=0 "$$($(RANDOM_BUILD) --show-bin-path)/random-networks" \
 	  $(if $(CASE),--case '$(CASE)',--count $(or $(N),200) --seed $(or $(SEED),1) --work $(or $(WORK),1000000))
+
+## fuzz: feed all readers with made-up inputs under AddressSanitizer (SECONDS=60 in all; TARGET=)
+fuzz: setup
+	@sh Tests/Fuzz/fuzz.sh $(or $(SECONDS),60) $(TARGET)
 
 ## bench: time all kernels, networks and sizes against this machine's measured peak
 bench: build

@@ -50,7 +50,7 @@ struct ExplainValue: ParsableCommand {
     let (x, label) = try image.load()
     let network = try network.load(try compute.runtime(), for: x.shape)
     let trace = try network.trace(x, labels: weight == nil ? nil : [label])
-    guard network.layers.indices.contains(layer - 1) else {
+    guard (1...network.layers.count).contains(layer) else {
       throw StrideNetError(
         .usage, "no such layer", found: "\(layer)",
         expected: "1 … \(network.layers.count), as in \(Architecture.text(network.layers))")

@@ -97,6 +97,11 @@ extension Int {
   }
 }
 
+extension Double {
+  /// The whole part likewise.
+  var grouped: String { Int(exactly: rounded(.towardZero))?.grouped ?? "\(self)" }
+}
+
 extension FloatingPoint where Self: CVarArg {
   func fixed(_ places: Int) -> String { String(format: "%.\(places)f", self) }
 }

@@ -86,7 +86,7 @@ struct Report: Encodable {
     if let seconds, let last = record.epochs.last {
       numbers += [
         ["training", "\(seconds.fixed(1)) s"], ["epochs", "\(last.epoch)"],
-        ["images/s", Int(last.imagesPerSecond).grouped],
+        ["images/s", last.imagesPerSecond.grouped],
       ]
     }
     self.numbers = numbers

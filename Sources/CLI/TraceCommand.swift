@@ -191,7 +191,7 @@ struct TraceCommand: ParsableCommand {
     let cells = rows.map { row in
       [
         "\(row.number)", row.layer, shape(row.output), row.parameters.grouped,
-        Int(row.multiply_adds).grouped, (row.bytes / 1024).fixed(1), (row.seconds * 1e6).fixed(1),
+        row.multiply_adds.grouped, (row.bytes / 1024).fixed(1), (row.seconds * 1e6).fixed(1),
         row.share_of_peak > 0 ? "\((row.share_of_peak * 100).fixed(1)) %" : "",
         row.backward_seconds.map { ($0 * 1e6).fixed(1) } ?? "", row.least.fixed(3),
         row.mean.fixed(3), row.greatest.fixed(3), "\((row.zeros * 100).fixed(0)) %",

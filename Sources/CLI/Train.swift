@@ -86,7 +86,10 @@ struct Train: ParsableCommand {
     // What is wrong with the numbers themselves is said before data is read.
     try configuration.training.check(images: .max)
     if let checkpoint {
-      let differences = configuration.differences(from: checkpoint.configuration)
+      // The data may lie elsewhere now: whether it is the same, its digest tells.
+      var before = checkpoint.configuration
+      before.data = configuration.data
+      let differences = configuration.differences(from: before)
       guard differences.isEmpty else {
         throw StrideNetError(
           .usage, "a training goes on with the settings it began with", at: files.resume,
@@ -118,7 +121,7 @@ struct Train: ParsableCommand {
     for path in [files.save, checkpointPath] {
       if let path { try AtomicFile.checkWritable(path, again: true) }
     }
-    let (data, test) = try configuration.loadData()
+    let (data, test) = try load(configuration)
     // The defaults may be others elsewhere.
     configuration.data = configuration.data ?? data.name
     configuration.kernels = network.runtime.kernels.name
@@ -142,7 +145,9 @@ struct Train: ParsableCommand {
 
     trainer.shouldStop = { interrupt.requested }
     var failure: (any Error)?
-    let log = try files.logDir.map { try EventFile(in: $0) }
+    let log = try files.logDir.map {
+      try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
+    }
     let showsProgress = !quiet && !json && Output.isTerminal
     if showsProgress || log != nil || record != nil {
       trainer.onBatch = { progress in
@@ -190,6 +195,18 @@ struct Train: ParsableCommand {
       ).write(to: path)
     }
     try conclude(end, trainer, test, signal: interrupt.signal)
+  }
+
+  private func load(_ configuration: RunConfiguration) throws -> (data: Dataset, test: ImageSet?) {
+    do {
+      return try configuration.loadData()
+    } catch let error as StrideNetError
+      where error.kind == .missingInput && files.resume != nil && dataOptions.data == nil
+    {
+      throw StrideNetError(
+        error.kind, error.what, at: error.place, found: error.found, expected: error.expected,
+        hint: "if the same data lies elsewhere now, say where with --data")
+    }
   }
 
   /// What the flags make of a configuration, or of the defaults.
@@ -263,14 +280,14 @@ struct Train: ParsableCommand {
 
   private func line(_ p: BatchProgress, of trainer: Trainer) -> String {
     "\(p.seconds.fixed(1)) s  epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(Int(p.imagesPerSecond).grouped) images/s  \(trainer.settings.loss.abbreviation) \(p.cce.fixed(4))  CE \(percent(p.ce))"
+      + "  \(p.imagesPerSecond.grouped) images/s  \(trainer.settings.loss.abbreviation) \(p.cce.fixed(4))  CE \(percent(p.ce))"
   }
 
   private func line(_ r: EpochResult, of trainer: Trainer, isHeldOut: Bool) -> String {
     let loss = trainer.settings.loss.abbreviation
     return
       "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
-      + "  \(Int(r.imagesPerSecond).grouped.leftPadded(8)) images/s"
+      + "  \(r.imagesPerSecond.grouped.leftPadded(8)) images/s"
       + "  train \(loss) \(r.trainCCE.fixed(4)) CE \(percent(r.trainCE))"
       + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4)) CE \(percent(r.testCE))"
   }

@@ -14,7 +14,7 @@ struct Evaluate: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Measure it on PNG pictures instead, in folders with the classes' numbers as their names.",
+      "Measure it on PNG pictures instead, in folders with the classes' numbers as their names. What else is there is named, and the exit code 65 then; hidden files are only counted.",
       valueName: "folder"))
   var pictures: String?
 
@@ -30,28 +30,55 @@ struct Evaluate: ParsableCommand {
       throw StrideNetError(
         .usage, "two sets of images", found: "--data and --pictures", expected: "one of them")
     }
-    let data = try pictures == nil ? dataOptions.load() : nil
-    let test = try data?.test ?? labelledPictures(in: pictures!, network)
-    let source = data?.source ?? pictures!
-    let metrics = try network.metrics(test)
+    if confusion && network.classes > 1000 {
+      throw StrideNetError(
+        .usage, "too many classes for a table", at: "--confusion",
+        found: "\(network.classes.grouped)",
+        expected: "at most 1,000")
+    }
+    let labelled = pictures.map { LabelledPictures(in: $0, classes: network.classes) }
+    let (metrics, source): (Metrics, String)
+    if let labelled {
+      (metrics, source) = (
+        try network.metrics(labelled.batches(of: network.input!)), labelled.folder
+      )
+      try labelled.requireSome(metrics.images)
+    } else {
+      let data = try dataOptions.load()
+      (metrics, source) = (try network.metrics(data.test), data.source)
+    }
     let (cce, ce) = (metrics.cce, Float(metrics.ce))
     try requireFinite([cce], file)
     if json {
       try Output.json(
         EvaluateEvent(
-          data: source, test_images: test.count, test_cce: cce, test_ce: ce,
+          data: source, test_images: metrics.images, test_cce: cce, test_ce: ce,
           test_accuracy: metrics.accuracy, weights_sha256: network.snapshot().sha256,
           confusion: confusion ? metrics.confusion : nil,
-          classes: confusion ? metrics.classes : nil))
+          classes: confusion ? metrics.classes : nil, skipped: labelled?.skipped,
+          hidden: labelled?.hidden))
     } else {
       try Output.line(
         """
         network  \(Architecture.text(network.layers))
-        data     \(source): \(test.count.grouped) test images
+        data     \(source): \(metrics.images.grouped) test images
+        """)
+      if let labelled {
+        for skipped in labelled.skipped {
+          try Output.line("skipped  \(skipped.file): \(skipped.why)")
+        }
+        if labelled.hidden > 0 {
+          try Output.line(
+            "hidden   \(labelled.hidden.grouped) file\(labelled.hidden == 1 ? "" : "s")")
+        }
+      }
+      try Output.line(
+        """
         test \(network.loss.abbreviation) \(cce.fixed(4))  CE \((ce * 100).fixed(2)) %  accuracy \(((1 - ce) * 100).fixed(2)) %
         """)
       if confusion { try printTable(metrics) }
     }
+    try labelled?.requireAll()
   }
 
   /// A row a class: what its images were taken for, then how well.
@@ -81,6 +108,9 @@ struct Evaluate: ParsableCommand {
     let weights_sha256: String
     let confusion: [[Int]]?
     let classes: [Metrics.Class]?
+    /// Of pictures: what was passed over and why, and how many hidden files.
+    let skipped: [LabelledPictures.Skipped]?
+    let hidden: Int?
   }
 }
 
@@ -134,6 +164,9 @@ struct Predict: ParsableCommand {
         continue
       }
       let idx = try IDX.images(at: path)
+      if idx.ignored > 0 {
+        Output.note("\(path): \(idx.ignored) bytes behind the end of the gzip file passed over")
+      }
       let set = try ImageSet(
         count: idx.count, height: idx.height, width: idx.width, channels: idx.channels,
         pixels: idx.pixels, labels: [UInt8](repeating: 0, count: idx.count))
@@ -177,26 +210,111 @@ private func picture(at path: String, _ input: Shape) throws -> Tensor {
   }
 }
 
-/// Pictures in folders that have the classes' numbers as their names.
-private func labelledPictures(in folder: String, _ network: Network) throws -> ImageSet {
-  let (shape, files) = (network.input!, FileManager.default)
-  var (pixels, labels): ([UInt8], [UInt8]) = ([], [])
-  for label in 0..<network.classes {
-    let names = (try? files.contentsOfDirectory(atPath: "\(folder)/\(label)")) ?? []
-    for name in names.sorted() where name.lowercased().hasSuffix(".png") {
-      let tensor = try picture(at: "\(folder)/\(label)/\(name)", shape)
-      pixels += PNG.Image(tensor).pixels
-      labels.append(UInt8(label))
+/// Pictures in folders that have the classes' numbers as their names, and what isn't one of them.
+private final class LabelledPictures {
+  struct Skipped: Encodable {
+    let file, why: String
+  }
+
+  let folder: String
+  private let classes: Int
+  private var files: [(path: String, label: Int)] = []
+  /// What was passed over and shouldn't be there, with the reason.
+  private(set) var skipped: [Skipped] = []
+  /// Files that a system puts beside others for its own ends.
+  private(set) var hidden = 0
+
+  init(in folder: String, classes: Int) {
+    (self.folder, self.classes) = (folder, classes)
+    var labels: [Int] = []
+    list(folder) { name, path, isFolder in
+      if isFolder, let label = Int(name), "\(label)" == name, (0..<classes).contains(label) {
+        labels.append(label)
+      } else {
+        skip(
+          path,
+          isFolder ? "a folder outside the classes, 0 to \(classes - 1)" : "not in a class's folder"
+        )
+      }
+    }
+    for label in labels.sorted() {
+      list("\(folder)/\(label)") { name, path, isFolder in
+        if isFolder {
+          skip(path, "a folder among the pictures")
+        } else if name.lowercased().hasSuffix(".png") || PNG.isPNG(path) {
+          files.append((path, label))
+        } else {
+          skip(path, "not a PNG file")
+        }
+      }
     }
   }
-  guard !labels.isEmpty else {
+
+  private func list(
+    _ folder: String, _ each: (_ name: String, _ path: String, _ isFolder: Bool) -> Void
+  ) {
+    let names: [String]
+    do {
+      names = try FileManager.default.contentsOfDirectory(atPath: folder)
+    } catch {
+      return skip(folder, "a folder that can't be read")
+    }
+    for name in names.sorted() {
+      if name.hasPrefix(".") || ["thumbs.db", "desktop.ini"].contains(name.lowercased()) {
+        hidden += 1
+        continue
+      }
+      var isFolder: ObjCBool = false
+      let path = "\(folder)/\(name)"
+      _ = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
+      each(name, path, isFolder.boolValue)
+    }
+  }
+
+  private func skip(_ path: String, _ why: String) {
+    skipped.append(Skipped(file: path, why: why))
+  }
+
+  /// Reads the pictures as the network's input, some at a time; those that can't be are `skipped` then.
+  func batches(of shape: Shape) -> some Sequence<Batch> {
+    var rest = files[...]
+    // Of large ones fewer, as floats take four times their memory.
+    let most = max(1, min(128, 1 << 24 / max(1, shape.count)))
+    return AnyIterator { [self] in
+      var (values, labels): ([Float], [Int32]) = ([], [])
+      while labels.count < most, let (path, label) = rest.popFirst() {
+        do {
+          values += try picture(at: path, shape).values
+          labels.append(Int32(label))
+        } catch {
+          let error = error as? StrideNetError
+          skip(path, [error?.what, error?.found].compactMap { $0 }.joined(separator: ": "))
+        }
+      }
+      return labels.isEmpty
+        ? nil : Batch(images: Tensor(batch: labels.count, shape: shape, values), labels: labels)
+    }
+  }
+
+  /// - Throws: ``StrideNetError`` if no picture was read
+  func requireSome(_ images: Int) throws {
+    guard images == 0 else { return }
     throw StrideNetError(
       .missingInput, "no pictures", at: folder,
+      found: skipped.isEmpty
+        ? nil : skipped.prefix(10).map { "\($0.file), \($0.why)" }.joined(separator: "; "),
       expected: "PNG files in folders with the classes' numbers: \(folder)/7/one.png")
   }
-  return try ImageSet(
-    count: labels.count, height: shape.height, width: shape.width, channels: shape.channels,
-    pixels: pixels, labels: labels)
+
+  /// - Throws: ``StrideNetError`` if something was passed over
+  func requireAll() throws {
+    guard let first = skipped.first else { return }
+    throw StrideNetError(
+      .badData, "not all pictures were evaluated", at: folder,
+      found: "\(skipped.count.grouped) passed over, the first: \(first.file), \(first.why)",
+      expected: "nothing but PNG files in folders with the classes' numbers",
+      hint: "the result is that of the others; convert the rest, or take it away")
+  }
 }
 
 /// Shows what an augmentation makes of images.

@@ -339,16 +339,25 @@ final class InputFile {
     return done
   }
 
-  /// All of a file of text.
+  /// All of a file that is read in one piece, to its end: the size of one that grows, or that the
+  /// system makes up, says little.
   func readAll(limit: Int) throws -> [UInt8] {
-    guard size <= limit else {
-      throw StrideNetError(
-        .badData, "a file that is too large", at: path, found: "\(size) bytes",
-        expected: "at most \(limit)")
+    var bytes: [UInt8] = []
+    var wanted = size
+    while wanted <= limit {
+      // A byte more than there should be shows the end.
+      let piece = wanted + 1 - bytes.count
+      let more = try [UInt8](unsafeUninitializedCapacity: piece) { buffer, done in
+        done = try read(into: UnsafeMutableRawBufferPointer(buffer), from: bytes.count)
+      }
+      bytes += more
+      if more.count < piece { return bytes }
+      wanted = max(bytes.count, min(2 * bytes.count, limit))
     }
-    return try [UInt8](unsafeUninitializedCapacity: size) { buffer, done in
-      done = try read(into: UnsafeMutableRawBufferPointer(buffer), from: 0)
-    }
+    throw StrideNetError(
+      .badData, "a file that is too large", at: path,
+      found: size > limit ? "\(size) bytes" : "more than \(limit) bytes",
+      expected: "at most \(limit)")
   }
 
   private static func unreadable(_ path: String, _ code: Int32) -> StrideNetError {

@@ -29,14 +29,14 @@ public struct Augmentation: Sendable, Hashable {
 
   public init() {}
 
-  private static let fields:
-    [(
-      name: String, path: WritableKeyPath<Augmentation, Float> & Sendable, range: ClosedRange<Float>
-    )] = [
-      ("shift", \.shift, 0...64), ("rotate", \.rotate, 0...180), ("scale", \.scale, 0...0.9),
-      ("shear", \.shear, 0...2), ("elastic", \.elastic, 0...16), ("sigma", \.sigma, 0.5...16),
-      ("erase", \.erase, 0...1),
-    ]
+  private typealias Field = (
+    name: String, path: WritableKeyPath<Augmentation, Float> & Sendable, range: ClosedRange<Float>
+  )
+  private static let fields: [Field] = [
+    ("shift", \.shift, 0...64), ("rotate", \.rotate, 0...180), ("scale", \.scale, 0...0.9),
+    ("shear", \.shear, 0...2), ("elastic", \.elastic, 0...16), ("sigma", \.sigma, 0.5...16),
+    ("erase", \.erase, 0...1),
+  ]
 
   /// - Throws: ``StrideNetError`` naming the place and the range
   public init(_ text: String) throws {
@@ -58,13 +58,23 @@ public struct Augmentation: Sendable, Hashable {
           "no such change of images", "\(part)",
           Self.fields.map { "\($0.name)=…" }.joined(separator: ", ") + ", mirror")
       }
-      guard let value = Float(pair[1]), field.range.contains(value) else {
-        throw wrong(
-          "\(name) out of range", "\(pair[1])",
-          "\(field.range.lowerBound) … \(field.range.upperBound)")
-      }
-      self[keyPath: field.path] = value
+      self[keyPath: field.path] = Float(pair[1]) ?? .nan
+      try check(field, as: "augmentation '\(text)'", found: "'\(pair[1])'")
     }
+  }
+
+  /// - Throws: ``StrideNetError`` naming the value and its range
+  public func check() throws {
+    for field in Self.fields {
+      try check(field, as: "augmentation", found: "\(self[keyPath: field.path])")
+    }
+  }
+
+  private func check(_ field: Field, as place: String, found: String) throws {
+    if field.range.contains(self[keyPath: field.path]) { return }
+    throw StrideNetError(
+      .usage, "\(field.name) out of range", at: place, found: found,
+      expected: "\(field.range.lowerBound) … \(field.range.upperBound)")
   }
 
   // MARK: Changing an image
@@ -152,7 +162,9 @@ extension Augmentation: CustomStringConvertible, Codable {
     let plain = Augmentation()
     let values = Self.fields.filter { self[keyPath: $0.path] != plain[keyPath: $0.path] }
       .map { "\($0.name)=\(self[keyPath: $0.path])" }
-    return (values + (mirror ? ["mirror"] : [])).joined(separator: ",")
+    let all = values + (mirror ? ["mirror"] : [])
+    // Of one that changes nothing, too, the text can be read back.
+    return all.isEmpty ? "shift=0" : all.joined(separator: ",")
   }
 
   public init(from decoder: any Decoder) throws {

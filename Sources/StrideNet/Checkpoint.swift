@@ -24,6 +24,22 @@ public struct Checkpoint {
     var stepCount, updateCount: Int
     var images: Int
     var digest: String
+
+    /// Whether the numbers can be counted and computed with.
+    var isPossible: Bool {
+      let (results, shares, most) = (progress.results, Float(0)...1, 1 << 53)
+      return results.indices.allSatisfy { index in
+        let r = results[index]
+        return r.epoch == index + 1 && (0...1e15).contains(r.seconds)
+          && (0...1e15).contains(r.imagesPerSecond) && r.trainCCE.isFinite && r.testCCE.isFinite
+          && shares.contains(r.trainCE) && shares.contains(r.testCE)
+      }
+        && (progress.bestEpoch.map { (1...max(1, results.count)).contains($0) && !results.isEmpty }
+          ?? true)
+        && (0...most).contains(stepCount) && (0...most).contains(updateCount)
+        && (1...most).contains(images) && progress.batchesDone >= 0
+        && progress.sumCCE.isFinite && (0...Double(images)).contains(progress.sumCE)
+    }
   }
 
   /// What the finished epochs came to.
@@ -60,8 +76,10 @@ public struct Checkpoint {
   // MARK: Reading
 
   /// - Throws: ``StrideNetError`` where the file isn't a checkpoint
-  public init(from path: String) throws {
-    let file = try Safetensors.read(at: path)
+  public init(from path: String) throws { try self.init(from: InputFile(path)) }
+
+  init(from input: InputFile) throws {
+    let (file, path) = (try Safetensors.read(input), input.path)
     guard let text = file.metadata[Self.configurationKey],
       let placeText = file.metadata[Self.placeKey]
     else {
@@ -78,6 +96,12 @@ public struct Checkpoint {
       throw StrideNetError(
         .badData, "a checkpoint that can't be read", at: "\(path), its metadata",
         found: (error as? StrideNetError)?.description ?? "\(error)")
+    }
+    guard place.isPossible else {
+      throw StrideNetError(
+        .badData, "a place that no run has", at: "\(path), metadata '\(Self.placeKey)'",
+        found: placeText, expected: "what a training came to, epoch by epoch",
+        hint: "the file is damaged")
     }
     arrays = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.values) })
     self.path = path
@@ -106,8 +130,7 @@ public struct Checkpoint {
     let progress = place.progress
     let batches = (place.images - 1) / trainer.settings.batchSize + 1
     guard progress.results.count <= trainer.settings.epochs,
-      (0...batches).contains(progress.batchesDone), place.stepCount >= 0, place.updateCount >= 0,
-      progress.bestEpoch.map({ (1...max(1, progress.results.count)).contains($0) }) ?? true
+      (0...batches).contains(progress.batchesDone)
     else {
       throw StrideNetError(
         .badData, "a place that the run doesn't have", at: "\(path), metadata '\(Self.placeKey)'",

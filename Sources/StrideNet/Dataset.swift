@@ -154,17 +154,19 @@ extension Dataset {
     return folders
   }
 
-  /// The path of one of `files` in a folder, under whichever of its names.
+  /// The path of one of `files` in a folder, under whichever of its names; in a folder of that name,
+  /// as some archives unpack, if it isn't beside it.
   static func find(_ file: String, in folder: String) -> String? {
     // Images with channels have four dimensions.
-    for dimensions in ["idx3", "idx4"] {
+    let names = ["idx3", "idx4"].flatMap { dimensions in
       let name = file.replacingOccurrences(of: "idx3", with: dimensions)
-      for name in [name, name.replacingOccurrences(of: "-idx", with: ".idx")] {
-        for path in ["\(folder)/\(name)", "\(folder)/\(name).gz"]
-        where FileManager.default.fileExists(atPath: path) { return path }
-      }
+      return [name, name.replacingOccurrences(of: "-idx", with: ".idx")]
+    }.flatMap { [$0, "\($0).gz"] }
+    return (names + names.map { "\($0)/\($0)" }).map { "\(folder)/\($0)" }.first { path in
+      var isFolder: ObjCBool = false
+      return FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
+        && !isFolder.boolValue
     }
-    return nil
   }
 
   /// One file is enough to take the folder: an incomplete data set is to be noticed, not passed
@@ -185,10 +187,19 @@ extension Dataset {
       }
       return path
     }
+    let (images, testImages) = (try IDX.images(at: paths[0]), try IDX.images(at: paths[2]))
+    let (labels, testLabels) = (try self.labels(at: paths[1]), try self.labels(at: paths[3]))
+    let ignored = zip(
+      paths, [images.ignored, labels.ignored, testImages.ignored, testLabels.ignored]
+    ).filter { $1 > 0 }.map { "; \($1) bytes behind the end of \($0) passed over" }
     return try Dataset(
-      name: name, source: folder,
-      train: set(IDX.images(at: paths[0]), IDX.labels(at: paths[1]), paths[1]),
-      test: set(IDX.images(at: paths[2]), IDX.labels(at: paths[3]), paths[3]))
+      name: name, source: folder + ignored.joined(),
+      train: set(images, labels.labels, paths[1]),
+      test: set(testImages, testLabels.labels, paths[3]))
+  }
+
+  private static func labels(at path: String) throws -> (labels: [UInt8], ignored: Int) {
+    try IDX.labels(ByteStream(InputFile(path)))
   }
 
   private static func sample() throws -> Dataset {
@@ -200,10 +211,10 @@ extension Dataset {
       name: "sample", source: "the built-in sample of MNIST: its first 10,000 training images",
       train: set(
         IDX.images(stream(mnist_sample_train_images, files[0])),
-        IDX.labels(stream(mnist_sample_train_labels, files[1])), files[1]),
+        IDX.labels(stream(mnist_sample_train_labels, files[1])).labels, files[1]),
       test: set(
         IDX.images(stream(mnist_sample_test_images, files[2])),
-        IDX.labels(stream(mnist_sample_test_labels, files[3])), files[3]))
+        IDX.labels(stream(mnist_sample_test_labels, files[3])).labels, files[3]))
   }
 
   private static func set(

@@ -10,8 +10,10 @@ public final class EventFile {
   private let clock = ContinuousClock.now
 
   /// Makes the folder if need be, and a new file in it.
+  /// - Parameter step: where a training goes on that has logged there before. What was logged of later
+  ///   steps, by a run that was killed after its last checkpoint, doesn't count then
   /// - Throws: ``StrideNetError`` where that can't be done
-  public init(in folder: String) throws {
+  public init(in folder: String, goingOnAfter step: Int? = nil) throws {
     func failed(_ what: String, _ place: String) -> StrideNetError {
       StrideNetError(
         .cannotCreate, what, at: place, found: String(cString: strerror(errno)),
@@ -23,10 +25,23 @@ public final class EventFile {
       throw failed("the folder can't be made", folder)
     }
     let host = ProcessInfo.processInfo.hostName
-    path = "\(folder)/events.out.tfevents.\(Int(start)).\(host).\(getpid())"
-    descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0o644)
+    // One file may follow another within a second.
+    var (number, name) = (0, "")
+    var opened: Int32
+    repeat {
+      name = "\(folder)/events.out.tfevents.\(Int(start)).\(host).\(getpid()).\(number)"
+      opened = open(name, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0o644)
+      number += 1
+    } while opened < 0 && errno == EEXIST
+    (path, descriptor) = (name, opened)
     guard descriptor >= 0 else { throw failed("the file can't be made", path) }
     try write { $0.text(3, "brain.Event:2") }
+    guard let step else { return }
+    // A SessionLog of status START: readers drop what they have of this step and later ones.
+    try write { event in
+      event.integer(2, step + 1)
+      event.message(7) { $0.integer(1, 1) }
+    }
   }
 
   deinit { close(descriptor) }
@@ -89,9 +104,9 @@ public final class EventFile {
     let bytes = try PNG.encode(image)
     try summary(tag, step) { value in
       value.message(4) {
-        $0.integer(1, UInt64(image.height))
-        $0.integer(2, UInt64(image.width))
-        $0.integer(3, UInt64(image.channels))
+        $0.integer(1, image.height)
+        $0.integer(2, image.width)
+        $0.integer(3, image.channels)
         $0.bytes(4, bytes)
       }
     }
@@ -101,7 +116,7 @@ public final class EventFile {
 
   private func summary(_ tag: String, _ step: Int, _ fill: (inout Message) -> Void) throws {
     try write { event in
-      event.integer(2, UInt64(step))
+      event.integer(2, step)
       event.message(5) { summary in
         summary.message(1) { value in
           value.text(1, tag)
@@ -194,7 +209,7 @@ extension EventFile {
 
 extension PNG.Image {
   /// A convolution's filters (FH, FW, C, F) side by side: grey is 0, or with three channels each in
-  /// its colours; nil for other numbers of channels and filters of single pixels.
+  /// its colours; nil for other numbers of channels, filters of single pixels and too many to draw.
   init?(filters w: ArraySlice<Float>, _ shape: [Int]) {
     let (h, v, c, f) = (shape[0], shape[1], shape[2], shape[3])
     guard (c == 1 || c == 3) && h * v > 1 else { return nil }
@@ -204,6 +219,7 @@ extension PNG.Image {
     let (cellH, cellW) = (h * zoom + 2, v * zoom + 2)
     let largest = max(w.map(abs).max() ?? 0, 1e-12)
     let (height, width) = (rows * cellH, columns * cellW)
+    guard height <= PNG.largest && width <= PNG.largest else { return nil }
     var pixels = [UInt8](repeating: 0, count: height * width * c)
     for filter in 0..<f {
       for y in 0..<h * zoom {
@@ -213,7 +229,9 @@ extension PNG.Image {
               w.startIndex + ((y / zoom * v + x / zoom) * c + channel) * f + filter]
             let place =
               (filter / columns * cellH + y + 1) * width + filter % columns * cellW + x + 1
-            pixels[place * c + channel] = UInt8((127.5 + 127.5 * value / largest).rounded())
+            // In double precision: the product may be too large for a float.
+            pixels[place * c + channel] = Self.byte(
+              Float(127.5 + 127.5 * Double(value) / Double(largest)))
           }
         }
       }

@@ -108,8 +108,10 @@ public struct ImageSet: Sendable {
 /// The IDX format of MNIST: a magic number that says how many dimensions follow, the dimensions,
 /// the bytes. Plain or gzipped, told apart by content. http://yann.lecun.com/exdb/mnist
 public enum IDX {
-  /// N×H×W×C bytes.
-  public typealias Images = (count: Int, height: Int, width: Int, channels: Int, pixels: [UInt8])
+  /// N×H×W×C bytes; and how many bytes behind the end of a gzip file were passed over.
+  public typealias Images = (
+    count: Int, height: Int, width: Int, channels: Int, pixels: [UInt8], ignored: Int
+  )
 
   /// Reads images of any size, gray (N×H×W) or with channels (N×H×W×C).
   public static func images(at path: String) throws -> Images {
@@ -123,12 +125,12 @@ public enum IDX {
 
   /// Reads labels.
   public static func labels(at path: String) throws -> [UInt8] {
-    try labels(ByteStream(InputFile(path)))
+    try labels(ByteStream(InputFile(path))).labels
   }
 
   /// Reads labels from memory; `name` stands for the file in errors.
   public static func labels(in bytes: [UInt8], name: String) throws -> [UInt8] {
-    try bytes.withUnsafeBytes { try labels(ByteStream($0, name: name)) }
+    try bytes.withUnsafeBytes { try labels(ByteStream($0, name: name)).labels }
   }
 
   /// Writes the images of a set, not compressed. One channel is written as N×H×W.
@@ -160,11 +162,13 @@ public enum IDX {
 
   static func images(_ stream: ByteStream) throws -> Images {
     let (sizes, pixels) = try read(stream, dimensions: 3...4, what: "images")
-    return (sizes[0], sizes[1], sizes[2], sizes.count > 3 ? sizes[3] : 1, pixels)
+    return (
+      sizes[0], sizes[1], sizes[2], sizes.count > 3 ? sizes[3] : 1, pixels, stream.ignored
+    )
   }
 
-  static func labels(_ stream: ByteStream) throws -> [UInt8] {
-    try read(stream, dimensions: 1...1, what: "labels").bytes
+  static func labels(_ stream: ByteStream) throws -> (labels: [UInt8], ignored: Int) {
+    (try read(stream, dimensions: 1...1, what: "labels").bytes, stream.ignored)
   }
 
   private static func read(
@@ -214,6 +218,9 @@ public enum IDX {
         hint: "the file is damaged or incomplete: get it again")
     }
     try check(stream.length(limit: whole))
+    var need = MemoryNeed()
+    need.add(size / 4, for: "\(stream.name), \(text)")
+    try need.require(hint: "make a smaller file of it")
     let bytes = try [UInt8](unsafeUninitializedCapacity: size) { buffer, done in
       done = try stream.read(into: UnsafeMutableRawBufferPointer(buffer))
     }
@@ -251,7 +258,9 @@ public enum IDX {
   }
 }
 
-/// The bytes of a file or of memory in order, inflated on the way if they are gzipped.
+/// The bytes of a file or of memory in order, inflated on the way if they are gzipped. As gzip has
+/// it, such a file may be several, one after the other, and may be filled up with zeros; anything else
+/// behind its end is passed over and counted.
 final class ByteStream {
   let name: String
   private let raw: (_ into: UnsafeMutableRawBufferPointer, _ from: Int) throws -> Int
@@ -263,6 +272,8 @@ final class ByteStream {
   // On the heap, as zlib wants to find it at the same address in every call.
   private let zlib = UnsafeMutablePointer<z_stream>.allocate(capacity: 1)
   private var atEnd = false
+  /// Bytes behind the end of a gzip file that are no zeros before the end.
+  private(set) var ignored = 0
   private let input = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 16)
 
   var isEmpty: Bool { rawSize == 0 }
@@ -335,12 +346,7 @@ final class ByteStream {
   private func inflate(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
     var done = 0
     while done < buffer.count && !atEnd {
-      if zlib.pointee.avail_in == 0 {
-        let count = try raw(input, offset)
-        offset += count
-        zlib.pointee.next_in = input.baseAddress?.assumingMemoryBound(to: UInt8.self)
-        zlib.pointee.avail_in = UInt32(count)
-      }
+      if zlib.pointee.avail_in == 0 { try fill() }
       zlib.pointee.next_out = (buffer.baseAddress! + done).assumingMemoryBound(to: UInt8.self)
       let room = UInt32(clamping: buffer.count - done)
       zlib.pointee.avail_out = room
@@ -349,14 +355,43 @@ final class ByteStream {
       switch status {
       case Z_OK: break
       case Z_BUF_ERROR: throw damaged("it ends too early")
-      // gzip files may be several, one after the other.
-      case Z_STREAM_END where zlib.pointee.avail_in > 0 || offset < rawSize: inflateReset(zlib)
-      case Z_STREAM_END: atEnd = true
+      case Z_STREAM_END: try goOn()
       default:
         throw damaged(zlib.pointee.msg.map { String(cString: $0) } ?? "zlib status \(status)")
       }
     }
     return done
+  }
+
+  /// The next raw bytes, for zlib to take.
+  private func fill() throws {
+    let count = try raw(input, offset)
+    offset += count
+    zlib.pointee.next_in = input.baseAddress?.assumingMemoryBound(to: UInt8.self)
+    zlib.pointee.avail_in = UInt32(count)
+  }
+
+  /// At the end of a gzip file: another one begins, or nothing that is one follows.
+  private func goOn() throws {
+    // Two bytes tell, which may lie in two pieces.
+    if zlib.pointee.avail_in < 2 {
+      offset -= Int(zlib.pointee.avail_in)
+      try fill()
+    }
+    func rest() -> UnsafeBufferPointer<UInt8> {
+      UnsafeBufferPointer(start: zlib.pointee.next_in, count: Int(zlib.pointee.avail_in))
+    }
+    if rest().starts(with: [0x1f, 0x8b]) {
+      inflateReset(zlib)
+      return
+    }
+    atEnd = true
+    while !rest().isEmpty && ignored == 0 {
+      if let place = rest().firstIndex(where: { $0 != 0 }) {
+        ignored = max(1, rawSize - (offset - rest().count + place))
+      }
+      try fill()
+    }
   }
 
   private func damaged(_ why: String) -> StrideNetError {

@@ -2,16 +2,38 @@
 public struct Metrics: Sendable {
   /// Categorical cross-entropy, natural logarithm, the mean over the images.
   public let cce: Float
-  /// Images by label (row) and by what they were taken for (column).
-  public let confusion: [[Int]]
+  private let classCount: Int
+  /// Images by label and by what they were taken for. Not a table: there may be many classes.
+  private let counts: [Pair: Int]
 
-  public init(cce: Float, confusion: [[Int]]) {
-    self.cce = cce
-    self.confusion = confusion
+  fileprivate struct Pair: Hashable {
+    let label, guess: Int
   }
 
-  public var images: Int { confusion.reduce(0) { $0 + $1.reduce(0, +) } }
-  private var right: Int { confusion.indices.reduce(0) { $0 + confusion[$1][$1] } }
+  fileprivate init(cce: Float, classes: Int, counts: [Pair: Int]) {
+    (self.cce, classCount, self.counts) = (cce, classes, counts)
+  }
+
+  /// - Parameter confusion: as in ``confusion``
+  public init(cce: Float, confusion: [[Int]]) {
+    var counts: [Pair: Int] = [:]
+    for (label, row) in confusion.enumerated() {
+      for (guess, count) in row.enumerated() where count != 0 {
+        counts[Pair(label: label, guess: guess)] = count
+      }
+    }
+    self.init(cce: cce, classes: confusion.count, counts: counts)
+  }
+
+  /// Images by label (row) and by what they were taken for (column).
+  public var confusion: [[Int]] {
+    var rows = [[Int]](repeating: [Int](repeating: 0, count: classCount), count: classCount)
+    for (pair, count) in counts { rows[pair.label][pair.guess] = count }
+    return rows
+  }
+
+  public var images: Int { counts.values.reduce(0, +) }
+  private var right: Int { counts.reduce(0) { $0 + ($1.key.label == $1.key.guess ? $1.value : 0) } }
   /// Share of the images that were taken for what they are.
   public var accuracy: Double { Double(right) / Double(images) }
   /// The class error: share of the others.
@@ -30,15 +52,20 @@ public struct Metrics: Sendable {
   }
 
   public var classes: [Class] {
-    confusion.indices.map { label in
-      let (images, right) = (confusion[label].reduce(0, +), confusion[label][label])
-      let taken = confusion.reduce(0) { $0 + $1[label] }
-      func share(_ part: Int, _ whole: Int) -> Double? {
-        whole > 0 ? Double(part) / Double(whole) : nil
-      }
+    var images = [Int](repeating: 0, count: classCount)
+    var taken = images
+    for (pair, count) in counts {
+      images[pair.label] += count
+      taken[pair.guess] += count
+    }
+    func share(_ part: Int, _ whole: Int) -> Double? {
+      whole > 0 ? Double(part) / Double(whole) : nil
+    }
+    return (0..<classCount).map { label in
+      let right = counts[Pair(label: label, guess: label)] ?? 0
       return Class(
-        images: images, precision: share(right, taken), recall: share(right, images),
-        f1: share(2 * right, images + taken))
+        images: images[label], precision: share(right, taken[label]),
+        recall: share(right, images[label]), f1: share(2 * right, images[label] + taken[label]))
     }
   }
 }
@@ -53,13 +80,35 @@ extension Network {
     let (cce, _) = try evaluate(set.count, keep: outputs.pointer) {
       buffer.gather(set, $0, runtime)
     }
-    var confusion = [[Int]](repeating: [Int](repeating: 0, count: classes), count: classes)
+    var counts: [Metrics.Pair: Int] = [:]
     for i in 0..<set.count {
-      let row = UnsafeBufferPointer(start: outputs.pointer + i * classes, count: classes)
-      // The first largest, as in training.
-      let best = row.indices.max { row[$0] < row[$1] || (row[$0] == row[$1] && $0 > $1) }!
-      confusion[Int(set.labels[i])][best] += 1
+      count(outputs.pointer + i * classes, Int(set.labels[i]), in: &counts)
     }
-    return Metrics(cce: cce, confusion: confusion)
+    return Metrics(cce: cce, classes: classes, counts: counts)
+  }
+
+  /// The same of mini-batches one after the other, whose labels may be larger than a byte holds.
+  public func metrics(_ batches: some Sequence<Batch>) throws -> Metrics {
+    var (sum, images, counts) = (0.0, 0, [Metrics.Pair: Int]())
+    for batch in batches {
+      let (output, cce, _) = try evaluate(batch.images, batch.labels)
+      sum += Double(cce) * Double(output.batch)
+      images += output.batch
+      output.withView { output in
+        for (i, label) in batch.labels.enumerated() {
+          count(output.example(i), Int(label), in: &counts)
+        }
+      }
+    }
+    return Metrics(cce: Float(sum / Double(images)), classes: classes, counts: counts)
+  }
+
+  private func count(
+    _ output: UnsafePointer<Float>, _ label: Int, in counts: inout [Metrics.Pair: Int]
+  ) {
+    let row = UnsafeBufferPointer(start: output, count: classes)
+    // The first largest, as in training.
+    let best = row.indices.max { row[$0] < row[$1] || (row[$0] == row[$1] && $0 > $1) }!
+    counts[Metrics.Pair(label: label, guess: best), default: 0] += 1
   }
 }

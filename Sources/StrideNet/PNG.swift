@@ -29,7 +29,11 @@ public enum PNG {
 
   /// Reads a file of any kind of PNG as red, green and blue over white paper.
   public static func read(at path: String) throws -> Image {
-    let bytes = try InputFile(path).readAll(limit: 64 << 20)
+    try decode(try InputFile(path).readAll(limit: 64 << 20), name: path)
+  }
+
+  /// The same of a file's bytes; `name` stands for it in errors.
+  static func decode(_ bytes: [UInt8], name path: String) throws -> Image {
     var image = png_image()
     image.version = UInt32(PNG_IMAGE_VERSION)
     defer { png_image_free(&image) }
@@ -101,12 +105,13 @@ public enum PNG {
 }
 
 extension PNG.Image {
+  /// The nearest value of a pixel; 255 for what isn't a number.
+  static func byte(_ value: Float) -> UInt8 { UInt8(max(0, min(255, value.rounded()))) }
+
   /// Values of 0…1 as pixels.
   public init(_ x: Tensor, example: Int = 0) {
     let shape = x.shape
-    let pixels = (0..<shape.count).map { i in
-      UInt8(max(0, min(255, (x[example * shape.count + i] * 255).rounded())))
-    }
+    let pixels = (0..<shape.count).map { i in Self.byte(x[example * shape.count + i] * 255) }
     self.init(
       height: shape.height, width: shape.width, channels: shape.channels, pixels: pixels)
   }
@@ -117,6 +122,14 @@ extension PNG.Image {
   /// picture itself, made as large as its input.
   /// - Throws: ``StrideNetError`` if nothing is drawn on it
   public func fitted(to shape: Shape) throws -> Tensor {
+    var need = MemoryNeed()
+    need.add(shape.count, times: 3, for: "a picture of \(shape)")
+    try need.require(hint: "the network's input is too large for pictures")
+    // As floats, several times over, a large picture would take a gigabyte of memory.
+    let most = max(1024, 4 * max(shape.height, shape.width))
+    if max(height, width) > most {
+      return try reduced(by: (max(height, width) + most - 1) / most).fitted(to: shape)
+    }
     if shape.channels > 1 {
       guard channels == shape.channels else {
         throw StrideNetError(
@@ -173,11 +186,34 @@ extension PNG.Image {
     }
     let y0 = start(shape.height, down / mass, newH)
     let x0 = start(shape.width, right / mass, newW)
-    var result = Tensor(batch: 1, shape: shape)
+    var result = try Tensor(zeros: 1, shape)
     for (i, value) in small.enumerated() {
       result[0, y0 + i / newW, x0 + i % newW, 0] = value
     }
     return result
+  }
+
+  /// Each pixel the mean of so many by so many.
+  private func reduced(by factor: Int) -> Self {
+    let (h, w) = ((height + factor - 1) / factor, (width + factor - 1) / factor)
+    var sums = [Int](repeating: 0, count: w * channels)
+    var result: [UInt8] = []
+    result.reserveCapacity(h * w * channels)
+    for top in stride(from: 0, to: height, by: factor) {
+      let rows = top..<min(top + factor, height)
+      for i in sums.indices { sums[i] = 0 }
+      for row in rows {
+        for i in 0..<width * channels {
+          sums[i / (factor * channels) * channels + i % channels] += Int(
+            pixels[row * width * channels + i])
+        }
+      }
+      for i in sums.indices {
+        let count = rows.count * min(factor, width - i / channels * factor)
+        result.append(UInt8((sums[i] + count / 2) / count))
+      }
+    }
+    return Self(height: h, width: w, channels: channels, pixels: result)
   }
 
   /// 0 black … 1 white, by the eye's weights of the colours.

@@ -19,12 +19,9 @@ struct Message {
     withUnsafeBytes(of: value) { data += $0 }
   }
 
-  mutating func integer(_ field: UInt64, _ value: UInt64) {
-    key(field, 0)
-    variable(value)
-  }
   mutating func integer(_ field: UInt64, _ value: Int) {
-    integer(field, UInt64(bitPattern: Int64(value)))
+    key(field, 0)
+    variable(UInt64(bitPattern: Int64(value)))
   }
   mutating func double(_ field: UInt64, _ value: Double) {
     key(field, 1)

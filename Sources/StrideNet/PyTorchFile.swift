@@ -31,8 +31,15 @@ extension Network {
   public static func importPyTorch(
     from path: String, layers: [Layer], input: Shape, runtime: Runtime = Runtime()
   ) throws -> Network {
+    try importPyTorch(from: InputFile(path), layers: layers, input: input, runtime: runtime)
+  }
+
+  static func importPyTorch(
+    from source: InputFile, layers: [Layer], input: Shape, runtime: Runtime
+  ) throws -> Network {
     // Batch normalisation counts its steps; with a fixed momentum nothing depends on them.
-    let file = try Safetensors.read(at: path) { $0.hasSuffix(".num_batches_tracked") }
+    let file = try Safetensors.read(source) { $0.hasSuffix(".num_batches_tracked") }
+    let path = source.path
     let network = Network(layers, runtime: runtime)
     try network.build(for: input)
     let model = try PyTorchModel(network.stages(for: path))

@@ -141,13 +141,6 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     let file = try InputFile(path)
     let result = try parse(try file.readAll(limit: 1 << 20), at: path)
     _ = try Architecture.layers(result.layers, source: "\(path), layers")
-    do {
-      try result.training.check(images: .max)
-    } catch let error as StrideNetError {
-      throw StrideNetError(
-        error.kind, error.what, at: "\(path), training", found: error.found,
-        expected: error.expected)
-    }
     return result
   }
 
@@ -211,22 +204,61 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
       return result
     }
     let merged = try merge(defaults.dictionary, given, known, "")
-    let decoder = JSONDecoder()
-    decoder.keyDecodingStrategy = .convertFromSnakeCase
-    do {
+    // As the file has it: learning_rate, not learningRate.
+    func key(_ name: String) -> String {
+      name.map { $0.isUppercase ? "_\($0.lowercased())" : "\($0)" }.joined()
+    }
+    func decode(_ object: [String: Any]) throws -> RunConfiguration {
+      let decoder = JSONDecoder()
+      decoder.keyDecodingStrategy = .convertFromSnakeCase
       return try decoder.decode(
-        RunConfiguration.self, from: JSONSerialization.data(withJSONObject: merged))
+        RunConfiguration.self, from: JSONSerialization.data(withJSONObject: object))
+    }
+    // Foundation doesn't say which number it was that is none of its key's: the first of those that
+    // can't be decoded alone.
+    func firstWrong(_ given: [String: Any], _ path: String = "") -> (key: String, value: Any)? {
+      for (key, value) in given.sorted(by: { $0.key < $1.key }) {
+        if let inner = value as? [String: Any] {
+          if let found = firstWrong(inner, "\(path)\(key).") { return found }
+        } else {
+          let keys = "\(path)\(key)".split(separator: ".").map(String.init)
+          let alone = keys.dropLast().reversed().reduce([keys.last!: value]) { [$1: $0] }
+          if (try? decode(merge(defaults.dictionary, alone, known, ""))) == nil {
+            return ("\(path)\(key)", value)
+          }
+        }
+      }
+      return nil
+    }
+    do {
+      let result = try decode(merged)
+      try result.training.check(images: .max)
+      return result
+    } catch let error as StrideNetError {
+      let words = error.what.replacing(" out of range", with: "").lowercased()
+      let name =
+        ["decay of the moving average": "average_decay", "beta1": "momentum"][words]
+        ?? words.replacing(" ", with: "_")
+      let training = known["training"] as? [String: Any]
+      let isOptimizers = (training?["optimizer"] as? [String: Any])?[name] != nil
+      throw wrong(
+        error.what, "training.\(isOptimizers ? "optimizer." : "")\(name)", found: error.found ?? "",
+        expected: error.expected)
     } catch let error as DecodingError {
       let (context, expected): (DecodingError.Context, String?) =
         switch error {
         case .typeMismatch(let type, let context): (context, "\(type)")
         case .valueNotFound(let type, let context): (context, "\(type)")
-        case .keyNotFound(let key, let context): (context, key.stringValue)
+        case .keyNotFound(let missing, let context): (context, key(missing.stringValue))
         case .dataCorrupted(let context): (context, nil)
         @unknown default: (.init(codingPath: [], debugDescription: "\(error)"), nil)
         }
+      if context.codingPath.isEmpty, let (key, value) = firstWrong(given) {
+        throw wrong(
+          "wrong value", key, found: "\(value)", expected: "a number of a size and kind that fits")
+      }
       throw wrong(
-        "wrong value", context.codingPath.map(\.stringValue).joined(separator: "."),
+        "wrong value", context.codingPath.map { key($0.stringValue) }.joined(separator: "."),
         found: context.debugDescription, expected: expected)
     }
   }

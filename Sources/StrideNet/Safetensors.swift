@@ -34,6 +34,17 @@ public enum Safetensors {
   public static func write(
     _ tensors: [Tensor], metadata: [String: String] = [:], to path: String
   ) throws {
+    let header = try header(tensors, metadata, path)
+    try AtomicFile.write(to: path) { file in
+      try file.append(header)
+      for tensor in tensors { try file.append(tensor.values) }
+    }
+  }
+
+  /// What stands before the data, its length included.
+  static func header(_ tensors: [Tensor], _ metadata: [String: String], _ path: String) throws
+    -> [UInt8]
+  {
     var names: Set<String> = ["__metadata__"]
     var entries: [String] = []
     if !metadata.isEmpty {
@@ -56,11 +67,7 @@ public enum Safetensors {
     var header = Array("{\(entries.joined(separator: ","))}".utf8)
     // Readers that map the file want the numbers aligned.
     header += Array(repeating: UInt8(ascii: " "), count: -header.count & 7)
-    try AtomicFile.write(to: path) { file in
-      try file.append([UInt64(header.count).littleEndian])
-      try file.append(header)
-      for tensor in tensors { try file.append(tensor.values) }
-    }
+    return withUnsafeBytes(of: UInt64(header.count).littleEndian) { Array($0) } + header
   }
 
   /// Reads a file of F32, F64, F16 or BF16 tensors, all as Float, and checks everything that can be
@@ -79,13 +86,22 @@ public enum Safetensors {
     var length: UInt64 = 0
     let got = try withUnsafeMutableBytes(of: &length) { try file.read(into: $0, from: 0) }
     length = UInt64(littleEndian: length)
-    guard got == 8, length >= 2, length <= min(headerLimit, UInt64(file.size - 8)) else {
+    // A file that grows, or that the system makes up, may have more bytes than its size says.
+    guard got == 8, file.size >= 8 else {
       throw StrideNetError(
-        .badData, got == 8 ? "the header's length is wrong" : "the file is too short",
-        at: "\(path), byte 0", found: got == 8 ? "\(length) bytes" : "\(file.size) bytes",
-        expected: got == 8
-          ? "2 to \(min(headerLimit, UInt64(file.size - 8))) bytes, as the file has \(file.size)"
-          : "8 bytes of header length and a header",
+        .badData, "the file is too short", at: "\(path), byte 0",
+        found: got < 8
+          ? "\(got) bytes" : "a size of \(file.size) bytes and more bytes than that",
+        expected: "8 bytes of header length and a header",
+        hint: got < 8
+          ? "the file isn't in the safetensors format, or it was cut off"
+          : "wait until the file is written, or give a copy of it")
+    }
+    let most = min(headerLimit, UInt64(file.size - 8))
+    guard length >= 2, length <= most else {
+      throw StrideNetError(
+        .badData, "the header's length is wrong", at: "\(path), byte 0", found: "\(length) bytes",
+        expected: "2 to \(most) bytes, as the file has \(file.size)",
         hint: "the file isn't in the safetensors format, or it was cut off")
     }
     let header = try bytes(of: file, Int(length), from: 8)
@@ -94,6 +110,11 @@ public enum Safetensors {
     let start = 8 + header.count
     try checkOffsets(entries, dataSize: file.size - start, path: path)
     let wanted = entries.filter { !skipping($0.name) }
+    var need = MemoryNeed()
+    for entry in wanted {
+      need.add((entry.end - entry.begin) / entry.type.size, for: "\(path), tensor \(entry.name)")
+    }
+    try need.require(hint: "give it more memory")
     if let entry = wanted.first(where: { $0.type == .i64 }) {
       throw HeaderParser.unknownType("I64", "\(path), tensor \(entry.name)")
     }
@@ -218,8 +239,9 @@ public enum Safetensors {
   }
 }
 
-/// Parses the header. Foundation's JSON parser would take the last of two tensors with one name
-/// and couldn't say where it stumbled.
+/// Parses the header. Foundation's JSON parser would take the last of two tensors with one name, as
+/// the format's own implementation does, and couldn't say where it stumbled. Otherwise what that
+/// implementation reads is read, and what it refuses is refused.
 private struct HeaderParser {
   enum DType: String {
     case f32 = "F32"
@@ -257,10 +279,9 @@ private struct HeaderParser {
   mutating func parse() throws -> (entries: [Entry], metadata: [String: String]) {
     var entries: [Entry] = []
     var metadata: [String: String] = [:]
-    // The format allows no space before the header, only behind.
-    if bytes.first != UInt8(ascii: "{") { throw fail("a {") }
     try object { parser, name in
       if name == "__metadata__" {
+        if parser.take("null") { return }
         try parser.object { parser, key in metadata[key] = try parser.string() }
       } else {
         entries.append(try parser.entry(name))
@@ -276,7 +297,7 @@ private struct HeaderParser {
     var type: DType?
     var shape: [Int]?
     var offsets: [Int]?
-    try object { parser, key in
+    try object(once: ["dtype", "shape", "data_offsets"]) { parser, key in
       switch key {
       case "dtype":
         let text = try parser.string()
@@ -284,7 +305,8 @@ private struct HeaderParser {
         if type == nil { throw Self.unknownType(text, "\(parser.path), tensor \(name)") }
       case "shape": shape = try parser.integers()
       case "data_offsets": offsets = try parser.integers()
-      default: throw parser.fail("dtype, shape or data_offsets instead of \"\(key)\"")
+      // Of later versions of the format, perhaps.
+      default: try parser.skipValue(depth: 2)
       }
     }
     guard let type, let shape, let offsets, offsets.count == 2 else {
@@ -300,13 +322,17 @@ private struct HeaderParser {
   }
 
   /// Calls `member` with each key, to parse the value.
+  /// - Parameter known: keys that may come once; nil for all
   private mutating func object(
+    once known: Set<String>? = nil,
     _ member: (inout HeaderParser, _ key: String) throws -> Void
   ) throws {
     var keys: Set<String> = []
     try list("{", "}") { parser in
       let key = try parser.string()
-      if !keys.insert(key).inserted { throw parser.fail("\"\(key)\" only once") }
+      if known?.contains(key) ?? true, !keys.insert(key).inserted {
+        throw parser.fail("\"\(key)\" only once")
+      }
       try parser.expect(":")
       try member(&parser, key)
     }
@@ -319,17 +345,37 @@ private struct HeaderParser {
       let digits = parser.bytes[parser.position...].prefix {
         (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
       }
-      guard let number = Int(String(decoding: digits, as: UTF8.self)) else {
-        throw parser.fail("a whole number that fits 64 bits")
-      }
+      guard let number = Int(String(decoding: digits, as: UTF8.self)),
+        digits.count == 1 || digits.first != UInt8(ascii: "0")
+      else { throw parser.fail("a whole number that fits 64 bits") }
       parser.position += digits.count
       result.append(number)
     }
     return result
   }
 
+  /// Any value of JSON, in so many objects and arrays.
+  private mutating func skipValue(depth: Int) throws {
+    // As deep as the format's own implementation goes.
+    guard depth <= 127 else { throw fail("values that aren't nested so deeply") }
+    skipSpace()
+    switch position < bytes.count ? UInt8(bytes[position]) : 0 {
+    case UInt8(ascii: "{"):
+      try object(once: []) { parser, _ in try parser.skipValue(depth: depth + 1) }
+    case UInt8(ascii: "["): try list("[", "]") { try $0.skipValue(depth: depth + 1) }
+    case UInt8(ascii: "\""): _ = try string()
+    default:
+      if take("null") || take("true") || take("false") { return }
+      let text = bytes[position...].prefix { !Array(" \t\r\n,]}".utf8).contains($0) }
+      guard (try? JSONDecoder().decode(Double.self, from: Data(text))) != nil else {
+        throw fail("a value")
+      }
+      position += text.count
+    }
+  }
+
   private mutating func list(
-    _ open: Unicode.Scalar, _ close: Unicode.Scalar,
+    _ open: String, _ close: String,
     _ element: (inout HeaderParser) throws -> Void
   ) throws {
     try expect(open)
@@ -355,14 +401,14 @@ private struct HeaderParser {
     return text
   }
 
-  private mutating func expect(_ scalar: Unicode.Scalar) throws {
-    if !take(scalar) { throw fail("\(scalar)") }
+  private mutating func expect(_ text: String) throws {
+    if !take(text) { throw fail(text) }
   }
 
-  private mutating func take(_ scalar: Unicode.Scalar) -> Bool {
+  private mutating func take(_ text: String) -> Bool {
     skipSpace()
-    guard position < bytes.count, bytes[position] == UInt8(ascii: scalar) else { return false }
-    position += 1
+    guard bytes.dropFirst(position).starts(with: text.utf8) else { return false }
+    position += text.utf8.count
     return true
   }
 

@@ -39,7 +39,7 @@ public struct Schedule: Sendable, Hashable {
   ///   - total: steps in the whole run
   ///   - perEpoch: steps an epoch
   public func share(step: Int, of total: Int, perEpoch: Int) -> Double {
-    let rising = min(Int((warmup * Double(perEpoch)).rounded()), total)
+    let rising = Int(min((warmup * Double(perEpoch)).rounded(), Double(total)))
     if step < rising { return Double(step + 1) / Double(rising) }
     let done = Double(step - rising) / Double(max(1, total - rising))
     switch shape {
@@ -59,6 +59,21 @@ public struct Schedule: Sendable, Hashable {
     }
   }
 
+  /// - Throws: ``StrideNetError`` naming the value and its range
+  public func check() throws {
+    func require(_ holds: Bool, _ what: String, _ found: Any, _ expected: String) throws {
+      if holds { return }
+      throw StrideNetError(
+        .usage, what, at: "schedule '\(self)'", found: "\(found)", expected: expected)
+    }
+    try require(warmup >= 0 && warmup <= 1e6, "warm-up out of range", warmup, "epochs, as 0.5")
+    guard case .step(let epochs, let factor) = shape else { return }
+    try require(
+      epochs > 0 && epochs <= 1_000_000, "epochs of a step out of range", epochs,
+      "a whole number from 1")
+    try require(factor > 0 && factor <= 1, "factor out of range", factor, "above 0, at most 1")
+  }
+
   /// - Throws: ``StrideNetError`` with the list of schedules
   public init(_ text: String) throws {
     func wrong(_ what: String, _ found: Substring, _ expected: String) -> StrideNetError {
@@ -70,7 +85,7 @@ public struct Schedule: Sendable, Hashable {
     if rest.hasPrefix("warmup:") {
       let parts = rest.dropFirst(7).split(
         separator: ",", maxSplits: 1, omittingEmptySubsequences: false)
-      guard let epochs = Double(parts[0]), epochs >= 0, epochs <= 1e6 else {
+      guard let epochs = Double(parts[0]) else {
         throw wrong("warm-up out of range", parts[0], "epochs, as 0.5")
       }
       warmup = epochs
@@ -83,10 +98,10 @@ public struct Schedule: Sendable, Hashable {
     case ("cosine", 1): shape = .cosine
     case ("onecycle", 1): shape = .oneCycle
     case ("step", 3):
-      guard let epochs = Int(parts[1]), epochs > 0, epochs <= 1_000_000 else {
+      guard let epochs = Int(parts[1]) else {
         throw wrong("epochs of a step out of range", parts[1], "a whole number from 1")
       }
-      guard let factor = Double(parts[2]), factor > 0, factor <= 1 else {
+      guard let factor = Double(parts[2]) else {
         throw wrong("factor out of range", parts[2], "above 0, at most 1")
       }
       shape = .step(epochs: epochs, factor: factor)
@@ -96,6 +111,7 @@ public struct Schedule: Sendable, Hashable {
         "constant, linear, cosine, onecycle or step:EPOCHS:FACTOR, each after warmup:EPOCHS, or alone"
       )
     }
+    try check()
   }
 }
 

@@ -42,16 +42,22 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
           .usage, "\(name) out of range", found: "\(found)", expected: expected)
       }
     }
-    try require(epochs > 0, "epochs", epochs, "at least 1")
+    try require((1...1_000_000_000).contains(epochs), "epochs", epochs, "1 … 1,000,000,000")
     try require(batchSize > 0, "batch size", batchSize, "at least 1")
     try require(
       batchSize <= images, "batch size", batchSize,
       "at most \(images), the number of training images")
+    // Steps are counted in whole numbers that a double holds, too.
+    try require(
+      images == .max || epochs <= 1 << 53 / images, "epochs", epochs,
+      "at most \(1 << 53 / max(1, images)), with \(images) training images")
     try require(
       learningRate.isFinite && learningRate > 0, "learning rate", learningRate,
       "a finite number above 0")
     try optimizer.check()
     try loss.check()
+    try schedule.check()
+    try augmentation?.check()
     if let averageDecay {
       try require(
         averageDecay > 0 && averageDecay < 1, "decay of the moving average", averageDecay,

@@ -142,7 +142,8 @@ extension TrainingRecord.Maps {
       let most = shape.height * shape.width == 1 ? 256 : 8
       let channels = max(1, min(shape.channels, most, budget / (height * width)))
       let (least, greatest) = (values.min()!, values.max()!)
-      let scale = greatest > least ? 255 / (greatest - least) : 0
+      // In double precision: the difference may be too large for a float.
+      let scale = greatest > least ? 255 / (Double(greatest) - Double(least)) : 0
       var pixels: [UInt8] = []
       pixels.reserveCapacity(layer.output.batch * height * width * channels)
       for n in 0..<layer.output.batch {
@@ -152,7 +153,7 @@ extension TrainingRecord.Maps {
               let place =
                 ((n * shape.height + y * coarse) * shape.width + x * coarse) * shape.channels
               let value = values[place + c * shape.channels / channels]
-              pixels.append(UInt8(((value - least) * scale).rounded()))
+              pixels.append(PNG.Image.byte(Float((Double(value) - Double(least)) * scale)))
             }
           }
         }

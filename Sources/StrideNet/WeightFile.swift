@@ -60,7 +60,7 @@ extension Network {
     return try! load(from: InputFile(bytes, name: "digits"), layers: nil, runtime: runtime)
   }
 
-  private static func load(from input: InputFile, layers: [Layer]?, runtime: Runtime) throws
+  static func load(from input: InputFile, layers: [Layer]?, runtime: Runtime) throws
     -> Network
   {
     let (file, path) = (try Safetensors.read(input), input.path)

@@ -202,6 +202,10 @@ import Testing
   @Test func textAndBack() throws {
     let text = "shift=2.0,rotate=10.0,elastic=0.5,sigma=3.0,mirror"
     #expect(try Augmentation(text).description == text)
+    for plain in ["sigma=4", "shift=0,rotate=0"] {
+      let augmentation = try Augmentation(plain)
+      #expect(try Augmentation(augmentation.description) == augmentation)
+    }
   }
 }
 

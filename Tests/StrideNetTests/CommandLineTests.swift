@@ -1299,6 +1299,55 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     }
   }
 
+  /// Where data lies doesn't matter, what it is does.
+  @Test func resumedWithTheDataElsewhere() throws {
+    let place = try Workplace()
+    let whole = try digest(try place.run(Self.run + ["--json"]))
+    let running = try place.start(Self.run + ["--checkpoint", "c", "--json"])
+    try running.wait(for: #""epoch":2"#)
+    _ = stop(running, SIGINT)
+    try FileManager.default.moveItem(atPath: "\(place.path)/digits", toPath: "\(place.path)/moved")
+    let lost = try place.run("train", "--resume", "c")
+    #expect(lost.code == 66 && lost.err.contains("--data"), "\(lost.err)")
+    try place.writeDigits("other") { file, bytes in
+      file.hasPrefix("t10k") ? bytes : bytes.dropLast() + [bytes.last! ^ 1]
+    }
+    let other = try place.run("train", "--resume", "c", "--data", "other")
+    #expect(other.code == 65 && other.err.contains("other data"), "\(other.err)")
+    #expect(
+      try digest(try place.run("train", "--resume", "c", "--data", "moved", "--json")) == whole)
+    // From then on it knows.
+    #expect(try digest(try place.run("train", "--resume", "c", "--json")) == whole)
+  }
+
+  /// Errors call a key what the file calls it.
+  @Test(arguments: [
+    ("training.learning_rate", #""fast""#), ("training.learning_rate", "-1"),
+    ("training.learning_rate", "1e300"), ("training.batch_size", "1.5"),
+    ("training.batch_size", "0"),
+    ("training.batch_size", "1e300"), ("training.epochs", "9223372036854775807"),
+    ("training.epochs", "9223372036854775808"), ("training.epochs", "[]"),
+    ("training.average_decay", "1"), ("training.average_decay", "{}"), ("training.patience", "0"),
+    ("training.patience", "-1e19"), ("training.keeps_best", "3"), ("training.seed", "-1"),
+    ("training.seed", "18446744073709551616"), ("training.schedule", #""warmup:1e300,cosine""#),
+    ("training.schedule", #""step:9223372036854775807:0.5""#),
+    ("training.loss", #""cross_entropy:1e300""#), ("training.augmentation", #""shift=1e300""#),
+    ("training.augmentation", "1"), ("training.optimizer.momentum", "1e300"),
+    ("training.optimizer.weight_decay", "11"), ("training.optimizer.weight_decay", #""x""#),
+    ("training.optimizer.clip_norm", "-1"), ("training.optimizer.l1", "1e39"),
+    ("training.optimizer.beta2", "1"), ("training.optimizer.epsilon", "0"),
+    ("training.optimizer.method", #""adamm""#), ("limit", "1.5"), ("limit", "1e300"),
+    ("split", #""half""#), ("validate", "true"), ("data", "1"), ("kernels", "1"), ("layers", "1"),
+  ])
+  func configurationErrorsNameTheKey(key: String, value: String) throws {
+    let keys = key.split(separator: ".")
+    let text = keys.reversed().reduce(value) { #"{"\#($1)":\#($0)}"# }
+    let error = try #require(throws: StrideNetError.self) {
+      try RunConfiguration.parse(Array(text.utf8), at: "run.json")
+    }
+    #expect(error.place == "run.json, \(key)", "\(error)")
+  }
+
   @Test func configurationsRepeatRuns() throws {
     let place = try Workplace()
     let first = try digest(try place.run(Self.run + ["--write-config", "run.json", "--json"]))
@@ -1352,6 +1401,48 @@ struct BadInput: Sendable, CustomTestStringConvertible {
       ["--layers", Workplace.tiny, "--data", "digits", "--batch-size", "8"] + options)
     #expect(end.code != 0 && !end.wasKilled && end.err.contains(what), "\(end.code) \(end.err)")
     #expect(try place.names.allSatisfy { $0.hasPrefix("digits") })
+  }
+
+  /// No number that a user may give ends the program by a signal: it trains, or says what is wrong.
+  @Test(arguments: [
+    ["--epochs"], ["--batch-size"], ["--patience"], ["--limit"], ["--checkpoint-every"], ["--seed"],
+    ["--threads"], ["--validate"], ["--split"], ["--ema"], ["--learning-rate"], ["--momentum"],
+    ["--weight-decay"], ["--l1"], ["--clip-norm"], ["--optimizer=adam", "--beta1"],
+    ["--optimizer=adam", "--beta2"], ["--optimizer=adam", "--epsilon"],
+  ])
+  func numbersAtTheirLimits(option: [String]) throws {
+    let place = try Workplace()
+    for number in ["9223372036854775807", "-9223372036854775808", "1e39", "1e-300", "nan", "-inf"] {
+      let end = try place.run(
+        [
+          "--layers", Workplace.tiny, "--data", "digits", "--batch-size", "8", "--epochs", "1",
+          "--checkpoint", "c",
+        ] + option + [number])
+      #expect(!end.wasKilled, "\(option) \(number): \(end.err)")
+      #expect(end.code == 0 || end.code == 64 || end.code == 65, "\(option) \(number): \(end.err)")
+    }
+  }
+
+  @Test(arguments: [
+    ["trace", "--data", "digits", "--image"], ["trace", "flat", "--data", "digits", "--batch"],
+    ["trace", "flat", "--data", "digits", "--repeats"],
+    ["explain", "--data", "digits", "--at=0,0,0", "--layer"],
+    ["explain", "--layer", "1", "--at"], ["speedrun", "--data", "digits", "--runs"],
+    ["gradcheck", "--layers", "flatten softmax(2)", "--input"], ["explain", "conv", "--height"],
+    ["augment", "shift=1", "--data", "digits", "--out", "a.png", "--seed"], ["serve", "--port"],
+  ])
+  func numbersOfOtherCommandsAtTheirLimits(command: [String]) throws {
+    let place = try Workplace()
+    for number in ["9223372036854775807", "-9223372036854775808", "-1"] {
+      let text =
+        command.last == "--at"
+        ? "\(number),\(number),\(number)"
+        : command.last == "--input" ? "\(number)x1x1" : number
+      let end = try place.run(command + [text])
+      #expect(
+        !end.wasKilled && end.code != 0 || command.last == "--seed",
+        "\(command) \(text): \(end.err)")
+    }
   }
 
   @Test func validationLeavesTheTestSetForTheEnd() throws {

@@ -53,6 +53,43 @@ import Testing
     #expect(data.test.count == 1)
   }
 
+  /// As some archives unpack: a folder of the file's name, empty, or with the file inside.
+  @Test func foldersOfTheFilesNamesHideNothing() throws {
+    let folder = try TemporaryFolder()
+    let (beside, inside) = (folder.path + "/beside", folder.path + "/inside")
+    try Self.write(to: beside, value: 9, dot: true)
+    try Self.write(to: inside, value: 8)
+    for file in Dataset.files {
+      try FileManager.default.createDirectory(
+        atPath: "\(beside)/\(file)", withIntermediateDirectories: true)
+      try FileManager.default.moveItem(atPath: "\(inside)/\(file)", toPath: "\(inside)/moved")
+      try FileManager.default.createDirectory(
+        atPath: "\(inside)/\(file)", withIntermediateDirectories: true)
+      try FileManager.default.moveItem(
+        atPath: "\(inside)/moved", toPath: "\(inside)/\(file)/\(file)")
+    }
+    #expect(try Dataset.load(beside, environment: [:]).train.pixels[0] == 9)
+    #expect(try Dataset.load(inside, environment: [:]).train.pixels[0] == 8)
+    try FileManager.default.removeItem(atPath: "\(inside)/\(Dataset.files[2])")
+    let error = try #require(throws: StrideNetError.self) {
+      try Dataset.load(inside, environment: [:])
+    }
+    #expect(error.found!.contains(Dataset.files[2]))
+  }
+
+  @Test func saysWhatIsBehindAGzipFile() throws {
+    let folder = try TemporaryFolder()
+    try Self.write(to: folder.path, gz: true)
+    let path = "\(folder.path)/\(Dataset.files[1]).gz"
+    let packed = [UInt8](try Data(contentsOf: URL(filePath: path)))
+    try folder.write("\(Dataset.files[1]).gz", packed + [0, 0])
+    #expect(try Dataset.load(folder.path, environment: [:]).source == folder.path)
+    try folder.write("\(Dataset.files[1]).gz", packed + [1, 0])
+    #expect(
+      try Dataset.load(folder.path, environment: [:]).source
+        == "\(folder.path); 2 bytes behind the end of \(path) passed over")
+  }
+
   @Test func looksInOneFolderAfterTheOther() throws {
     let folder = try TemporaryFolder()
     let environment = [

@@ -103,6 +103,54 @@ import Testing
     #expect(refused.code == 73 && refused.err.contains("file"), "\(refused.err)")
   }
 
+  /// A run that was killed has logged steps that the resumed one takes again: readers are told from
+  /// which one on to forget the first file's.
+  @Test func aResumedRunRepeatsNoSteps() throws {
+    let place = try Workplace()
+    let run = [
+      "--layers", "flatten softmax(10)", "--data", "digits", "--batch-size", "2", "--log-dir",
+      "log",
+      "--json", "--epochs", "100000", "--checkpoint", "c", "--checkpoint-every", "3",
+    ]
+    let running = try place.start(run)
+    try running.wait(for: #""epoch":5"#)
+    running.send(SIGKILL)
+    _ = running.end()
+    let before = try Set(FileManager.default.contentsOfDirectory(atPath: "\(place.path)/log"))
+    let done = try Checkpoint(from: "\(place.path)/c").epochs * Workplace.images / 2
+    let resumed = try place.start(["train", "--resume", "c", "--log-dir", "log", "--json"])
+    try resumed.wait(for: #""epoch""#)
+    resumed.send(SIGINT)
+    #expect(resumed.end().code == 130)
+    let after = try Set(FileManager.default.contentsOfDirectory(atPath: "\(place.path)/log"))
+    func steps(_ names: Set<String>) throws -> [(step: UInt64, isStart: Bool)] {
+      try names.flatMap { try Self.events("\(place.path)/log/\($0)") }.compactMap { event in
+        guard case .bits(let step) = event.first(where: { $0.0 == 2 })?.1 else { return nil }
+        guard case .bytes(let log) = event.first(where: { $0.0 == 7 })?.1 else {
+          return (step, false)
+        }
+        #expect(log == [8, 1])  // its status: START
+        return (step, true)
+      }
+    }
+    let (old, new) = (try steps(before), try steps(after.subtracting(before)))
+    #expect(old.contains { $0.step > done } && !old.contains { $0.isStart })
+    #expect(new.first.map { $0.isStart && $0.step == done + 1 } == true)
+    #expect(new.dropFirst().allSatisfy { !$0.isStart && $0.step > done })
+  }
+
+  @Test func weightsOfAnySizeAreDrawn() throws {
+    for largest in [Float.greatestFiniteMagnitude, .leastNonzeroMagnitude, 0, .infinity, .nan] {
+      let w: [Float] = [largest, -largest, largest / 2, 0]
+      let picture = try #require(PNG.Image(filters: w[...], [2, 2, 1, 1]))
+      if largest > 1 && largest.isFinite {
+        #expect(picture.pixels[picture.width + 1] == 255 && picture.pixels.contains(0))
+      }
+    }
+    #expect(
+      PNG.Image(filters: [Float](repeating: 1, count: 10_000)[...], [1, 10_000, 1, 1]) == nil)
+  }
+
   /// TensorBoard itself, where STRIDENET_PYTHON names an interpreter that has it.
   @Test(.enabled(if: python != nil, "STRIDENET_PYTHON names no Python with tensorboard"))
   func tensorBoardReadsIt() throws {
@@ -113,6 +161,9 @@ import Testing
     try file.image(
       "i", PNG.Image(height: 4, width: 4, channels: 1, pixels: .init(repeating: 9, count: 16)),
       step: 1)
+    // Of a run that went on after step 10.
+    let next = try EventFile(in: folder.path, goingOnAfter: 10)
+    try next.scalar("loss", 0.5, step: 20)
     let script = """
       import sys
       from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -129,6 +180,6 @@ import Testing
     try process.run()
     let text = String(decoding: pipe.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
     process.waitUntilExit()
-    #expect(text == "['loss'] [(0, 1.0), (10, 0.0909), (20, 0.0476)]\n1000 True 4\n")
+    #expect(text == "['loss'] [(0, 1.0), (10, 0.0909), (20, 0.5)]\n1000 True 4\n")
   }
 }

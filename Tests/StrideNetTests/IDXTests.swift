@@ -27,10 +27,12 @@ final class TemporaryFolder: Sendable {
   }
 }
 
-func gzip(_ bytes: [UInt8]) -> [UInt8] {
+func gzip(_ bytes: [UInt8]) -> [UInt8] { gzip(bytes, level: 6) }
+
+func gzip(_ bytes: [UInt8], level: Int32) -> [UInt8] {
   var stream = z_stream()
   let size = Int32(MemoryLayout<z_stream>.size)
-  deflateInit2_(&stream, 6, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY, ZLIB_VERSION, size)
+  deflateInit2_(&stream, level, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY, ZLIB_VERSION, size)
   defer { deflateEnd(&stream) }
   var input = bytes
   var output = [UInt8](repeating: 0, count: Int(deflateBound(&stream, UInt(bytes.count))))
@@ -119,7 +121,7 @@ func idx(_ sizes: [UInt32], magic: [UInt8]? = nil, bytes: [UInt8]? = nil) -> [UI
       ("packed, cut off", packed.dropLast(9), "it ends too early"),
       ("packed, checksum cut off", packed.dropLast(1), "it ends too early"),
       ("only the gzip magic", [0x1f, 0x8b], "it ends too early"),
-      ("something behind", packed + [1, 2, 3], "damaged"),
+      ("another that is damaged behind", packed + [0x1f, 0x8b, 3], "damaged"),
       ("wrong checksum", packed.dropLast(8) + [1, 2, 3, 4] + packed.suffix(4), "data check"),
       ("wrong length", packed.dropLast(1) + [9], "length check"),
     ] as [(String, [UInt8], String)])
@@ -132,6 +134,42 @@ func idx(_ sizes: [UInt32], magic: [UInt8]? = nil, bytes: [UInt8]? = nil) -> [UI
       #expect(error.description.contains(message))
       #expect(error.place?.contains(path) == true)
     }
+  }
+
+  /// As gzip(1) has it: zeros fill up a file; of anything else it says that it was ignored.
+  @Test(
+    arguments: [
+      ([0], 0), (.init(repeating: 0, count: 200_000), 0), ([1, 2, 3], 3),
+      ([0x1f, 0x8c], 2),
+      ([0, 0, 0x1f, 0x8b], 2), (.init(repeating: 0, count: 100_000) + [7, 0], 2),
+    ] as [([UInt8], Int)])
+  func readsWhatIsBehindAGzipFileAsGzipDoes(rest: [UInt8], ignored: Int) throws {
+    let found = try IDX.images(in: Self.packed + rest, name: "memory")
+    #expect(found.pixels == Array(Self.images.dropFirst(16)) && found.ignored == ignored)
+    let folder = try TemporaryFolder()
+    let path = try folder.write("images.gz", Self.packed + rest)
+    #expect(try IDX.images(at: path) == found)
+    let gzip = try Process.run(
+      URL(filePath: "/bin/sh"),
+      arguments: ["-c", "gzip -dc '\(path)' > '\(folder.path)/out' 2>/dev/null"])
+    gzip.waitUntilExit()
+    #expect(gzip.terminationStatus == (ignored == 0 ? 0 : 2))
+    #expect([UInt8](try Data(contentsOf: URL(filePath: folder.path + "/out"))) == Self.images)
+  }
+
+  /// Where the second file's two bytes of magic lie in two pieces of what is read at once, and many
+  /// files without content.
+  @Test func severalGzipFilesAreOne() throws {
+    let noise = (0..<70_000).map { UInt8(truncatingIfNeeded: $0 &* $0 >> 7 &+ $0) }
+    for size in 65_400..<65_480 {
+      // Stored, not deflated: one byte more makes the file one byte longer.
+      let first = idx([1, 1, 70_000], bytes: Array(noise.prefix(size)))
+      let second = Array(noise.dropFirst(size))
+      let file = gzip(first, level: 0) + gzip(second, level: 0)
+      #expect(try IDX.images(in: file, name: "memory").pixels == noise)
+    }
+    let empty = [[UInt8]](repeating: gzip([]), count: 20_000).joined()
+    #expect(try IDX.images(in: Self.packed + empty, name: "memory").ignored == 0)
   }
 
   @Test func noFlippedBitOfAPackedFileGivesOtherPixels() throws {

@@ -213,7 +213,32 @@ import Testing
   ])
   func wrongSchedules(text: String) { #expect(throws: StrideNetError.self) { try Schedule(text) } }
 
+  @Test func schedulesOutOfRangeAreRefusedHoweverTheyAreMade() throws {
+    for schedule in [
+      Schedule(.linear, warmup: .nan), Schedule(.linear, warmup: 1e300),
+      Schedule(.linear, warmup: -1),
+      Schedule(.step(epochs: 0, factor: 0.5)), Schedule(.step(epochs: 1, factor: .infinity)),
+    ] {
+      var settings = TrainingSettings()
+      settings.schedule = schedule
+      #expect(throws: StrideNetError.self) { try settings.check(images: 100) }
+    }
+    var settings = TrainingSettings()
+    settings.augmentation = Augmentation()
+    settings.augmentation?.sigma = .infinity
+    #expect(throws: StrideNetError.self) { try settings.check(images: 100) }
+  }
+
   // MARK: Metrics
+
+  /// A table of all pairs of classes would take 30 GB.
+  @Test func metricsOfManyClasses() throws {
+    let network = Network(try Architecture.layers("flatten softmax(60000)"))
+    try network.build(for: Shape(1, 1, 1))
+    let batch = Batch(images: Tensor(batch: 2, shape: Shape(1, 1, 1)), labels: [59_999, 300])
+    let metrics = try network.metrics([batch, batch])
+    #expect(metrics.images == 4 && metrics.classes[59_999].images == 2 && metrics.ce > 0)
+  }
 
   @Test func metricsByHand() {
     let m = Metrics(cce: 0.5, confusion: [[3, 1, 0], [0, 4, 0], [1, 1, 0]])
@@ -399,6 +424,54 @@ import Testing
     }
     try network.network.save(to: "\(folder.path)/weights")
     #expect(throws: StrideNetError.self) { try Checkpoint(from: "\(folder.path)/weights") }
+  }
+
+  /// Numbers that a checkpoint may claim, and nothing could go on from.
+  @Test(arguments: [
+    (#""stepCount":\d+"#, #""stepCount":9223372036854775807"#),
+    (#""stepCount":\d+"#, #""stepCount":-1"#),
+    (#""updateCount":\d+"#, #""updateCount":9223372036854775806"#),
+    (#""batchesDone":\d+"#, #""batchesDone":-9223372036854775808"#),
+    (#""bestEpoch":1"#, #""bestEpoch":9223372036854775807"#),
+    (#""bestEpoch":1"#, #""bestEpoch":0"#),
+    (#""results":\[[^]]*\]"#, #""results":[]"#),
+    (#""epoch":1"#, #""epoch":9223372036854775807"#), (#""epoch":1"#, #""epoch":2"#),
+    (#""imagesPerSecond":[^,}]*"#, #""imagesPerSecond":1e300"#),
+    (#""imagesPerSecond":[^,}]*"#, #""imagesPerSecond":-1"#),
+    (#""seconds":[^,}]*"#, #""seconds":1e300"#), (#""testCE":[^,}]*"#, #""testCE":1e38"#),
+    (#""trainCE":[^,}]*"#, #""trainCE":-1"#), (#""testCCE":[^,}]*"#, #""testCCE":1e300"#),
+    (#""sumCE":[^,}]*"#, #""sumCE":1e300"#), (#""images":\d+"#, #""images":9223372036854775807"#),
+    (#""images":\d+"#, #""images":0"#),
+    (#""epochs" : 3"#, #""epochs" : 9223372036854775807"#),
+    (#""batch_size" : 64"#, #""batch_size" : -9223372036854775808"#),
+    (#""batch_size" : 64"#, #""batch_size" : 9223372036854775807"#),
+    (#""learning_rate" : [^,]*"#, #""learning_rate" : 1e300"#),
+    (#""schedule" : "linear""#, #""schedule" : "warmup:1e300,linear""#),
+  ]) func numbersThatNoRunHasAreRefused(pattern: String, claim: String) throws {
+    let folder = try TemporaryFolder()
+    let path = "\(folder.path)/checkpoint"
+    let settings = Self.settings()
+    let configuration = RunConfiguration(layers: Self.layers, training: settings)
+    let trainer = try Self.trainer(settings)
+    trainer.writeCheckpoints(to: path, configuration)
+    var steps = 0
+    trainer.onBatch = { _ in steps += 1 }
+    trainer.shouldStop = { steps == 9 }
+    try trainer.run()
+    var (tensors, metadata) = try Safetensors.read(at: path)
+    var changed = 0
+    for (key, text) in metadata {
+      metadata[key] = text.replacingOccurrences(
+        of: pattern, with: claim, options: .regularExpression)
+      if metadata[key] != text { changed += 1 }
+    }
+    #expect(changed == 1, "\(metadata)")
+    try Safetensors.write(tensors, metadata: metadata, to: path)
+    let error = try #require(throws: StrideNetError.self) {
+      try Self.trainer(settings).resume(Checkpoint(from: path))
+    }
+    #expect(error.kind == .badData || claim.contains("batch_size"), "\(error)")
+    tensors.removeAll()
   }
 
   // MARK: Moving average, early stopping, the best epoch

@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import Testing
 
 @testable import StrideNet
@@ -82,8 +83,8 @@ import Testing
       ("length beyond the file", file("{}", length: 3), "length is wrong"),
       ("huge length", file("{}", length: .max), "length is wrong"),
       ("length with sign", file("{}", length: 1 << 63), "length is wrong"),
-      ("not JSON", file("hello"), "byte 8"), ("space first", file(" {}"), "byte 8"),
-      ("array", file("[]"), "expected: a {"), ("open", file("{  "), "a string"),
+      ("not JSON", file("hello"), "byte 8"),
+      ("array", file("[]"), "expected: {"), ("open", file("{  "), "a string"),
       ("two values", file("{}{}"), "the end of the header"),
       ("open string", file("{\"a\\\""), "a string"), ("backslash last", file("{\"\\"), "a string"),
       ("bad escape", file("{\"\\x\":1}"), "a string"),
@@ -97,7 +98,9 @@ import Testing
       ("no dtype", file(#"{"a":{"shape":[2],"data_offsets":[0,8]}}"#), "dtype, shape"),
       ("one offset", file(#"{"a":{"dtype":"F32","shape":[],"data_offsets":[0]}}"#), "data_offsets"),
       ("unknown type", file("{\"a\":\(entry(0, 2, "2", "I8"))}", data: 2), "dtype I8"),
-      ("unknown key", file(#"{"a":{"shape":[],"x":[0]}}"#), "instead of \"x\""),
+      ("unknown key alone", file(#"{"a":{"shape":[],"x":[0]}}"#), "dtype, shape"),
+      ("twice in an entry", file(#"{"a":{"shape":[],"shape":[]}}"#), "\"shape\" only once"),
+      ("leading zero", file("{\"a\":\(entry(0, 8, "02"))}", data: 8), "a whole number"),
       (
         "twice", file("{\"a\":\(entry(0, 8)),\"\\u0061\":\(entry(8, 16))}", data: 16),
         "\"a\" only once"
@@ -124,6 +127,112 @@ import Testing
     let error = try #require(throws: StrideNetError.self) { try Safetensors.read(at: path) }
     #expect(error.kind == .badData && error.place!.contains(path))
     #expect(error.description.contains(message), "\(error)")
+  }
+
+  /// What the format's own implementation says of several hundred headers; generate_headers.py.
+  private struct Headers: Decodable {
+    struct Case: Decodable {
+      let what, header: String
+      let data: Int
+      let accepts: Bool
+      let tensors: [Entry]?
+      let metadata: [String: String]?
+    }
+    struct Entry: Decodable {
+      let name, type: String
+      let shape: [UInt]
+      init(from decoder: any Decoder) throws {
+        var list = try decoder.unkeyedContainer()
+        (name, type) = (try list.decode(String.self), try list.decode(String.self))
+        shape = try list.decode([UInt].self)
+      }
+    }
+    let cases: [Case]
+  }
+
+  /// What is refused though the format's own implementation reads it, by a part of the message, and
+  /// how many of the cases that are.
+  private static let stricter = [
+    // Of two of a name it takes the last, in silence.
+    ("only once", 4),
+    // Numbers that no network here has.
+    ("isn't read", 6),
+    // Dimensions from 2^63, of tensors without a value.
+    ("fits 64 bits", 4),
+    // An array in place of an object.
+    ("expected: {", 1),
+  ]
+
+  @Test func agreesWithTheReferenceImplementation() throws {
+    let headers = try expectations(Headers.self, "headers.json")
+    var refused: [String: Int] = [:]
+    let folder = try TemporaryFolder()
+    for (number, test) in headers.cases.enumerated() {
+      let digits = Array(test.header.utf8)
+      let header = stride(from: 0, to: digits.count, by: 2).map {
+        UInt8(String(decoding: digits[$0..<$0 + 2], as: UTF8.self), radix: 16)!
+      }
+      let text = "case \(number), \(test.what): \(String(decoding: header, as: UTF8.self))"
+      let path = try folder.write(
+        "m",
+        Self.file("", length: UInt64(header.count)) + header + .init(repeating: 0, count: test.data)
+      )
+      do {
+        let (tensors, metadata) = try Safetensors.read(at: path) { name in
+          test.tensors?.contains { $0.name == name && $0.type == "I64" } ?? false
+        }
+        let expected = try #require(test.tensors, "\(text) was read").filter { $0.type != "I64" }
+        #expect(test.accepts && metadata == test.metadata, "\(text)")
+        let found = tensors.sorted {
+          $0.name.unicodeScalars.lexicographicallyPrecedes($1.name.unicodeScalars)
+        }
+        #expect(found.map(\.name) == expected.map(\.name), "\(text)")
+        #expect(found.map { $0.shape.map(UInt.init) } == expected.map(\.shape), "\(text)")
+      } catch let error as StrideNetError {
+        #expect(error.kind == .badData && error.place!.contains(path), "\(text)")
+        guard test.accepts else { continue }
+        let reason = Self.stricter.first { error.description.contains($0.0) }
+        #expect(reason != nil, "\(text)\n\(error)")
+        refused[reason?.0 ?? "", default: 0] += 1
+      }
+    }
+    #expect(refused == Dictionary(uniqueKeysWithValues: Self.stricter))
+  }
+
+  /// /proc has files of size 0 that can be read all the same.
+  @Test func refusesFilesThatSayNoSize() throws {
+    let path = "/proc/self/environ"
+    let error = try #require(throws: StrideNetError.self) { try Safetensors.read(at: path) }
+    #expect(error.kind == .badData && error.found!.contains("a size of 0 bytes"))
+    #expect(!(try InputFile(path).readAll(limit: 1 << 24)).isEmpty)
+    #expect(throws: StrideNetError.self) { try InputFile(path).readAll(limit: 2) }
+  }
+
+  /// A process that writes the file anew all the time, without a rename.
+  @Test func aFileThatChangesWhileItIsReadIsAnErrorOrWhole() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.path + "/m"
+    try Safetensors.write(Self.tensors, to: path)
+    let whole = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+    let stop = Atomic<Bool>(false)
+    let changes = Thread {
+      let file = open(path, O_WRONLY)
+      while !stop.load(ordering: .relaxed) {
+        for size in [0, 4, 8, 20, whole.count - 1, whole.count] {
+          ftruncate(file, 0)
+          pwrite(file, whole, size, 0)
+        }
+      }
+      close(file)
+    }
+    changes.start()
+    defer { stop.store(true, ordering: .relaxed) }
+    for _ in 0..<2000 {
+      do {
+        #expect(try Safetensors.read(at: path).tensors == Self.tensors)
+      } catch is StrideNetError {
+      }
+    }
   }
 
   @Test func anyDamageIsAnErrorOrAnotherModel() throws {
