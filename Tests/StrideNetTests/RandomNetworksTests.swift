@@ -7,14 +7,14 @@ import Testing
 /// random-networks, which runs each in a process where a fault ends nothing else. `make random` runs
 /// more of them.
 @Suite struct RandomNetworksTests {
-  /// How many, by RANDOM_NETWORKS or as many as take seconds; without optimisation they are smaller.
+  /// As many as RANDOM_NETWORKS says, or as take seconds; without optimisation few and small ones.
   @Test func agreeWithTheReference() throws {
     let isSlow = KernelChoice.isDebugBuild
     let count =
-      ProcessInfo.processInfo.environment["RANDOM_NETWORKS"] ?? (isSlow ? "10" : "40")
+      isSlow ? "10" : ProcessInfo.processInfo.environment["RANDOM_NETWORKS"] ?? "40"
     let process = Process()
     let output = Pipe()
-    process.executableURL = URL(fileURLWithPath: CommandLineTests.built("random-networks"))
+    process.executableURL = URL(fileURLWithPath: Workplace.built("random-networks"))
     process.arguments = ["--count", count, "--work", isSlow ? "20000" : "1000000"]
     process.standardOutput = output
     try process.run()
