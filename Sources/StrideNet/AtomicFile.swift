@@ -112,14 +112,17 @@ public enum AtomicFile {
     }
     // A link of /proc, which /dev/stdout is one of, may lead to a file that has no name any more:
     // replacing would put a file in the link's place.
-    let target = try followed(path)
-    var found = stat()
-    guard lstat(target, &found) == 0, found.st_dev == old.st_dev, found.st_ino == old.st_ino else {
-      throw StrideNetError(
-        .cannotCreate, "the file was removed and has no name to be replaced under", at: path,
-        hint: "give the name of a file")
+    // Looked at again where the two differ, as another writer may have come in between.
+    for _ in 0..<100 {
+      let target = try followed(path)
+      var found = stat()
+      guard lstat(target, &found) == 0 else { break }
+      if found.st_dev == old.st_dev && found.st_ino == old.st_ino { return (target, old) }
+      guard stat(path, &old) == 0 else { break }
     }
-    return (target, old)
+    throw StrideNetError(
+      .cannotCreate, "the file was removed and has no name to be replaced under", at: path,
+      hint: "give the name of a file")
   }
 
   /// The name that is left when symbolic links are followed, as `open` would create it.
