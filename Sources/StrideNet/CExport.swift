@@ -257,7 +257,7 @@ private struct CProgram {
       code(
         comment(
           isMax
-            ? "the largest value of each window; what is no number counts as that"
+            ? "the largest value of each window, or NaN if one is that"
             : "the mean of each window"))
       let x = image(x)
       y = buffer(name, stage.output, isFlat: false)
@@ -311,14 +311,15 @@ private struct CProgram {
           y, pixels: true,
           """
           {
-            double mean = 0, variance = 0;
+            double sum = 0, squares = 0;
             for (int c = 0; c < \(channels); c++)
-              mean += \(x.element) / \(channels);
+              sum += \(x.element);
+            float mean = (float)(sum / \(channels));
             for (int c = 0; c < \(channels); c++)
-              variance += (\(x.element) - mean) * (\(x.element) - mean) / \(channels);
-            float scale = (float)(1 / sqrt(variance + \(layer.epsilon)));
+              squares += (\(x.element) - mean) * (\(x.element) - mean);
+            float scale = (float)(1 / sqrt(squares / \(channels) + \(layer.epsilon)));
             for (int c = 0; c < \(channels); c++)
-              \(y.element) = (\(x.element) - (float)mean) * scale * weight\(name)[c] + bias\(name)[c];
+              \(y.element) = (\(x.element) - mean) * scale * weight\(name)[c] + bias\(name)[c];
           }
           """))
     case let layer as Residual:

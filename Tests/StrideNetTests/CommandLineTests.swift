@@ -354,7 +354,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     train("a file as the folder", [], code: 66, "a file isn't a data set", data: "file") {
       try $0.write("file", [1])
     },
-    train("a folder as a file", [], code: 66, "a folder isn't a file", data: "bad") {
+    train("an empty folder as a file", [], code: 66, "lacks one of its four files", data: "bad") {
       try $0.writeDigits("bad") { $0 == Dataset.files[0] ? nil : $1 }
       try folder("\($0.path)/bad/\(Dataset.files[0])")
     },
@@ -368,7 +368,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
   // MARK: Options
 
   static let optionCases: [BadInput] = [
-    train("epochs 0", ["--epochs", "0"], code: 64, "epochs out of range", "at least 1"),
+    train("epochs 0", ["--epochs", "0"], code: 64, "epochs out of range", "1 … 1,000,000,000"),
     train("epochs 1.5", ["--epochs", "1.5"], code: 64, "'1.5' is invalid for '--epochs"),
     train(
       "batch size 0", ["--batch-size", "0"], code: 64, "batch size out of range", "at least 1"),

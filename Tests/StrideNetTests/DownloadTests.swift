@@ -100,7 +100,8 @@ import Testing
     arguments: [
       ("whole but not renamed", packed[0], 0),
       ("another file's", .init(repeating: 9, count: 99), 2),
-      ("too long", packed[0] + [1], 2), ("empty", [], 1),
+      // What is behind its end is nothing to a gzip file.
+      ("too long", packed[0] + [1], 0), ("empty", [], 1),
     ] as [(String, [UInt8], Int)])
   func copesWithAnyPart(what: String, part: [UInt8], requests: Int) async throws {
     let folder = try TemporaryFolder()

@@ -387,7 +387,7 @@ import Testing
 
   /// Without a free descriptor somebody has to wait; nothing ends, and it is said once.
   @Test func descriptorsRunOut() throws {
-    let served = try Served(shell: ["/bin/sh", "-c", "ulimit -n 16; exec \"$0\" \"$@\""])
+    let served = try Served(shell: ["/bin/sh", "-c", "ulimit -n 24; exec \"$0\" \"$@\""])
     let idle = (0..<60).map { _ in served.connected() }
     for _ in 0..<5 { #expect(served.ask("look", "{\"input\":{\"test\":0}}").code == 200) }
     for client in idle { close(client) }
