@@ -5,17 +5,14 @@
 #   sh Tests/Fuzz/fuzz.sh SECONDS [TARGET]     all targets, or one, for so long altogether
 #   sh Tests/Fuzz/fuzz.sh - TARGET FILE        one input again
 #
-# The library is compiled once more, with the targets as one module and without what needs other
-# packages (ONNX), so that they see all of it.
+# The library is compiled once more, with the targets as one module, so that they see all of it.
 set -eu
 cd "$(dirname "$0")/../.."
 out=$PWD/.build/fuzz
 mkdir -p "$out/CKernels" "$out/MNISTSample"
 fuzz=$out/fuzz
 
-sources=$(ls Sources/StrideNet/*.swift | grep -vi onnx)
-if [ -d Sources/Web ]; then web="-D WEB $(ls Sources/Web/*.swift)"; else web=; fi
-if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet $(ls -d Sources/Web 2> /dev/null) CKernels Tests/Fuzz -newer "$fuzz" -type f | head -n 1)" ]; then
+if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet Sources/Web CKernels Tests/Fuzz -newer "$fuzz" -type f | head -n 1)" ]; then
   for library in CKernels/include/CKernels Sources/MNISTSample/include/MNISTSample; do
     name=${library##*/}
     echo "module $name { umbrella header \"$PWD/$library.h\" export * }" > "$out/$name/module.modulemap"
@@ -28,8 +25,9 @@ if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet $(ls -d Sources/Web 2> /de
   # Of a module named as the library, files may import that without effect.
   swiftc -O -wmo -use-ld=lld -parse-as-library -swift-version 6 -suppress-warnings -module-name StrideNet \
     -package-name stridenet -sanitize=fuzzer,address -o "$fuzz" \
-    -I "$out/CKernels" -I "$out/MNISTSample" -I Sources/CZlib -I Sources/CPNG -I Sources/CDigest \
-    $sources $web Tests/Fuzz/*.swift "$out"/*.o -lm
+    -I "$out/CKernels" -I "$out/MNISTSample" \
+    $(ls Sources/*/module.modulemap | sed 's|^|-I |; s|/[^/]*$||') \
+    Sources/StrideNet/*.swift Sources/Web/*.swift Tests/Fuzz/*.swift "$out"/*.o -lm
 fi
 
 export ASAN_OPTIONS=detect_leaks=0 SWIFT_BACKTRACE=enable=no
