@@ -13,221 +13,215 @@ struct Target: Sendable {
 
 private let one = Runtime(threads: 1)
 
-private let targets: [Target] =
-  web + [
-    Target(name: "idx", seeds: { idxSeeds }) { bytes in
-      let file = Array(bytes)
-      let images = try? IDX.images(in: file, name: "input")
-      if let images {
-        precondition(
-          images.pixels.count == images.count * images.height * images.width * images.channels)
-        let set = try ImageSet(
-          count: images.count, height: images.height, width: images.width,
-          channels: images.channels,
-          pixels: images.pixels, labels: .init(repeating: 0, count: images.count))
-        _ = set.prefix(1).batch([0])
-      }
-      _ = try IDX.labels(in: file, name: "input")
-    },
-    Target(
-      name: "gzip",
-      seeds: { try idxSeeds.map(packed) + [packed(idxSeeds[0]) + packed(idxSeeds[1]) + [0, 0]] }
-    ) { bytes in
-      _ = try IDX.images(in: [0x1f, 0x8b] + bytes.dropFirst(2), name: "input")
-    },
-    Target(name: "safetensors", seeds: headerSeeds) { bytes in
-      let (tensors, metadata) = try Safetensors.read(InputFile(bytes, name: "input"))
-      // What was read can be written and read again.
-      let again = try Safetensors.header(tensors, metadata, "again") + data(tensors)
-      let same = try again.withUnsafeBytes { try Safetensors.read(InputFile($0, name: "again")) }
+private let targets: [Target] = [
+  .http,
+  Target(name: "idx", seeds: { idxSeeds }) { bytes in
+    let file = Array(bytes)
+    let images = try? IDX.images(in: file, name: "input")
+    if let images {
       precondition(
-        same.metadata == metadata && Set(same.tensors.map(\.name)) == Set(tensors.map(\.name)))
-    },
-    Target(
-      name: "weights",
-      seeds: {
-        try [
-          "flatten softmax(2)",
-          "conv(1,2) batchnorm(relu) residual(conv(1,1)) globalavgpool softmax(2)",
-        ].map {
-          try file(network($0).snapshot().arrays, network($0).metadata)
-        }
+        images.pixels.count == images.count * images.height * images.width * images.channels)
+      let set = try ImageSet(
+        count: images.count, height: images.height, width: images.width,
+        channels: images.channels,
+        pixels: images.pixels, labels: .init(repeating: 0, count: images.count))
+      _ = set.prefix(1).batch([0])
+    }
+    _ = try IDX.labels(in: file, name: "input")
+  },
+  Target(
+    name: "gzip",
+    seeds: { try idxSeeds.map(packed) + [packed(idxSeeds[0]) + packed(idxSeeds[1]) + [0, 0]] }
+  ) { bytes in
+    _ = try IDX.images(in: [0x1f, 0x8b] + bytes.dropFirst(2), name: "input")
+  },
+  Target(name: "safetensors", seeds: headerSeeds) { bytes in
+    let (tensors, metadata) = try Safetensors.read(InputFile(bytes, name: "input"))
+    // What was read can be written and read again.
+    let again = try Safetensors.header(tensors, metadata, "again") + data(tensors)
+    let same = try again.withUnsafeBytes { try Safetensors.read(InputFile($0, name: "again")) }
+    precondition(
+      same.metadata == metadata && Set(same.tensors.map(\.name)) == Set(tensors.map(\.name)))
+  },
+  Target(
+    name: "weights",
+    seeds: {
+      try [
+        "flatten softmax(2)",
+        "conv(1,2) batchnorm(relu) residual(conv(1,1)) globalavgpool softmax(2)",
+      ].map {
+        try file(network($0).snapshot().arrays, network($0).metadata)
       }
-    ) { bytes in
-      let network = try Network.load(
-        from: InputFile(bytes, name: "input"), layers: nil, runtime: one)
-      guard network.input!.count <= 4096, network.layers.count < 100 else { return }
-      _ = try network.predict(Tensor(batch: 1, shape: network.input!))
-    },
-    Target(name: "checkpoint", seeds: { [try checkpointMetadata()] }) { bytes in
-      // The configuration and the place, with a zero between them.
-      let parts = bytes.split(separator: 0, maxSplits: 1).map {
-        String(decoding: $0, as: UTF8.self)
+    }
+  ) { bytes in
+    let network = try Network.load(
+      from: InputFile(bytes, name: "input"), layers: nil, runtime: one)
+    guard network.input!.count <= 4096, network.layers.count < 100 else { return }
+    _ = try network.predict(Tensor(batch: 1, shape: network.input!))
+  },
+  Target(name: "checkpoint", seeds: { [try checkpointMetadata()] }) { bytes in
+    // The configuration and the place, with a zero between them.
+    let parts = bytes.split(separator: 0, maxSplits: 1).map {
+      String(decoding: $0, as: UTF8.self)
+    }
+    guard parts.count == 2 else { return }
+    let network = try network("flatten softmax(2)")
+    var arrays = network.snapshot().arrays
+    let count = network.snapshot().values.count
+    for name in ["velocity", "square", "average", "last", "best"] {
+      arrays.append(
+        .init(
+          name: "training.\(name)", shape: [count], values: .init(repeating: 0.5, count: count))
+      )
+    }
+    var metadata = network.metadata
+    (metadata["stridenet.configuration"], metadata["stridenet.place"]) = (parts[0], parts[1])
+    let checkpoint = try file(arrays, metadata).withUnsafeBytes {
+      try Checkpoint(from: InputFile($0, name: "input"))
+    }
+    let trainer = try Trainer(network, digits, checkpoint.configuration.training)
+    try trainer.resume(checkpoint)
+    try take(3, trainer)
+  },
+  Target(
+    name: "pytorch",
+    seeds: {
+      let network = try network(pyTorchLayers)
+      let path = NSTemporaryDirectory() + "fuzz-\(getpid()).safetensors"
+      defer { unlink(path) }
+      try network.exportPyTorch(to: path)
+      return [try InputFile(path).readAll(limit: 1 << 20)]
+    }
+  ) { bytes in
+    _ = try Network.importPyTorch(
+      from: InputFile(bytes, name: "input"), layers: Architecture.layers(pyTorchLayers),
+      input: digits.train.shape, runtime: one)
+  },
+  Target(
+    name: "png",
+    seeds: {
+      try [(1, 5, 7), (3, 9, 8), (1, 30, 20)].map { channels, height, width in
+        try PNG.encode(
+          PNG.Image(
+            height: height, width: width, channels: channels,
+            pixels: (0..<height * width * channels).map { UInt8(truncatingIfNeeded: $0 &* 37) }))
       }
-      guard parts.count == 2 else { return }
-      let network = try network("flatten softmax(2)")
-      var arrays = network.snapshot().arrays
-      let count = network.snapshot().values.count
-      for name in ["velocity", "square", "average", "last", "best"] {
-        arrays.append(
-          .init(
-            name: "training.\(name)", shape: [count], values: .init(repeating: 0.5, count: count))
-        )
+    }
+  ) { bytes in
+    // Large pictures are read, but not by the thousand.
+    let size = bytes.dropFirst(16).prefix(8).map { Int($0) }
+    guard size.count == 8,
+      size[0...2] + size[4...6] == [0, 0, 0, 0, 0, 0] || size[0] + size[4] > 0
+    else { return }
+    let image = try PNG.decode(Array(bytes), name: "input")
+    _ = try image.fitted(to: Shape(8, 8, 3))
+    _ = try image.fitted(to: Shape(28, 28, 1))
+  },
+  Target(
+    name: "configuration",
+    seeds: { RunConfiguration.recipes.map { Array($0.configuration.json.utf8) } }
+  ) { bytes in
+    let configuration = try RunConfiguration.parse(Array(bytes), at: "input")
+    let again = try RunConfiguration.parse(Array(configuration.json.utf8), at: "again")
+    precondition(again == configuration)
+    precondition(again.differences(from: configuration).isEmpty)
+  },
+  Target(
+    name: "layers",
+    seeds: {
+      (Architecture.presets.map(\.text) + RunConfiguration.recipes.map(\.configuration.layers)
+        + layerTexts)
+        .map { Array("28x28x1 \($0)".utf8) }
+    }
+  ) { bytes in
+    // The size of the input, then the layers.
+    let parts = String(decoding: bytes, as: UTF8.self).split(separator: " ", maxSplits: 1)
+    guard parts.count == 2 else { return }
+    let layers = try Architecture.layers(String(parts[1]))
+    let text = Architecture.text(layers)
+    let again = try Architecture.layers(text)
+    precondition(Architecture.text(again) == text, text)
+    let sizes = parts[0].split(separator: "x").map { Int($0) ?? 0 }
+    guard sizes.count == 3, sizes.allSatisfy({ (1...1 << 20).contains($0) }) else { return }
+    _ = try Network.size(of: layers, for: Shape(sizes[0], sizes[1], sizes[2]))
+  },
+  Target(
+    name: "options",
+    seeds: {
+      [
+        "linear", "warmup:0.5,cosine", "step:10:0.1", "onecycle", "cross_entropy:0.1",
+        "mean_squared_error",
+        "shift=2,rotate=12,scale=0.12,shear=0.12", "elastic=1,sigma=4,erase=0.2,mirror", "adamw",
+        "normal(0.1)", "10.5.0.0.127",
+      ].map { Array($0.utf8) }
+    }
+  ) { bytes in
+    let text = String(decoding: bytes, as: UTF8.self)
+    if let schedule = try? Schedule(text) {
+      precondition(try! Schedule("\(schedule)") == schedule)
+      for (step, total) in [(0, 1), (5, 10), (1 << 52, 1 << 53)] {
+        precondition(schedule.share(step: step, of: total, perEpoch: max(1, total / 7)).isFinite)
       }
-      var metadata = network.metadata
-      (metadata["stridenet.configuration"], metadata["stridenet.place"]) = (parts[0], parts[1])
-      let checkpoint = try file(arrays, metadata).withUnsafeBytes {
-        try Checkpoint(from: InputFile($0, name: "input"))
+    }
+    if let loss = try? Loss(text) { precondition(try! Loss("\(loss)") == loss) }
+    if let initializer = Initializer(text) { precondition(Initializer("\(initializer)") != nil) }
+    _ = try? Optimizer.Method(named: text)
+    if let augmentation = try? Augmentation(text) {
+      precondition(try! Augmentation("\(augmentation)") == augmentation)
+      _ = digits.train.augmented([0], augmentation, seed: 1, epoch: 1)
+    }
+  },
+  Target(
+    name: "settings", seeds: { [.init(repeating: 0, count: 90), (0..<90).map { UInt8($0) }] }
+  ) { bytes in
+    // Numbers as a program that uses the library may set them.
+    var rest = bytes[...]
+    func next<T: BitwiseCopyable>(_ type: T.Type) -> T {
+      withUnsafeTemporaryAllocation(of: T.self, capacity: 1) { value in
+        let raw = UnsafeMutableRawBufferPointer(value)
+        for i in raw.indices { raw[i] = rest.popFirst() ?? 0 }
+        return value[0]
       }
-      let trainer = try Trainer(network, digits, checkpoint.configuration.training)
-      try trainer.resume(checkpoint)
-      try take(3, trainer)
-    },
-    Target(
-      name: "pytorch",
-      seeds: {
-        let network = try network(pyTorchLayers)
-        let path = NSTemporaryDirectory() + "fuzz-\(getpid()).safetensors"
-        defer { unlink(path) }
-        try network.exportPyTorch(to: path)
-        return [try InputFile(path).readAll(limit: 1 << 20)]
-      }
-    ) { bytes in
-      _ = try Network.importPyTorch(
-        from: InputFile(bytes, name: "input"), layers: Architecture.layers(pyTorchLayers),
-        input: digits.train.shape, runtime: one)
-    },
-    Target(
-      name: "png",
-      seeds: {
-        try [(1, 5, 7), (3, 9, 8), (1, 30, 20)].map { channels, height, width in
-          try PNG.encode(
-            PNG.Image(
-              height: height, width: width, channels: channels,
-              pixels: (0..<height * width * channels).map { UInt8(truncatingIfNeeded: $0 &* 37) }))
-        }
-      }
-    ) { bytes in
-      // Large pictures are read, but not by the thousand.
-      let size = bytes.dropFirst(16).prefix(8).map { Int($0) }
-      guard size.count == 8,
-        size[0...2] + size[4...6] == [0, 0, 0, 0, 0, 0] || size[0] + size[4] > 0
-      else { return }
-      let image = try PNG.decode(Array(bytes), name: "input")
-      _ = try image.fitted(to: Shape(8, 8, 3))
-      _ = try image.fitted(to: Shape(28, 28, 1))
-    },
-    Target(
-      name: "configuration",
-      seeds: { RunConfiguration.recipes.map { Array($0.configuration.json.utf8) } }
-    ) { bytes in
-      let configuration = try RunConfiguration.parse(Array(bytes), at: "input")
-      let again = try RunConfiguration.parse(Array(configuration.json.utf8), at: "again")
-      precondition(again == configuration)
-      precondition(again.differences(from: configuration).isEmpty)
-    },
-    Target(
-      name: "layers",
-      seeds: {
-        (Architecture.presets.map(\.text) + RunConfiguration.recipes.map(\.configuration.layers)
-          + layerTexts)
-          .map { Array("28x28x1 \($0)".utf8) }
-      }
-    ) { bytes in
-      // The size of the input, then the layers.
-      let parts = String(decoding: bytes, as: UTF8.self).split(separator: " ", maxSplits: 1)
-      guard parts.count == 2 else { return }
-      let layers = try Architecture.layers(String(parts[1]))
-      let text = Architecture.text(layers)
-      let again = try Architecture.layers(text)
-      precondition(Architecture.text(again) == text, text)
-      let sizes = parts[0].split(separator: "x").map { Int($0) ?? 0 }
-      guard sizes.count == 3, sizes.allSatisfy({ (1...1 << 20).contains($0) }) else { return }
-      _ = try Network.size(of: layers, for: Shape(sizes[0], sizes[1], sizes[2]))
-    },
-    Target(
-      name: "options",
-      seeds: {
-        [
-          "linear", "warmup:0.5,cosine", "step:10:0.1", "onecycle", "cross_entropy:0.1",
-          "mean_squared_error",
-          "shift=2,rotate=12,scale=0.12,shear=0.12", "elastic=1,sigma=4,erase=0.2,mirror", "adamw",
-          "normal(0.1)", "10.5.0.0.127",
-        ].map { Array($0.utf8) }
-      }
-    ) { bytes in
-      let text = String(decoding: bytes, as: UTF8.self)
-      if let schedule = try? Schedule(text) {
-        precondition(try! Schedule("\(schedule)") == schedule)
-        for (step, total) in [(0, 1), (5, 10), (1 << 52, 1 << 53)] {
-          precondition(schedule.share(step: step, of: total, perEpoch: max(1, total / 7)).isFinite)
-        }
-      }
-      if let loss = try? Loss(text) { precondition(try! Loss("\(loss)") == loss) }
-      if let initializer = Initializer(text) { precondition(Initializer("\(initializer)") != nil) }
-      _ = try? Optimizer.Method(named: text)
-      if let augmentation = try? Augmentation(text) {
-        precondition(try! Augmentation("\(augmentation)") == augmentation)
-        _ = digits.train.augmented([0], augmentation, seed: 1, epoch: 1)
-      }
-    },
-    Target(
-      name: "settings", seeds: { [.init(repeating: 0, count: 90), (0..<90).map { UInt8($0) }] }
-    ) { bytes in
-      // Numbers as a program that uses the library may set them.
-      var rest = bytes[...]
-      func next<T: BitwiseCopyable>(_ type: T.Type) -> T {
-        withUnsafeTemporaryAllocation(of: T.self, capacity: 1) { value in
-          let raw = UnsafeMutableRawBufferPointer(value)
-          for i in raw.indices { raw[i] = rest.popFirst() ?? 0 }
-          return value[0]
-        }
-      }
-      func some<T: BitwiseCopyable>(_ usual: [T]) -> T {
-        let choice = Int(next(UInt8.self))
-        return choice < usual.count ? usual[choice] : next(T.self)
-      }
-      var s = TrainingSettings()
-      s.optimizer = Optimizer(Optimizer.Method.allCases[Int(next(UInt8.self)) % 5])
-      s.epochs = some([1, 2, .max, 1_000_000_000])
-      s.batchSize = some([1, 2, 3])
-      s.learningRate = some([0.1])
-      s.optimizer.momentum = some([0, 0.9])
-      s.optimizer.beta2 = some([0.999])
-      s.optimizer.epsilon = some([1e-8])
-      s.optimizer.weightDecay = some([0, 0.1])
-      s.optimizer.l1 = some([0, 0.1])
-      s.schedule = Schedule(
-        [.linear, .constant, .cosine, .oneCycle, .step(epochs: some([1]), factor: some([0.5]))][
-          Int(next(UInt8.self)) % 5], warmup: some([0, 1]))
-      if next(UInt8.self) % 2 == 1 { s.averageDecay = some([0.9]) }
-      if next(UInt8.self) % 2 == 1 { s.patience = some([1]) }
-      if next(UInt8.self) % 2 == 1 { s.optimizer.clipNorm = some([1]) }
-      if next(UInt8.self) % 2 == 1 {
-        var augmentation = Augmentation()
-        augmentation.shift = some([0, 1])
-        augmentation.sigma = some([4])
-        augmentation.elastic = some([0, 1])
-        augmentation.rotate = some([0, 10])
-        augmentation.scale = some([0, 0.1])
-        s.augmentation = augmentation
-      }
-      s.loss =
-        next(UInt8.self) % 2 == 1
-        ? .crossEntropy(labelSmoothing: some([0, 0.1])) : .meanSquaredError
-      s.seed = next(UInt64.self)
-      let trainer = try Trainer(network("flatten softmax(2)"), digits, s)
-      let record = try TrainingRecord(trainer, frames: 3)
-      trainer.onBatch = { try? record.note($0) }
-      try take(5, trainer)
-    },
-  ]
-
-#if WEB
-  private let web = [Target.http]
-#else
-  private let web: [Target] = []
-#endif
+    }
+    func some<T: BitwiseCopyable>(_ usual: [T]) -> T {
+      let choice = Int(next(UInt8.self))
+      return choice < usual.count ? usual[choice] : next(T.self)
+    }
+    var s = TrainingSettings()
+    s.optimizer = Optimizer(Optimizer.Method.allCases[Int(next(UInt8.self)) % 5])
+    s.epochs = some([1, 2, .max, 1_000_000_000])
+    s.batchSize = some([1, 2, 3])
+    s.learningRate = some([0.1])
+    s.optimizer.momentum = some([0, 0.9])
+    s.optimizer.beta2 = some([0.999])
+    s.optimizer.epsilon = some([1e-8])
+    s.optimizer.weightDecay = some([0, 0.1])
+    s.optimizer.l1 = some([0, 0.1])
+    s.schedule = Schedule(
+      [.linear, .constant, .cosine, .oneCycle, .step(epochs: some([1]), factor: some([0.5]))][
+        Int(next(UInt8.self)) % 5], warmup: some([0, 1]))
+    if next(UInt8.self) % 2 == 1 { s.averageDecay = some([0.9]) }
+    if next(UInt8.self) % 2 == 1 { s.patience = some([1]) }
+    if next(UInt8.self) % 2 == 1 { s.optimizer.clipNorm = some([1]) }
+    if next(UInt8.self) % 2 == 1 {
+      var augmentation = Augmentation()
+      augmentation.shift = some([0, 1])
+      augmentation.sigma = some([4])
+      augmentation.elastic = some([0, 1])
+      augmentation.rotate = some([0, 10])
+      augmentation.scale = some([0, 0.1])
+      s.augmentation = augmentation
+    }
+    s.loss =
+      next(UInt8.self) % 2 == 1
+      ? .crossEntropy(labelSmoothing: some([0, 0.1])) : .meanSquaredError
+    s.seed = next(UInt64.self)
+    let trainer = try Trainer(network("flatten softmax(2)"), digits, s)
+    let record = try TrainingRecord(trainer, frames: 3)
+    trainer.onBatch = { try? record.note($0) }
+    try take(5, trainer)
+  },
+]
 
 // MARK: What they share
 

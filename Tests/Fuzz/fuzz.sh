@@ -12,9 +12,7 @@ out=$PWD/.build/fuzz
 mkdir -p "$out/CKernels" "$out/MNISTSample"
 fuzz=$out/fuzz
 
-sources=$(ls Sources/StrideNet/*.swift)
-if [ -d Sources/Web ]; then web="-D WEB $(ls Sources/Web/*.swift)"; else web=; fi
-if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet $(ls -d Sources/Web 2> /dev/null) CKernels Tests/Fuzz -newer "$fuzz" -type f | head -n 1)" ]; then
+if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet Sources/Web CKernels Tests/Fuzz -newer "$fuzz" -type f | head -n 1)" ]; then
   for library in CKernels/include/CKernels Sources/MNISTSample/include/MNISTSample; do
     name=${library##*/}
     echo "module $name { umbrella header \"$PWD/$library.h\" export * }" > "$out/$name/module.modulemap"
@@ -27,9 +25,9 @@ if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet $(ls -d Sources/Web 2> /de
   # Of a module named as the library, files may import that without effect.
   swiftc -O -wmo -use-ld=lld -parse-as-library -swift-version 6 -suppress-warnings -module-name StrideNet \
     -package-name stridenet -sanitize=fuzzer,address -o "$fuzz" \
-    -I "$out/CKernels" -I "$out/MNISTSample" -I Sources/CZlib -I Sources/CPNG -I Sources/CDigest \
-    -I Sources/CCurl \
-    $sources $web Tests/Fuzz/*.swift "$out"/*.o -lm
+    -I "$out/CKernels" -I "$out/MNISTSample" \
+    $(ls Sources/*/module.modulemap | sed 's|^|-I |; s|/[^/]*$||') \
+    Sources/StrideNet/*.swift Sources/Web/*.swift Tests/Fuzz/*.swift "$out"/*.o -lm
 fi
 
 export ASAN_OPTIONS=detect_leaks=0 SWIFT_BACKTRACE=enable=no
