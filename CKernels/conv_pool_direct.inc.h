@@ -4,13 +4,14 @@
 // in registers that the pooling needs: the four sums of a window are compared there, and only the
 // largest goes to memory, a quarter of the numbers, together with its place for the backward pass.
 // ReLU comes after the comparison: the largest of four numbers cut off at 0 is the largest cut off.
+// A NaN counts as the largest; whether there can be one is seen from the image and the weights.
 #pragma clang fp contract(fast)
 
 typedef uint16_t CK_NAME(places) __attribute__((vector_size(2 * CK_LANES), aligned(2)));
 #define places CK_NAME(places)
 
 // y, place (windows, columns filters) of windows side by side, place unless NULL.
-INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const walk *g,
+INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const int nan, const walk *g,
                                  const float *x, const float *w, const float *bias, float *y,
                                  uint16_t *place, ptrdiff_t columns) {
   vec sum[CK_MR / 4][4][2];
@@ -41,7 +42,8 @@ INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const wal
       ints where = {0};
 #pragma clang loop unroll(full)
       for (int e = 1; e < 4; e++) {
-        ints better = (sum[r][e][v] > best) | (sum[r][e][v] != sum[r][e][v]);
+        ints better = sum[r][e][v] > best;
+        if (nan) better |= sum[r][e][v] != sum[r][e][v];
         best = (vec)CK_NAME(choose)(better, (ints)sum[r][e][v], (ints)best);
         where = CK_NAME(choose)(better, (ints){0} + e, where);
       }
@@ -61,15 +63,17 @@ INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const wal
     }
 }
 
-static void CK_NAME(pooled_any_tile)(ptrdiff_t windows, const walk *g, const float *x,
+static void CK_NAME(pooled_any_tile)(ptrdiff_t windows, int nan, const walk *g, const float *x,
                                      const float *w, const float *bias, float *y, uint16_t *place,
                                      ptrdiff_t columns) {
-#define CK_WINDOWS(n)                                               \
-  case n:                                                           \
-    if (columns <= CK_LANES)                                        \
-      CK_NAME(pooled_tile)(n, 1, g, x, w, bias, y, place, columns); \
-    else                                                            \
-      CK_NAME(pooled_tile)(n, 2, g, x, w, bias, y, place, columns); \
+#define CK_WINDOWS(n)                                                  \
+  case n:                                                              \
+    if (nan)                                                           \
+      CK_NAME(pooled_tile)(n, 2, 1, g, x, w, bias, y, place, columns); \
+    else if (columns <= CK_LANES)                                      \
+      CK_NAME(pooled_tile)(n, 1, 0, g, x, w, bias, y, place, columns); \
+    else                                                               \
+      CK_NAME(pooled_tile)(n, 2, 0, g, x, w, bias, y, place, columns); \
     return;
   switch (windows) {
     CK_WINDOWS(1)
@@ -83,6 +87,29 @@ static void CK_NAME(pooled_any_tile)(ptrdiff_t windows, const walk *g, const flo
 #undef CK_WINDOWS
 }
 
+// The largest magnitude, a NaN before any number: as whole numbers, its bits are the largest.
+INLINE float CK_NAME(largest)(ptrdiff_t n, const float *x) {
+  ints most[4] = {{0}, {0}, {0}, {0}};  // that don't wait for each other
+  ptrdiff_t i = 0;
+  for (; i + 4 * CK_LANES <= n; i += 4 * CK_LANES)
+#pragma clang loop unroll(full)
+    for (int v = 0; v < 4; v++) {
+      ints size = (ints) * (const vec *)(x + i + v * CK_LANES) & INT32_MAX;
+      most[v] = __builtin_elementwise_max(size, most[v]);
+    }
+  for (; i < n; i += CK_LANES) {
+    ptrdiff_t left = n - i < CK_LANES ? n - i : CK_LANES;
+    ints size = (ints)CK_NAME(some)(left, x + i) & INT32_MAX;
+    most[0] = __builtin_elementwise_max(size, most[0]);
+  }
+  int32_t bits = 0;
+  for (int v = 0; v < 4; v++)
+    for (int l = 0; l < CK_LANES; l++) bits = most[v][l] > bits ? most[v][l] : bits;
+  float result;
+  memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
 static void CK_NAME(ck_conv_pool_forward_direct)(const ck_conv_shape *s, const float *x,
                                                  const float *w, const float *bias, int relu,
                                                  float *y, uint16_t *place, float *workspace) {
@@ -90,15 +117,21 @@ static void CK_NAME(ck_conv_pool_forward_direct)(const ck_conv_shape *s, const f
   float *packed, *start, *zeros;
   walk g = CK_NAME(forward_walk)(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
   ptrdiff_t rows = s->oh / 2, windows = s->ow / 2;
+  // Where no sum can reach infinity, none can be a NaN, and the comparisons needn't look for one.
+  ptrdiff_t window = g.lines * g.run;
+  double bound = CK_NAME(largest)(CK_NAME(padded)(s->f) * window, packed) * (double)window;
+  double least = CK_NAME(largest)(CK_NAME(padded)(s->f), start);
   ptrdiff_t tiles = (windows + CK_MR / 4 - 1) / (CK_MR / 4), width = (windows + tiles - 1) / tiles;
   for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c) {
     const float *image = CK_NAME(framed)(s, frame, x, zeros);
+    double most = CK_NAME(largest)((ptrdiff_t)s->h * s->w * s->c, x) * bound + least;
+    int nan = !(most < 0x1p126);
     for (ptrdiff_t j = 0; j < s->f; j += CK_NR)
       for (ptrdiff_t p = 0; p < rows; p++)
         for (ptrdiff_t q = 0; q < windows; q += width) {
           ptrdiff_t out = ((n * rows + p) * windows + q) * s->f + j;
           CK_NAME(pooled_any_tile)
-          (windows - q < width ? windows - q : width, &g,
+          (windows - q < width ? windows - q : width, nan, &g,
            image + 2 * p * g.below * g.x_row + 2 * q * g.x_step, packed + j * g.lines * g.run,
            start + j, y + out, place ? place + out : NULL, s->f - j < CK_NR ? s->f - j : CK_NR);
         }
