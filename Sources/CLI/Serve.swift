@@ -42,7 +42,7 @@ struct Serve: ParsableCommand {
       throw StrideNetError(
         .usage, "--port out of range", found: "\(port)", expected: "0 … 65535")
     }
-    let threads = threads ?? ProcessInfo.processInfo.activeProcessorCount
+    let threads = threads ?? Runtime.defaultThreads
     guard (1...1024).contains(threads) else {
       throw StrideNetError(
         .usage, "--threads out of range", found: "\(threads)", expected: "1 … 1024")

@@ -11,6 +11,10 @@ import Synchronization
 public final class Runtime: @unchecked Sendable {
   // Sendable because what changes is only touched inside `alone`, which lets one thread in at a time.
 
+  /// As many threads as can run at the same time: one for each processor, or fewer where a control
+  /// group allows less.
+  public static var defaultThreads: Int { SystemLimits().threads }
+
   /// How many threads work, the calling one included; fewer than were asked for where the system
   /// gives no more (``start()``). The results are the same.
   public var threads: Int { pool?.threads ?? 1 }
@@ -36,7 +40,7 @@ public final class Runtime: @unchecked Sendable {
   }
 
   init(threads: Int?, kernels: KernelChoice?, fusing: Bool, stackSize: Int) {
-    let threads = threads ?? SystemLimits().threads
+    let threads = threads ?? Self.defaultThreads
     precondition(threads > 0, "\(threads) threads")
     self.fusing = fusing
     self.kernels = kernels ?? .bound
