@@ -8,7 +8,7 @@
 #include "CKernels.h"
 
 // Numbers whose sum a float holds without much loss; such parts are added up in double precision.
-enum { PART = 256 };
+enum { PART = 16 };
 
 static float largest_value(ptrdiff_t f, const float *x) {
   float most = x[0];

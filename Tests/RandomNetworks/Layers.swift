@@ -402,9 +402,10 @@ class Normalization: Part {
       for i in set {
         let c = i % x.size.channels
         y[i] = normalised(i, s, set.count) * Number(w.values[c]) + Number(b.values[c])
-        // Computed as x · scale + shift.
+        // Computed as x · scale + shift, of x and a mean that may be off together.
         let scale = w.values[c] * moments[s].inverse.value
-        y.error[i] += roundoff * (abs(x.value[i] * scale) + abs(moments[s].mean.value * scale))
+        let sizes = abs(x.value[i]) + x.error[i] + abs(moments[s].mean.value)
+        y.error[i] += roundoff * abs(scale) * sizes
         // The same shift for all of a channel.
         if sharedError(x, set) != nil {
           y.shared[c] =
