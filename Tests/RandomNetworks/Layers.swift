@@ -433,6 +433,15 @@ class Normalization: Part {
         sum.add(g.value, error: g.error)
         product.add(g.value, error: g.error, times: h[k].value, error: h[k].error)
       }
+      if sharedError(x, set) != nil {
+        // All differences from the mean are off by what the mean is, rounded to a float.
+        let c = set[0] % x.size.channels
+        let mean = moments[s].mean
+        let off = moments[s].inverse.value * (mean.error + roundoff * abs(mean.value))
+        let upstream = abs(set.reduce(0) { $0 + dy.value[$1] })
+        products[c].add(0, error: upstream * off)
+        product.add(0, error: upstream * abs(w.values[c]) * off)
+      }
       for (k, i) in set.enumerated() {
         let g = dy[i] * Number(w.values[i % x.size.channels])
         let inner = g - sum.number / count - h[k] * product.number / count
