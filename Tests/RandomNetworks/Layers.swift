@@ -439,8 +439,11 @@ class Normalization: Part {
         let mean = moments[s].mean
         let off = moments[s].inverse.value * (mean.error + roundoff * abs(mean.value))
         let upstream = abs(set.reduce(0) { $0 + dy.value[$1] })
-        products[c].add(0, error: upstream * off)
-        product.add(0, error: upstream * abs(w.values[c]) * off)
+        // Nothing times an error without bound is nothing.
+        if upstream > 0 { products[c].add(0, error: upstream * off) }
+        if upstream * abs(w.values[c]) > 0 {
+          product.add(0, error: upstream * abs(w.values[c]) * off)
+        }
       }
       for (k, i) in set.enumerated() {
         let g = dy[i] * Number(w.values[i % x.size.channels])
