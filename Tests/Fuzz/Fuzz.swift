@@ -152,7 +152,7 @@ private let targets: [Target] = [
         "linear", "warmup:0.5,cosine", "step:10:0.1", "onecycle", "cross_entropy:0.1",
         "mean_squared_error",
         "shift=2,rotate=12,scale=0.12,shear=0.12", "elastic=1,sigma=4,erase=0.2,mirror", "adamw",
-        "normal(0.1)", "10.5.0.0.127",
+        "uniform:0:0.1", "constant:0.5", "10.5.0.0.127",
       ].map { Array($0.utf8) }
     }
   ) { bytes in
@@ -164,7 +164,9 @@ private let targets: [Target] = [
       }
     }
     if let loss = try? Loss(text) { precondition(try! Loss("\(loss)") == loss) }
-    if let initializer = Initializer(text) { precondition(Initializer("\(initializer)") != nil) }
+    if let initializer = Initializer(text) {
+      precondition(Initializer(initializer.text) == initializer)
+    }
     _ = try? Optimizer.Method(named: text)
     if let augmentation = try? Augmentation(text) {
       precondition(try! Augmentation("\(augmentation)") == augmentation)
