@@ -25,13 +25,13 @@ target=$(swift -print-target-info | sed -n 's/.*"triple": "\(.*\)",.*/\1/p' | he
 
 rm -rf "$symbols" "$site"
 mkdir -p "$symbols"
-# The modules that the library imports: two of the package's own in C, three of the system.
+# The modules that the library imports: two of the package's own in C, and those of the system.
 # shellcheck disable=SC2086
 swift symbolgraph-extract -module-name StrideNet -minimum-access-level public \
   -skip-synthesized-members -target "$target" $sdk -I "$build/Modules" \
   -Xcc "-fmodule-map-file=$build/CKernels.build/module.modulemap" \
   -Xcc "-fmodule-map-file=$build/MNISTSample.build/module.modulemap" \
-  -I Sources/CZlib -I Sources/CDigest -I Sources/CPNG -output-dir "$symbols"
+  $(ls Sources/*/module.modulemap | sed 's|^|-I |; s|/[^/]*$||') -output-dir "$symbols"
 "$docc" convert Sources/StrideNet/StrideNet.docc --additional-symbol-graph-dir "$symbols" \
   --output-dir "$site" --fallback-display-name StrideNet \
   --fallback-bundle-identifier StrideNet --transform-for-static-hosting --warnings-as-errors \
