@@ -72,8 +72,10 @@ public enum AtomicFile {
 
   /// Fails as `write` would if the file can't be created: before long work, not after it.
   ///
-  /// - Parameter again: the file will be written several times, which no pipe can take: what reads
-  ///   it is told of an end each time
+  /// - Parameters:
+  ///   - path: the file
+  ///   - again: the file will be written several times, which no pipe can take: what reads it is told
+  ///     of an end each time
   public static func checkWritable(_ path: String, again: Bool = false) throws {
     struct Enough: Error {}
     let (_, old) = try place(path)

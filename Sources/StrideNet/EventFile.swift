@@ -10,8 +10,10 @@ public final class EventFile {
   private let clock = ContinuousClock.now
 
   /// Makes the folder if need be, and a new file in it.
-  /// - Parameter step: where a training goes on that has logged there before. What was logged of later
-  ///   steps, by a run that was killed after its last checkpoint, doesn't count then
+  /// - Parameters:
+  ///   - folder: where TensorBoard looks
+  ///   - step: where a training goes on that has logged there before. What was logged of later steps,
+  ///     by a run that was killed after its last checkpoint, doesn't count then
   /// - Throws: ``StrideNetError`` where that can't be done
   public init(in folder: String, goingOnAfter step: Int? = nil) throws {
     func failed(_ what: String, _ place: String) -> StrideNetError {

@@ -14,7 +14,9 @@ public struct Metrics: Sendable {
     (self.cce, classCount, self.counts) = (cce, classes, counts)
   }
 
-  /// - Parameter confusion: as in ``confusion``
+  /// - Parameters:
+  ///   - cce: the mean loss
+  ///   - confusion: as in ``confusion``
   public init(cce: Float, confusion: [[Int]]) {
     var counts: [Pair: Int] = [:]
     for (label, row) in confusion.enumerated() {
