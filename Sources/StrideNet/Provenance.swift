@@ -215,6 +215,8 @@ extension Network {
     return try x.withView { view in
       if let layer = layer as? Residual {
         // What the layers inside made of it isn't in the trace.
+        try layer.reserve(
+          batch: view.batch, input: view.shape, output: y.shape, runtime: runtime, training: false)
         try layer.prepareInference()
         let sides = layer.sides(view, Pass(runtime: runtime, training: false))
         let terms = [sides.body, sides.shortcut].map { side in

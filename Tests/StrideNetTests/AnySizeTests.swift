@@ -84,6 +84,17 @@ import Testing
     expectClose(together.values, trace.output.values, within: 1e-4, "beside layers alone")
   }
 
+  /// A trace with labels is of training; where a residual's numbers come from is asked of inference.
+  @Test func aResidualsSidesAfterATrainingTrace() throws {
+    let network = try Self.network(
+      "conv(2,3) residual(conv(2,3,padding=1,activation=none) batchnorm) flatten softmax(10)")
+    let batch = try Self.batch(2)
+    let trace = try network.trace(batch.images, labels: batch.labels)
+    let provenance = try network.provenance(
+      in: trace, layer: 2, at: .init(1, 1, 0))
+    #expect(provenance.terms.count == 2)
+  }
+
   // MARK: Threads
 
   /// Networks on different threads may share a runtime.
