@@ -152,7 +152,7 @@ sanitize: setup
 	@# That one needs larger files and more memory than the limits that some tests are run under.
 	SWIFT_BACKTRACE=enable=no \
 	  $(TEST) --sanitize=thread --scratch-path .build-tsan --skip CommandLineRefusals --skip noHalfPicture \
-	  --skip largePicturesTakeLittleMemory
+	  --skip largePicturesTakeLittleMemory --skip ServeTests/memory
 
 ## dependant: build and run a program of three lines that has this package as a dependency
 dependant: setup
