@@ -46,7 +46,9 @@ struct GradCheck: ParsableCommand {
         .usage, "no size of an input", found: "'\(input)'",
         expected: "height x width x channels: 28x28x1")
     }
-    let chosen: [Layer]
+    let chosen: [any Layer]
+    // A file's weights are what is checked then.
+    var loaded: Network?
     if let mutant {
       guard let mistake = Mutant.Mistake(rawValue: mutant) else {
         throw StrideNetError(
@@ -61,13 +63,16 @@ struct GradCheck: ParsableCommand {
     } else if let preset = Architecture.presets.first(where: { $0.name == network ?? "cnn" }) {
       chosen = try Architecture.layers(preset.text)
     } else {
-      let loaded = try Network.load(from: network!)
-      chosen = loaded.layers
-      sizes = [loaded.input!.height, loaded.input!.width, loaded.input!.channels]
+      loaded = try Network.load(from: network!, runtime: compute.runtime())
+      chosen = []
     }
-    let check = try GradientCheck(
-      chosen, input: Shape(sizes[0], sizes[1], sizes[2]), seed: seed,
-      runtime: compute.runtime())
+    let check =
+      if let loaded {
+        try GradientCheck(loaded, seed: seed)
+      } else {
+        try GradientCheck(
+          chosen, input: Shape(sizes[0], sizes[1], sizes[2]), seed: seed, runtime: compute.runtime())
+      }
     for row in check.rows {
       if json {
         try Output.json(row)

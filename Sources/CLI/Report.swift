@@ -247,7 +247,7 @@ struct ReportCommand: ParsableCommand {
     try AtomicFile.checkWritable(path)
     var configuration = checkpoint?.configuration ?? RunConfiguration()
     configuration.layers = Architecture.text(network.layers)
-    if checkpoint == nil { configuration.training.loss = network.likelyLoss }
+    if checkpoint == nil { configuration.training.loss = network.loss }
     let wanted = dataOptions.data ?? checkpoint?.configuration.data
     configuration.data = wanted
     let (data, test) = try configuration.loadData()

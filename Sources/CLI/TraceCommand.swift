@@ -16,20 +16,11 @@ struct NetworkArgument: ParsableArguments {
       !FileManager.default.fileExists(atPath: network)
     else {
       let loaded = try Network.load(from: network, runtime: runtime)
-      loaded.loss = loaded.likelyLoss
       return loaded
     }
     let new = Network(try Architecture.layers(preset.text), runtime: runtime)
     try new.build(for: input)
     return new
-  }
-}
-
-extension Network {
-  /// A file doesn't say what the network was trained with; without softmax it was squared error.
-  var likelyLoss: Loss {
-    layers.last!.finalActivation.name == Activation.softmax.name
-      ? .crossEntropy() : .meanSquaredError
   }
 }
 

@@ -85,6 +85,8 @@ public struct Activation: Sendable {
 
   var isSoftmax: Bool { if case .softmax = kind { true } else { false } }
   var isRelu: Bool { if case .relu = kind { true } else { false } }
+  /// Whether the kernels before it do all there is to do.
+  var isPlain: Bool { isRelu || isNone }
 
   /// He before ReLU and what is like it for large x, Glorot elsewhere.
   var initializer: Initializer {
@@ -93,7 +95,7 @@ public struct Activation: Sendable {
   }
 }
 
-/// A layer's activation together with what its backward pass needs: applied in place to the output.
+/// An operation's activation together with what its backward pass needs: applied in place to the output.
 final class ActivationPass {
   let activation: Activation
   // The x of activations whose f′ needs it: y overwrites it.

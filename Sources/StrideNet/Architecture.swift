@@ -20,13 +20,13 @@ public enum Architecture {
 
   /// The layers that a text names. Errors call the text `source`: "--layers".
   /// - Throws: ``StrideNetError`` that points at the place
-  public static func layers(_ text: String, source: String = "layers") throws -> [Layer] {
+  public static func layers(_ text: String, source: String = "layers") throws -> [any Layer] {
     var parser = Parser(text: Array(text), source: source)
     return try parser.layers()
   }
 
   /// The text of layers, which ``layers(_:source:)`` reads back.
-  public static func text(_ layers: [Layer]) -> String {
+  public static func text(_ layers: [any Layer]) -> String {
     layers.map(\.text).joined(separator: " ")
   }
 
@@ -69,7 +69,7 @@ public enum Architecture {
     // Of residual connections.
     var depth = 0
 
-    mutating func layers() throws -> [Layer] {
+    mutating func layers() throws -> [any Layer] {
       let result = try layers(until: "")
       guard !result.isEmpty else {
         throw error(
@@ -79,8 +79,8 @@ public enum Architecture {
       return result
     }
 
-    private mutating func layers(until end: String) throws -> [Layer] {
-      var result: [Layer] = []
+    private mutating func layers(until end: String) throws -> [any Layer] {
+      var result: [any Layer] = []
       skipSpace()
       while at < text.count, !end.contains(text[at]) {
         result.append(try layer())
@@ -104,7 +104,7 @@ public enum Architecture {
       let opening = at
       at += 1
       let body = try layers(until: "|)")
-      var shortcut: [Layer] = []
+      var shortcut: [any Layer] = []
       if at < text.count, text[at] == "|" {
         let bar = at
         at += 1
@@ -126,7 +126,7 @@ public enum Architecture {
       return Residual(body, shortcut: shortcut)
     }
 
-    private mutating func layer() throws -> Layer {
+    private mutating func layer() throws -> any Layer {
       let start = at
       let name = word()
       guard let entry = Architecture.grammar.first(where: { $0.name == name }) else {

@@ -80,7 +80,7 @@ private struct CProgram {
 
   mutating func text(_ stages: [Stage], _ architecture: String) throws -> String {
     let (input, output) = (stages[0].input, stages.last!.output)
-    let isClassifier = stages.last!.layer.finalActivation.isSoftmax
+    let isClassifier = stages.last!.operations.last!.activation.isSoftmax
     let result = isClassifier ? "probabilities" : "output"
     let image = Value(name: "x0", shape: input, isFlat: input.height == 1 && input.width == 1)
     line("  /* x0 is the image as an array of rows of pixels of channels. */")
@@ -214,131 +214,191 @@ private struct CProgram {
   ) throws -> Value {
     var value = input
     for (index, stage) in stages.enumerated() {
-      value = try layer(stage, value, "\(prefix)\(index + 1)", number: number ?? index + 1)
+      for (place, operation) in stage.operations.enumerated() {
+        let name = "\(prefix)\(index + 1)" + (stage.only == nil ? "_\(place + 1)" : "")
+        value = try self.operation(operation, stage, value, name, number: number ?? index + 1)
+      }
     }
     return value
   }
 
-  private mutating func layer(_ stage: Stage, _ x: Value, _ name: String, number: Int) throws
-    -> Value
+  /// What stands above a layer's loops.
+  private func comment(_ operation: Bound, _ stage: Stage, _ name: String, _ text: String)
+    -> String
   {
-    let activation = stage.layer.finalActivation
-    func comment(_ text: String) -> String {
-      let end = activation.isNone ? "" : ", then \(activation.name)"
-      let sizes = [stage.input, stage.output].map { "\($0)".replacing("×", with: "x") }
-      let title = "/* \(name.replacing("_", with: ", ")). \(stage.layer.text): \(text)\(end)."
-      return "\n\(Self.wrapped(title, indent: "   "))\n   \(sizes[0]) -> \(sizes[1]) */"
-    }
-    var y: Value
-    switch stage.layer {
-    case let layer as Conv2D:
+    let end = operation.activation.isNone ? "" : ", then \(operation.activation.name)"
+    let sizes = [operation.input, operation.output].map { "\($0)".replacing("×", with: "x") }
+    let title = "/* \(name.replacing("_", with: ", ")). \(stage.text): \(text)\(end)."
+    return "\n\(Self.wrapped(title, indent: "   "))\n   \(sizes[0]) -> \(sizes[1]) */"
+  }
+
+  private mutating func operation(
+    _ operation: Bound, _ stage: Stage, _ x: Value, _ name: String, number: Int
+  ) throws -> Value {
+    let y: Value
+    switch operation.kind {
+    case .convolve(let layer, let start):
       code(
         comment(
+          operation, stage, name,
           "each of \(layer.filters) filters slides over the image; an output is the bias and "
             + "the window's values, each times its weight"))
-      y = try convolution(layer, stage, image(x), name, number)
-    case let layer as Dense:
-      code(comment("an output is the bias and all inputs, each times its weight"))
-      let x = flat(x)
-      constant("weight\(name)", layer.weight.shape, layer.weight.values)
-      constant("bias\(name)", layer.bias.shape, layer.bias.values)
-      y = buffer(name, stage.output, isFlat: true)
-      code(
-        """
-        for (int o = 0; o < \(stage.output.count); o++) {
-          float sum = bias\(name)[o];
-          for (int i = 0; i < \(stage.input.count); i++)
-            sum += \(x.name)[i] * weight\(name)[o][i];
-          \(y.name)[o] = \(try applied(activation, to: "sum", stage, number));
-        }
-        """)
-    case let layer as Pool2D:
-      let isMax = layer is MaxPool2D
-      code(
-        comment(
-          isMax
-            ? "the largest value of each window, or NaN if one is that"
-            : "the mean of each window"))
-      let x = image(x)
-      y = buffer(name, stage.output, isFlat: false)
-      let element =
-        "\(x.name)[\(product("p", layer.stride.height)) + i][\(product("q", layer.stride.width)) + j][c]"
-      let count = layer.size.height * layer.size.width
-      let window = Self.loops(
-        [("i", layer.size.height), ("j", layer.size.width)],
-        isMax
-          ? "{\n  float value = \(element);\n  if (value > result || value != value)\n    result = value;\n}"
-          : "result += \(element);")
-      code(
-        loops(
-          y,
-          """
-          {
-            \(isMax ? "float result = -INFINITY" : "double result = 0");
-          \(indented(window))
-            \(y.element) = \(isMax ? "result" : "(float)(result / \(count))");
-          }
-          """))
-    case is Flatten:
-      code(comment("the same values in one row"))
+      y = try convolution(layer, start, operation, stage, image(x), name, number)
+    case .multiply: y = try dense(operation, stage, x, name, number)
+    case .pool(let window): y = pooling(window, operation, stage, x, name)
+    case .reshape:
+      code(comment(operation, stage, name, "the same values in one row"))
       return flat(x)
-    case is Dropout:
-      code(comment("in training alone"))
+    case .drop:
+      code(comment(operation, stage, name, "in training alone"))
       return x
-    case is Activate:
-      code(comment("value by value"))
-      y = buffer(name, stage.output, isFlat: x.isFlat)
-      code(loops(y, "\(y.element) = \(try applied(activation, to: x.element, stage, number));"))
-    case let layer as BatchNorm:
+    case .activate:
+      code(comment(operation, stage, name, "value by value"))
+      y = buffer(name, operation.output, isFlat: x.isFlat)
+      code(loops(y, "\(y.element) = \(try applied(operation, to: x.element, stage, number));"))
+    case .normalizeBatch(_, let epsilon):
       code(
         comment(
+          operation, stage, name,
           "with the mean and variance of training, "
-            + "scale = weight / sqrt(variance + \(layer.epsilon)), shift = bias - mean * scale"))
-      let (scale, shift) = layer.inferenceScaleAndShift
+            + "scale = weight / sqrt(variance + \(epsilon)), shift = bias - mean * scale"))
+      let (scale, shift) = RunningFactors(operation, epsilon: epsilon).all
       constant("scale\(name)", [scale.count], scale)
       constant("shift\(name)", [shift.count], shift)
-      y = buffer(name, stage.output, isFlat: x.isFlat)
+      y = buffer(name, operation.output, isFlat: x.isFlat)
       let normal = "\(x.element) * scale\(name)[c] + shift\(name)[c]"
-      code(loops(y, "\(y.element) = \(try applied(activation, to: normal, stage, number));"))
-    case let layer as LayerNorm:
-      code(comment("each pixel's channels with their own mean and variance"))
-      constant("weight\(name)", layer.weight.shape, layer.weight.values)
-      constant("bias\(name)", layer.bias.shape, layer.bias.values)
-      y = buffer(name, stage.output, isFlat: x.isFlat)
-      let channels = stage.input.channels
-      code(
-        loops(
-          y, pixels: true,
-          """
-          {
-            double sum = 0, squares = 0;
-            for (int c = 0; c < \(channels); c++)
-              sum += \(x.element);
-            float mean = (float)(sum / \(channels));
-            for (int c = 0; c < \(channels); c++)
-              squares += (\(x.element) - mean) * (\(x.element) - mean);
-            float scale = (float)(1 / sqrt(squares / \(channels) + \(layer.epsilon)));
-            for (int c = 0; c < \(channels); c++)
-              \(y.element) = (\(x.element) - mean) * scale * weight\(name)[c] + bias\(name)[c];
-          }
-          """))
-    case let layer as Residual:
-      code(comment("two ways from the same input, added up"))
-      let inner = layer.stages(stage.input)
-      var sides = [
-        try layers(inner.body, x, prefix: "\(name)_body", number: number),
-        try layers(inner.shortcut, x, prefix: "\(name)_shortcut", number: number),
-      ]
-      code("\n/* \(name.replacing("_", with: ", ")). Their sum. */")
-      if sides.contains(where: \.isFlat) {
-        // In two steps: each may add a line.
-        for side in sides.indices { sides[side] = flat(sides[side]) }
-      }
-      y = buffer(name, stage.output, isFlat: sides[0].isFlat)
-      code(loops(y, "\(y.element) = \(sides[0].element) + \(sides[1].element);"))
-    default: throw stage.unknown(to: "C", number: number)
+      code(loops(y, "\(y.element) = \(try applied(operation, to: normal, stage, number));"))
+    case .normalizePixels(let epsilon): y = layerNorm(epsilon, operation, stage, x, name)
+    case .add: y = try sum(operation, stage, x, name, number)
+    case .own(let layer): y = try own(layer, operation, stage, x, name, number)
     }
-    guard activation.isSoftmax else { return y }
+    return operation.activation.isSoftmax ? softmax(y) : y
+  }
+
+  private mutating func weights(_ operation: Bound, _ name: String) {
+    for (kind, parameter) in zip(["weight", "bias"], operation.parameters) {
+      constant("\(kind)\(name)", parameter.shape, parameter.values)
+    }
+  }
+
+  private mutating func dense(
+    _ operation: Bound, _ stage: Stage, _ x: Value, _ name: String, _ number: Int
+  ) throws -> Value {
+    code(
+      comment(operation, stage, name, "an output is the bias and all inputs, each times its weight"))
+    let x = flat(x)
+    weights(operation, name)
+    let y = buffer(name, operation.output, isFlat: true)
+    code(
+      """
+      for (int o = 0; o < \(operation.output.count); o++) {
+        float sum = bias\(name)[o];
+        for (int i = 0; i < \(operation.input.count); i++)
+          sum += \(x.name)[i] * weight\(name)[o][i];
+        \(y.name)[o] = \(try applied(operation, to: "sum", stage, number));
+      }
+      """)
+    return y
+  }
+
+  private mutating func pooling(
+    _ window: Pooling, _ operation: Bound, _ stage: Stage, _ x: Value, _ name: String
+  ) -> Value {
+    code(
+      comment(
+        operation, stage, name,
+        window.isMax
+          ? "the largest value of each window, or NaN if one is that" : "the mean of each window"))
+    let x = image(x)
+    let y = buffer(name, operation.output, isFlat: false)
+    let element =
+      "\(x.name)[\(product("p", window.stride.height)) + i][\(product("q", window.stride.width)) + j][c]"
+    let count = window.size.height * window.size.width
+    let loop = Self.loops(
+      [("i", window.size.height), ("j", window.size.width)],
+      window.isMax
+        ? "{\n  float value = \(element);\n  if (value > result || value != value)\n    result = value;\n}"
+        : "result += \(element);")
+    code(
+      loops(
+        y,
+        """
+        {
+          \(window.isMax ? "float result = -INFINITY" : "double result = 0");
+        \(indented(loop))
+          \(y.element) = \(window.isMax ? "result" : "(float)(result / \(count))");
+        }
+        """))
+    return y
+  }
+
+  private mutating func layerNorm(
+    _ epsilon: Float, _ operation: Bound, _ stage: Stage, _ x: Value, _ name: String
+  ) -> Value {
+    code(
+      comment(operation, stage, name, "each pixel's channels with their own mean and variance"))
+    weights(operation, name)
+    let y = buffer(name, operation.output, isFlat: x.isFlat)
+    let channels = operation.input.channels
+    code(
+      loops(
+        y, pixels: true,
+        """
+        {
+          double sum = 0, squares = 0;
+          for (int c = 0; c < \(channels); c++)
+            sum += \(x.element);
+          float mean = (float)(sum / \(channels));
+          for (int c = 0; c < \(channels); c++)
+            squares += (\(x.element) - mean) * (\(x.element) - mean);
+          float scale = (float)(1 / sqrt(squares / \(channels) + \(epsilon)));
+          for (int c = 0; c < \(channels); c++)
+            \(y.element) = (\(x.element) - mean) * scale * weight\(name)[c] + bias\(name)[c];
+        }
+        """))
+    return y
+  }
+
+  private mutating func sum(
+    _ operation: Bound, _ stage: Stage, _ x: Value, _ name: String, _ number: Int
+  ) throws -> Value {
+    code(comment(operation, stage, name, "two ways from the same input, added up"))
+    var sides = [
+      try layers(operation.body, x, prefix: "\(name)_body", number: number),
+      try layers(operation.shortcut, x, prefix: "\(name)_shortcut", number: number),
+    ]
+    code("\n/* \(name.replacing("_", with: ", ")). Their sum. */")
+    if sides.contains(where: \.isFlat) {
+      // In two steps: each may add a line.
+      for side in sides.indices { sides[side] = flat(sides[side]) }
+    }
+    let y = buffer(name, operation.output, isFlat: sides[0].isFlat)
+    code(loops(y, "\(y.element) = \(sides[0].element) + \(sides[1].element);"))
+    return y
+  }
+
+  private mutating func own(
+    _ layer: any CustomLayer, _ operation: Bound, _ stage: Stage, _ x: Value, _ name: String,
+    _ number: Int
+  ) throws -> Value {
+    guard let statements = layer.exports.c else {
+      throw stage.unknown(operation, to: "C", number: number)
+    }
+    code(comment(operation, stage, name, "a layer of its own"))
+    let x = flat(x)
+    let names = operation.parameters.indices.map { "own\(name)_\($0 + 1)" }
+    for (name, parameter) in zip(names, operation.parameters) {
+      constant(name, [parameter.count], parameter.values)
+    }
+    let isFlat = operation.output.height == 1 && operation.output.width == 1
+    let y = buffer(name, operation.output, isFlat: isFlat)
+    code(
+      "{\n  float *y = \(isFlat ? "" : "(float *)")\(y.name);\n\(indented(statements(x.name, "y", names)))\n}")
+    return y
+  }
+
+  /// In place.
+  private mutating func softmax(_ y: Value) -> Value {
     function(
       "softmax",
       """
@@ -360,12 +420,12 @@ private struct CProgram {
   }
 
   private mutating func convolution(
-    _ layer: Conv2D, _ stage: Stage, _ x: Value, _ name: String, _ number: Int
+    _ layer: Conv2D, _ start: (top: Int, left: Int), _ operation: Bound, _ stage: Stage, _ x: Value,
+    _ name: String, _ number: Int
   ) throws -> Value {
-    constant("weight\(name)", layer.weight.shape, layer.weight.values)
-    constant("bias\(name)", layer.bias.shape, layer.bias.values)
-    let y = buffer(name, stage.output, isFlat: false)
-    let zeros = layer.zeros(stage.input, stage.output)
+    weights(operation, name)
+    let y = buffer(name, operation.output, isFlat: false)
+    let zeros = layer.zeros(operation.input, operation.output, start: start)
     func place(_ output: String, _ stride: Int, _ window: String, _ dilation: Int, _ zeros: Int)
       -> String
     {
@@ -374,7 +434,7 @@ private struct CProgram {
     }
     let row = place("p", layer.stride.height, "i", layer.dilation.height, zeros.top)
     let column = place("q", layer.stride.width, "j", layer.dilation.width, zeros.left)
-    let channels = stage.input.channels / layer.groups
+    let channels = operation.input.channels / layer.groups
     let channel =
       layer.groups == 1
       ? "c" : "f / \(layer.filters / layer.groups) * \(channels) + c"  // those of f's group
@@ -388,7 +448,7 @@ private struct CProgram {
         for (int i = 0; i < \(layer.size.height); i++)
           for (int j = 0; j < \(layer.size.width); j++) {
             int row = \(row), column = \(column);
-            if (row < 0 || row >= \(stage.input.height) || column < 0 || column >= \(stage.input.width))
+            if (row < 0 || row >= \(operation.input.height) || column < 0 || column >= \(operation.input.width))
               continue; /* outside of the image all is 0 */
             for (int c = 0; c < \(channels); c++)
               \(sum)
@@ -400,12 +460,12 @@ private struct CProgram {
     }
     code(
       Self.loops(
-        [("p", stage.output.height), ("q", stage.output.width), ("f", layer.filters)],
+        [("p", operation.output.height), ("q", operation.output.width), ("f", layer.filters)],
         """
         {
           float sum = bias\(name)[f];
         \(indented(window))
-          \(y.name)[p][q][f] = \(try applied(layer.finalActivation, to: "sum", stage, number));
+          \(y.name)[p][q][f] = \(try applied(operation, to: "sum", stage, number));
         }
         """))
     return y
@@ -423,11 +483,12 @@ private struct CProgram {
   /// A call of the activation, whose function is added; softmax, which isn't of one value, comes
   /// later.
   private mutating func applied(
-    _ activation: Activation, to x: String, _ stage: Stage, _ number: Int
+    _ operation: Bound, to x: String, _ stage: Stage, _ number: Int
   ) throws -> String {
+    let activation = operation.activation
     let value: String
     switch activation.name {
-    case _ where activation.isOwn: throw stage.unknown(to: "C", number: number)
+    case _ where activation.isOwn: throw stage.unknown(operation, to: "C", number: number)
     case "none", "softmax": return x
     case "relu": value = "x < 0 ? 0 : x"
     case "leaky_relu":
@@ -446,7 +507,7 @@ private struct CProgram {
     case "sigmoid": value = "1 / (1 + expf(-x))"
     case "tanh": return "tanhf(\(x))"
     case "softplus": value = "(x > 0 ? x : 0) + log1pf(expf(-fabsf(x)))"
-    default: throw stage.unknown(to: "C", number: number)
+    default: throw stage.unknown(operation, to: "C", number: number)
     }
     function(
       activation.name,

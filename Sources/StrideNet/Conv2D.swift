@@ -36,7 +36,7 @@ public enum Padding: Sendable, Equatable, ExpressibleByIntegerLiteral {
 ///
 /// where f is one of the filters of group g. The output is
 /// ⌊(input + padding − dilation·(size − 1) − 1) / stride⌋ + 1 on each axis.
-public final class Conv2D: ImageLayer {
+public struct Conv2D: Layer {
   public let filters: Int
   /// Height and width of the filters.
   public let size: (height: Int, width: Int)
@@ -48,19 +48,11 @@ public final class Conv2D: ImageLayer {
   /// With as many as there are channels and filters the convolution is depthwise (Chollet 2017,
   /// arXiv:1610.02357).
   public let groups: Int
-  private let activation: ActivationPass
-  private let initializer: Initializer?
+  public let activation: Activation
+  /// How the weights start; nil for He's before ReLU and its like, else Glorot's, uniform.
+  public let initializer: Initializer?
 
-  /// (FH, FW, C / groups, F)
-  public private(set) var weight: Parameter!
-  /// (F)
-  public private(set) var bias: Parameter!
-  // Padding above and to the left, known with the input.
-  private(set) var start = (top: 0, left: 0)
-  private var partialSums = FloatStorage.empty
-  private var kernelScratch = 0
-
-  public convenience init(
+  public init(
     _ filters: Int, _ size: Int, stride: Int = 1, padding: Padding = .valid, dilation: Int = 1,
     groups: Int = 1, activation: Activation = .relu, initializer: Initializer? = nil
   ) {
@@ -70,41 +62,30 @@ public final class Conv2D: ImageLayer {
       initializer: initializer)
   }
 
-  /// Without an `initializer` the weights start by He's before ReLU and its like, else by Glorot's,
-  /// uniform.
   public init(
     _ filters: Int, _ size: (height: Int, width: Int), stride: (height: Int, width: Int) = (1, 1),
     padding: Padding = .valid, dilation: (height: Int, width: Int) = (1, 1), groups: Int = 1,
     activation: Activation = .relu, initializer: Initializer? = nil
   ) {
-    self.filters = filters
-    self.size = size
-    self.stride = stride
-    self.padding = padding
-    self.dilation = dilation
-    self.groups = groups
-    self.activation = ActivationPass(activation)
-    self.initializer = initializer
+    (self.filters, self.size, self.stride, self.padding) = (filters, size, stride, padding)
+    (self.dilation, self.groups) = (dilation, groups)
+    (self.activation, self.initializer) = (activation, initializer)
   }
 
-  public override var parameters: [Parameter] { weight == nil ? [] : [weight, bias] }
-  public override var finalActivation: Activation { activation.activation }
-
-  public override var text: String {
+  public var text: String {
     var arguments = ["\(filters)", pair(size)]
     if stride != (1, 1) { arguments.append("stride=\(pair(stride))") }
     if padding != .valid && padding != 0 { arguments.append("padding=\(padding.text)") }
     if dilation != (1, 1) { arguments.append("dilation=\(pair(dilation))") }
     if groups != 1 { arguments.append("groups=\(groups)") }
-    if !activation.activation.isRelu {
-      arguments.append(
-        "activation=\(activation.activation.name)\(activation.activation.slopeText)")
+    if !activation.isRelu {
+      arguments.append("activation=\(activation.name)\(activation.slopeText)")
     }
     if let initializer { arguments.append("init=\(initializer.text)") }
     return "conv(\(arguments.joined(separator: ",")))"
   }
 
-  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+  public func operations(for input: Shape) throws -> [Operation] {
     try requirePositive(filters, "filters", in: text)
     try requirePositive(groups, "groups", in: text)
     guard input.channels % groups == 0 && filters % groups == 0 else {
@@ -115,7 +96,6 @@ public final class Conv2D: ImageLayer {
     }
     let output = try windows(
       over: input, size: size, stride: stride, padding: padding, dilation: dilation, in: text)
-    start = output.start
     let channels = input.channels / groups
     // Before anything is multiplied: windows may be so large that the products don't fit 64 bits.
     let shape = [size.height, size.width, channels, filters]
@@ -126,90 +106,106 @@ public final class Conv2D: ImageLayer {
         expected: "at most 2³¹ weights")
     }
     let window = size.height * size.width
-    weight = Parameter(
-      "weight", shape: shape,
-      initializer ?? activation.activation.initializer,
+    let weight = ParameterShape(
+      "weight", shape: shape, initializer ?? activation.initializer,
       fanIn: window * channels, fanOut: window * filters / groups)
-    bias = Parameter("bias", shape: [filters], .constant(0))
-    return Shape(output.rows, output.columns, filters)
+    return [
+      Operation(
+        .convolve(self, start: output.start), input, Shape(output.rows, output.columns, filters),
+        [weight, ParameterShape("bias", shape: [filters], .constant(0))], activation: activation)
+    ]
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
-    try activation.reserve(batch * output.count)
-    kernelScratch = workspace(input, output, runtime.kernels)
-    try runtime.reserveScratch(scratchCount)
-    let needed = Self.mostPieces(upTo: batch) * gradientCount
-    if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
-  }
-
-  /// Floats that the kernels need beside their arguments.
-  func workspace(_ input: Shape, _ output: Shape, _ kernels: KernelChoice) -> Int {
-    let shape = kernelShape(imagesAtATime, input, output)
-    return [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
-      kernels.convolution(shape, pass).variant.workspace(shape, pass)
-    }.max()!.roundedUp
-  }
-
-  /// A layer of the same kind with another activation.
-  private func copy(activation: Activation) -> Conv2D {
-    let other = Conv2D(
-      filters, size, stride: stride, padding: padding, dilation: dilation, groups: groups,
-      activation: activation, initializer: initializer)
-    other.start = start
-    return other
-  }
-
-  override var forInference: Layer {
-    let other = copy(activation: activation.activation)
-    (other.weight, other.bias) = (weight, bias)
-    return other
-  }
-
-  /// A copy with weights of its own, for a linear function that follows and its activation; nil
-  /// where something else lies between.
-  func folded(activation next: Activation) -> Conv2D? {
-    guard activation.activation.name == Activation.none.name else { return nil }
-    let other = copy(activation: next)
-    other.weight = Parameter("weight", shape: weight.shape, weight.initializer)
-    other.bias = Parameter("bias", shape: bias.shape, bias.initializer)
-    return other
-  }
-  // Where a copy's weights are that isn't one of the network's layers.
-  private var ownWeights: FloatStorage?
-
-  /// Makes room for such weights. Not before they are needed: networks are measured, and refused,
-  /// without it.
-  func reserveOwnWeights() throws {
-    guard ownWeights == nil else { return }
-    let memory = try FloatStorage(count: weight.count + filters)
-    ownWeights = memory
-    weight.value = memory.pointer
-    bias.value = memory.pointer + weight.count
+  /// The zeros around this input, as many as matter.
+  func zeros(_ input: Shape, _ output: Shape, start: (top: Int, left: Int)) -> (
+    top: Int, left: Int, bottom: Int, right: Int
+  ) {
+    if case .explicit(let top, let left, let bottom, let right) = padding {
+      return (top, left, bottom, right)
+    }
+    func end(_ outputs: Int, _ stride: Int, _ dilation: Int, _ size: Int, _ length: Int) -> Int {
+      max(0, (outputs - 1) * stride + dilation * (size - 1) + 1 - length)
+    }
+    return (
+      start.top, start.left,
+      end(output.height, stride.height, dilation.height, size.height, input.height + start.top),
+      end(output.width, stride.width, dilation.width, size.width, input.width + start.left)
+    )
   }
 
   /// Images whose outputs stay in a second-level cache.
   static func imagesAtATime(_ output: Shape) -> Int { min(8, max(1, 100_352 / output.count)) }
 
+  /// As the kernels take it.
+  func kernelShape(
+    _ images: Int, _ input: Shape, _ output: Shape, _ start: (top: Int, left: Int)
+  ) -> ck_conv_shape {
+    ck_conv_shape(
+      n: Int32(images), h: Int32(input.height), w: Int32(input.width), c: Int32(input.channels),
+      fh: Int32(size.height), fw: Int32(size.width), f: Int32(filters),
+      sh: Int32(stride.height), sw: Int32(stride.width),
+      ph: Int32(start.top), pw: Int32(start.left),
+      oh: Int32(output.height), ow: Int32(output.width),
+      dh: Int32(dilation.height), dw: Int32(dilation.width), groups: Int32(groups))
+  }
+
+  /// Floats that the kernels need beside their arguments, for as many images as pass at a time.
+  func workspace(
+    _ images: Int, _ input: Shape, _ output: Shape, _ start: (top: Int, left: Int),
+    _ kernels: KernelChoice
+  ) -> Int {
+    let shape = kernelShape(images, input, output, start)
+    return [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
+      kernels.convolution(shape, pass).variant.workspace(shape, pass)
+    }.max()!.roundedUp
+  }
+}
+
+/// The passes of a convolution.
+final class ConvolutionNode: ImageNode {
+  let layer: Conv2D
+  private let start: (top: Int, left: Int)
+  private let activation: ActivationPass
+  let weight, bias: Parameter
+  private var partialSums = FloatStorage.empty
+  private var kernelScratch = 0
+
+  init(_ layer: Conv2D, start: (top: Int, left: Int), _ operation: Bound) {
+    (self.layer, self.start) = (layer, start)
+    activation = ActivationPass(operation.activation)
+    (weight, bias) = (operation.parameters[0], operation.parameters[1])
+  }
+
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
+    try activation.reserve(batch * output.count)
+    kernelScratch = layer.workspace(imagesAtATime, input, output, start, runtime.kernels)
+    try runtime.reserveScratch(scratchCount)
+    let needed = Self.mostPieces(upTo: batch) * gradientCount
+    if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
+  }
+
   // ReLU is part of the kernels' forward pass.
   var isRelu: Bool { activation.activation.isRelu }
   /// Whether kernels do all there is to do.
-  var isPlain: Bool { isRelu || activation.activation.name == Activation.none.name }
+  private var isPlain: Bool { activation.activation.isPlain }
   /// Whether the pooling behind sends no gradient back where ReLU's is 0.
   var leavesReluToPooling = false
 
-  private var gradientCount: Int { weight.count + filters }
+  private var gradientCount: Int { weight.count + layer.filters }
   /// Where a part's gradient goes before it is added lies behind the kernels' workspace.
   override var scratchCount: Int { (kernelScratch + gradientCount).roundedUp }
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     super.forward(x, y, pass)
-    if !isPlain && !leavesSoftmaxToLoss { activation.forward(y, pass) }
+    if !isPlain { activation.forward(y, pass) }
   }
 
-  public override func backward(
+  override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    if !isPlain && !leavesSoftmaxToLoss {
+    if !isPlain {
       activation.backward(y, dy, pass)
       pass.times?.lap(.activationGradient)
     }
@@ -224,7 +220,7 @@ public final class Conv2D: ImageLayer {
     case .forward: kernelPass = CK_FORWARD
     case .inputGradient: kernelPass = CK_INPUT_GRADIENT
     case .weightGradient: kernelPass = CK_WEIGHT_GRADIENT
-    case .activationGradient: return leavesSoftmaxToLoss ? nil : activation.cost(output)
+    case .activationGradient: return activation.cost(output)
     case .backward: return nil
     }
     let shape = kernelShape(imagesAtATime, input, output)
@@ -243,10 +239,10 @@ public final class Conv2D: ImageLayer {
   }
 
   /// This layer and the pooling behind it in one kernel; false where there is none for them.
-  func forward(_ x: TensorView, between: Shape, _ pooling: MaxPool2D, _ y: TensorView, _ part: Part)
+  func forward(_ x: TensorView, between: Shape, _ pooling: PoolingNode, _ y: TensorView, _ part: Part)
     -> Bool
   {
-    guard pooling.size == (2, 2) && pooling.stride == (2, 2) else { return false }
+    guard pooling.window.size == (2, 2) && pooling.window.stride == (2, 2) else { return false }
     let shape = kernelShape(x.batch, x.shape, between)
     guard
       part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forwardPooled(
@@ -271,7 +267,7 @@ public final class Conv2D: ImageLayer {
     kernels.convolution(shape, CK_WEIGHT_GRADIENT).variant.weightGradient(
       shape, x.pointer, dy.pointer, gradient, part.scratch)
     Kernels.columnSum(
-      rows: dy.count / filters, count: filters, dy.pointer, gradient + weight.count)
+      rows: dy.count / layer.filters, count: layer.filters, dy.pointer, gradient + weight.count)
     if !part.isFirst { Kernels.add(gradientCount, gradient, to: sum) }
     part.lap(.weightGradient)
     if let dx {
@@ -283,25 +279,19 @@ public final class Conv2D: ImageLayer {
 
   override func addPieces(_ count: Int, _ runtime: Runtime) {
     runtime.parallel(over: gradientCount, by: 4096, (self, count)) { context, range, _ in
-      let (layer, count) = context
-      let sum = layer.partialSums.at(
-        range.lowerBound, count: (count - 1) * layer.gradientCount + range.count)
+      let (node, count) = context
+      let sum = node.partialSums.at(
+        range.lowerBound, count: (count - 1) * node.gradientCount + range.count)
       for piece in 1..<max(count, 1) {
-        Kernels.add(range.count, sum + piece * layer.gradientCount, to: sum)
+        Kernels.add(range.count, sum + piece * node.gradientCount, to: sum)
       }
     }
     weight.gradient.update(from: partialSums.pointer, count: weight.count)
-    bias.gradient.update(from: partialSums.pointer + weight.count, count: filters)
+    bias.gradient.update(from: partialSums.pointer + weight.count, count: layer.filters)
   }
 
   private func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_conv_shape {
-    ck_conv_shape(
-      n: Int32(images), h: Int32(input.height), w: Int32(input.width), c: Int32(input.channels),
-      fh: Int32(size.height), fw: Int32(size.width), f: Int32(filters),
-      sh: Int32(stride.height), sw: Int32(stride.width),
-      ph: Int32(start.top), pw: Int32(start.left),
-      oh: Int32(output.height), ow: Int32(output.width),
-      dh: Int32(dilation.height), dw: Int32(dilation.width), groups: Int32(groups))
+    layer.kernelShape(images, input, output, start)
   }
 }
 

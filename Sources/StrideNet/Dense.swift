@@ -1,64 +1,69 @@
 /// Every output is a weighted sum of all inputs: y = activation(x·wᵀ + bias).
-public final class Dense: Layer {
+public struct Dense: Layer {
   public let outputs: Int
-  private let activation: ActivationPass
-  private let initializer: Initializer?
+  public let activation: Activation
+  /// How the weights start; nil for He's before ReLU and its like, else Glorot's, uniform.
+  public let initializer: Initializer?
 
-  /// (outputs, inputs)
-  public private(set) var weight: Parameter!
-  /// (outputs)
-  public private(set) var bias: Parameter!
-
-  /// Without an `initializer` the weights start by He's before ReLU and its like, else by Glorot's,
-  /// uniform.
   public init(_ outputs: Int, activation: Activation = .relu, initializer: Initializer? = nil) {
-    self.outputs = outputs
-    self.activation = ActivationPass(activation)
-    self.initializer = initializer
+    (self.outputs, self.activation, self.initializer) = (outputs, activation, initializer)
   }
 
-  public override var parameters: [Parameter] { weight == nil ? [] : [weight, bias] }
-  public override var finalActivation: Activation { activation.activation }
-
-  public override var text: String {
-    let name = activation.activation.name
+  public var text: String {
     let start = initializer.map { ",init=\($0.text)" } ?? ""
-    switch activation.activation.kind {
+    switch activation.kind {
     case .none: return "dense(\(outputs)\(start))"
-    case .own: return "dense(\(outputs),activation=\(name)\(start))"
-    default: return "\(name)(\(outputs)\(activation.activation.slopeText)\(start))"
+    case .own: return "dense(\(outputs),activation=\(activation.name)\(start))"
+    default: return "\(activation.name)(\(outputs)\(activation.slopeText)\(start))"
     }
   }
 
-  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+  public func operations(for input: Shape) throws -> [Operation] {
     try requirePositive(outputs, "outputs", in: text)
     guard input.height == 1 && input.width == 1 else {
       throw StrideNetError(
         .badData, "a dense layer takes flat vectors", at: text, found: "an input of \(input)",
         expected: "\(input.count) values in a row", hint: "put a flatten layer before it")
     }
-    weight = Parameter(
-      "weight", shape: [outputs, input.count],
-      initializer ?? activation.activation.initializer, fanIn: input.count, fanOut: outputs)
-    bias = Parameter("bias", shape: [outputs], .constant(0))
-    return Shape(outputs)
+    let weight = ParameterShape(
+      "weight", shape: [outputs, input.count], initializer ?? activation.initializer,
+      fanIn: input.count, fanOut: outputs)
+    return [
+      Operation(
+        .multiply, input, Shape(outputs),
+        [weight, ParameterShape("bias", shape: [outputs], .constant(0))], activation: activation)
+    ]
+  }
+}
+
+/// The passes of a dense layer.
+final class DenseNode: Node {
+  private let activation: ActivationPass
+  private let weight, bias: Parameter
+  private var outputs: Int { bias.count }
+
+  init(_ operation: Bound) {
+    activation = ActivationPass(operation.activation)
+    (weight, bias) = (operation.parameters[0], operation.parameters[1])
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
     try activation.reserve(batch * outputs)
     try runtime.reserveScratch(Kernels.gemmWorkspace)
   }
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     let relu = activation.activation.isRelu
     Kernels.denseForward(pass.runtime, x, weight.value, bias.value, relu: relu, y)
-    if !relu && !leavesSoftmaxToLoss { activation.forward(y, pass) }
+    if !relu { activation.forward(y, pass) }
   }
 
-  public override func backward(
+  override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
+    activation.backward(y, dy, pass)
     pass.times?.lap(.activationGradient)
     if let dx {
       // dx (batch, inputs) = dy · w
@@ -81,12 +86,12 @@ public final class Dense: Layer {
   {
     let all = weight.count + bias.count
     switch pass {
-    case .activationGradient: return leavesSoftmaxToLoss ? nil : activation.cost(output)
+    case .activationGradient: return activation.cost(output)
     case .backward: return nil
     case .forward, .inputGradient, .weightGradient:
       let updates = pass == .weightGradient
       return PassCost(
-        kernel: pass == .forward ? "dense_forward" : updates ? "gemm, update" : "gemm",
+        kernel: pass == .forward ? "dense_forward" : "gemm", updates: updates,
         why: PassCost.onlyKernel, operations: 2 * Double(input.count * outputs),
         inputs: Double(input.count), outputs: Double(outputs),
         // Weights and velocities are read and written.
@@ -99,30 +104,39 @@ public final class Dense: Layer {
 
 /// An activation as a layer of its own: for networks that have something between it and what came
 /// before.
-public final class Activate: Layer {
+public struct Activate: Layer {
+  public let activation: Activation
+
+  public init(_ activation: Activation) { self.activation = activation }
+
+  public var text: String { "activation(\(activation.name)\(activation.slopeText))" }
+
+  public func operations(for input: Shape) throws -> [Operation] {
+    [Operation(.activate, input, input, activation: activation)]
+  }
+}
+
+final class ActivationNode: Node {
   private let activation: ActivationPass
 
-  public init(_ activation: Activation) { self.activation = ActivationPass(activation) }
+  init(_ operation: Bound) { activation = ActivationPass(operation.activation) }
 
-  public override var text: String {
-    "activation(\(activation.activation.name)\(activation.activation.slopeText))"
-  }
-  public override var finalActivation: Activation { activation.activation }
-
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
     try activation.reserve(batch * output.count)
   }
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     y.pointer.update(from: x.pointer, count: x.count)
-    if !leavesSoftmaxToLoss { activation.forward(y, pass) }
+    activation.forward(y, pass)
   }
 
-  public override func backward(
+  override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
     guard let dx else { return }
-    if !leavesSoftmaxToLoss { activation.backward(y, dy, pass) }
+    activation.backward(y, dy, pass)
     dx.pointer.update(from: dy.pointer, count: dy.count)
     pass.times?.lap(.inputGradient)
   }
@@ -132,7 +146,8 @@ public final class Activate: Layer {
   {
     guard pass == .forward || pass == .inputGradient else { return nil }
     return PassCost(
-      kernel: leavesSoftmaxToLoss ? "copy" : activation.kernel(backward: pass == .inputGradient),
+      kernel: activation.activation.isNone
+        ? "copy" : activation.kernel(backward: pass == .inputGradient),
       why: PassCost.onlyKernel, inputs: Double(input.count), outputs: Double(output.count))
   }
 }

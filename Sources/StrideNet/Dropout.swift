@@ -5,23 +5,30 @@
 /// Which values are dropped is a function of the network's seed, the layer's number, the training
 /// step and the value's place, so the backward pass finds it again instead of remembering it, and it
 /// is the same for any number of threads.
-public final class Dropout: Layer {
+public struct Dropout: Layer {
   public let rate: Float
 
   public init(_ rate: Float) { self.rate = rate }
 
-  public override var text: String { "dropout(\(rate))" }
+  public var text: String { "dropout(\(rate))" }
 
-  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+  public func operations(for input: Shape) throws -> [Operation] {
     try require(rate >= 0 && rate < 1, "rate", rate, "0 up to, not with, 1", in: text)
-    return input
+    return [Operation(.drop(rate: rate), input, input)]
   }
+}
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+final class DropoutNode: Node {
+  private let rate: Float
+  private let number: Int
+
+  init(_ rate: Float, _ operation: Bound) { (self.rate, number) = (rate, operation.number) }
+
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     drop(x, y, pass.training ? rate : 0, pass)
   }
 
-  public override func backward(
+  override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
     if let dx { drop(dy, dx, rate, pass) }

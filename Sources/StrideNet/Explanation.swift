@@ -42,6 +42,8 @@ public struct Explanation: Sendable {
 /// What a pass computes with, computes and moves.
 struct PassCost {
   var kernel: String
+  /// Whether it also updates the weights, by the optimiser's kernel.
+  var updates = false
   let why: String
   /// For one image.
   var operations = 0.0
@@ -54,13 +56,11 @@ struct PassCost {
 }
 
 extension Network {
-  /// From now on the passes of training steps are timed, for ``explanation(_:)``.
-  public func timePasses() { times = PassTimes(layers: layers.count, workers: runtime.threads) }
-
   /// What the steps since ``timePasses()`` did; nil if there were none.
   /// - Parameter roof: of as many threads as the network works with
   public func explanation(_ roof: MachinePeak.Roof) -> Explanation? {
-    guard let times, times.steps > 0, let input else { return nil }
+    guard let times, times.steps > 0, let input, let plan else { return nil }
+    let all = plan.operations
     let images = Double(times.images) / Double(times.steps)
     let peak = roof.gigaflopsPerSecond * 1e9
     var rows: [Explanation.Row] = []
@@ -76,33 +76,35 @@ extension Network {
           bytes: bytes, predicted: max(operations / peak, bytes / (roof.memory * 1e9)),
           measured: measured, shareOfPeak: operations > 0 ? operations / measured / peak : 0))
     }
+    func isMaxPooling(_ index: Int) -> Bool {
+      if case .pool(let window) = all[index].kind { window.isMax } else { false }
+    }
     func add(_ step: Plan.Step, _ index: Int, _ passes: LayerPass...) {
       let isFused = step.first != step.last
       for pass in passes {
         // Nobody needs the gradient of the images; and what runs together has no pass for ReLU.
-        if pass == .inputGradient && index == steps[0].first { continue }
+        if pass == .inputGradient && index == plan.steps[0].first { continue }
         let measured = times.mean(.layer(index, pass))
         if isFused && measured == 0 { continue }
-        let below = index == 0 ? input : shapes[index - 1]
-        guard var cost = layers[index].cost(pass, below, shapes[index], runtime) else { continue }
+        guard var cost = plan.cost(pass, index) else { continue }
         // What lies between layers that run together and isn't kept for later isn't moved.
-        var name = layers[index].text
-        if isFused && index < step.last && layers[index + 1] is MaxPool2D {
+        var name = text(ofOperation: index)
+        if isFused && index < step.last && isMaxPooling(index + 1) {
           cost.outputs = 0
           if pass == .forward && times.mean(.layer(index + 1, .forward)) == 0 {
-            name += " \(layers[index + 1].text)"
+            name += " \(text(ofOperation: index + 1))"
             cost.kernel = "conv_pool_forward_direct"
             cost.outputs =
-              layers[index + 1].cost(pass, shapes[index], shapes[index + 1], runtime)?.outputs ?? 0
+              plan.cost(pass, index + 1)?.outputs ?? 0
           }
-        } else if isFused && layers[index] is MaxPool2D {
+        } else if isFused && isMaxPooling(index) {
           cost.inputs = 0
         }
         add(
-          number: (isFused ? step.first...step.last : index...index).map { "\($0 + 1)" }
+          number: (isFused ? step.first...step.last : index...index).map(number(ofOperation:))
             .joined(separator: "+"),
           name, pass.name,
-          kernel: cost.kernel.replacing(", update", with: ", \(times.optimizer.method.kernel)"),
+          kernel: cost.kernel + (cost.updates ? ", \(times.optimizer.method.kernel)" : ""),
           why: cost.why,
           operations: cost.operations * images,
           bytes: 4 * ((cost.inputs + cost.outputs) * images + Double(cost.weights)),
@@ -115,20 +117,20 @@ extension Network {
       add(
         "images", "gather", kernel: "scale_bytes", bytes: images * Double(5 * input.count), .gather)
     }
-    for step in steps {
+    for step in plan.steps {
       for index in step.first...step.last { add(step, index, .forward) }
     }
     // Logits read, probabilities and gradients written.
     add(
-      "loss", "forward, gradient", kernel: "softmax_cross_entropy",
+      "loss", "forward, gradient", kernel: loss.kernel,
       bytes: images * Double(12 * classes), .loss)
-    for step in steps.reversed() {
+    for step in plan.steps.reversed() {
       for index in (step.first...step.last).reversed() {
         add(step, index, .activationGradient, .weightGradient, .inputGradient, .backward)
       }
     }
     // Weights and velocities read and written, gradients read; dense layers have done theirs.
-    let rest = steps.filter { !$0.layer.updatesInBackward }.flatMap(\.parameters)
+    let rest = plan.steps.filter { !$0.node.updatesInBackward }.flatMap(\.parameters)
     if !rest.isEmpty {
       add(
         "weights", "update", kernel: times.optimizer.method.kernel,
@@ -144,5 +146,13 @@ extension Network {
     return Explanation(
       rows: rows, total: total, steps: times.steps, images: images,
       accounted: measured / times.mean, roof: roof)
+  }
+
+  private func text(ofOperation index: Int) -> String { layers[place(ofOperation: index).layer].text }
+
+  /// "2", or of a layer of several operations "2.1".
+  private func number(ofOperation index: Int) -> String {
+    let (layer, number) = place(ofOperation: index)
+    return stages[layer].operations.count == 1 ? "\(layer + 1)" : "\(layer + 1).\(number + 1)"
   }
 }

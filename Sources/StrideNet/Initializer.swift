@@ -56,7 +56,7 @@ public enum Initializer: Sendable, Equatable {
   /// Draws a parameter's values.
   func fill(_ parameter: Parameter, _ random: inout SeededGenerator) {
     let values = UnsafeMutableBufferPointer(start: parameter.value, count: parameter.count)
-    let (fanIn, fanOut) = (Float(parameter.fanIn), Float(parameter.fanOut))
+    let (fanIn, fanOut) = (Float(parameter.description.fanIn), Float(parameter.description.fanOut))
     func uniform(within bound: Float) {
       for i in values.indices { values[i] = (2 * random.uniform() - 1) * bound }
     }

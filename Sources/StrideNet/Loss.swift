@@ -56,6 +56,16 @@ extension Loss {
   }
 }
 
+extension Loss {
+  /// The C symbol without its prefix.
+  var kernel: String {
+    switch self {
+    case .crossEntropy: "softmax_cross_entropy"
+    case .meanSquaredError: "squared_error"
+    }
+  }
+}
+
 /// As text: "cross_entropy", with label smoothing "cross_entropy:0.1", "mean_squared_error".
 extension Loss: CustomStringConvertible, Codable {
   public var description: String {

@@ -1,9 +1,10 @@
 import Foundation
+import Synchronization
 
 /// A layer with a mistake in it, to see what mistakes look like: `stridenet gradcheck --mutant NAME`.
 /// All but one are small and plain versions of the library's layers; several of the mistakes were
 /// made by the program that this one comes from.
-public final class Mutant: Layer {
+public final class Mutant: CustomLayer {
   public enum Mistake: String, Sendable, CaseIterable {
     case biasInTheLoop = "bias-in-the-loop"
     case weightsRedrawn = "weights-redrawn"
@@ -47,26 +48,31 @@ public final class Mutant: Layer {
   }
 
   public let mistake: Mistake
-  private var random = SeededGenerator(seed: 5)
-  private var weight, bias: Parameter?
+  // How often weights were redrawn.
+  private let draws = Atomic<UInt64>(0)
   // Of the convolution: filters of 3 × 3, stride 2, padding 1.
   private let (filters, size, step, padding) = (3, 3, 2, 1)
 
   public init(_ mistake: Mistake) { self.mistake = mistake }
 
-  public override var text: String { "mutant(\(mistake.rawValue))" }
-  public override var parameters: [Parameter] { [weight, bias].compactMap { $0 } }
+  public var text: String { "mutant(\(mistake.rawValue))" }
 
-  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+  public func parameters(for input: Shape) -> [ParameterShape] {
+    guard mistake.isConvolution else { return [] }
+    return [
+      ParameterShape(
+        "weight", shape: [size, size, input.channels, filters],
+        .heUniform, fanIn: size * size * input.channels, fanOut: filters),
+      ParameterShape("bias", shape: [filters], .constant(0.5)),
+    ]
+  }
+
+  public func output(for input: Shape) -> Shape {
     if mistake.isConvolution {
       let (h, w) = (
         (input.height + 2 * padding - size) / step + 1,
         (input.width + 2 * padding - size) / step + 1
       )
-      weight = Parameter(
-        "weight", shape: [size, size, input.channels, filters],
-        .heUniform, fanIn: size * size * input.channels, fanOut: filters)
-      bias = Parameter("bias", shape: [filters], .constant(0.5))
       return Shape(h, w, filters)
     }
     guard mistake == .maxTies else { return input }
@@ -100,7 +106,7 @@ public final class Mutant: Layer {
     ((i * size + j) * channels + c) * filters + f
   }
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+  public func forward(_ x: TensorView, _ y: TensorView, _ pass: CustomPass) {
     switch mistake {
     case .absoluteValue: for i in 0..<x.count { y[i] = abs(x[i]) }
     case .reluOfGradient: for i in 0..<x.count { y[i] = max(0, x[i]) }
@@ -124,25 +130,27 @@ public final class Mutant: Layer {
         }
       }
     default:
-      let (w, b, channels) = (weight!, bias!, x.shape.channels)
+      let (w, b, channels) = (pass.weights(0), pass.weights(1), x.shape.channels)
       if mistake == .weightsRedrawn {
-        for i in 0..<w.count { w.value[i] = random.uniform() - 0.5 }
+        var random = SeededGenerator(seed: draws.add(1, ordering: .relaxed).newValue)
+        let weights = UnsafeMutablePointer(mutating: w.baseAddress!)
+        for i in 0..<w.count { weights[i] = random.uniform() - 0.5 }
       }
-      for i in 0..<y.count { y[i] = mistake == .biasInTheLoop ? 0 : b.value[i % filters] }
+      for i in 0..<y.count { y[i] = mistake == .biasInTheLoop ? 0 : b[i % filters] }
       products(x, y) { n, p, q, i, j, row, column in
         for f in 0..<filters {
-          if mistake == .biasInTheLoop { y[n, p, q, f] += b.value[f] }
+          if mistake == .biasInTheLoop { y[n, p, q, f] += b[f] }
           guard isInside(x, row, column) else { continue }
           for c in 0..<channels {
-            y[n, p, q, f] += x[n, row, column, c] * w.value[place(i, j, c, f, channels)]
+            y[n, p, q, f] += x[n, row, column, c] * w[place(i, j, c, f, channels)]
           }
         }
       }
     }
   }
 
-  public override func backward(
-    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  public func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: CustomPass
   ) {
     for i in 0..<(dx?.count ?? 0) { dx![i] = 0 }
     switch mistake {
@@ -169,10 +177,12 @@ public final class Mutant: Layer {
         }
       }
     default:
-      let (w, b, channels) = (weight!, bias!, x.shape.channels)
-      for i in 0..<w.count { w.gradient[i] = 0 }
-      for f in 0..<filters { b.gradient[f] = 0 }
-      for i in 0..<dy.count { b.gradient[i % filters] += dy[i] }
+      let (w, dw, db, channels) = (
+        pass.weights(0), pass.gradient(0), pass.gradient(1), x.shape.channels
+      )
+      dw.update(repeating: 0)
+      db.update(repeating: 0)
+      for i in 0..<dy.count { db[i % filters] += dy[i] }
       products(x, y) { n, p, q, i, j, row, column in
         guard isInside(x, row, column) else { return }
         var (toRow, toColumn, fi, fj) = (row, column, i, j)
@@ -182,8 +192,8 @@ public final class Mutant: Layer {
         for c in 0..<channels {
           var sum: Float = 0
           for f in 0..<filters {
-            w.gradient[place(i, j, c, f, channels)] += x[n, row, column, c] * dy[n, p, q, f]
-            sum += dy[n, p, q, f] * w.value[place(fi, fj, c, f, channels)]
+            dw[place(i, j, c, f, channels)] += x[n, row, column, c] * dy[n, p, q, f]
+            sum += dy[n, p, q, f] * w[place(fi, fj, c, f, channels)]
           }
           guard let dx, isInside(x, toRow, toColumn) else { continue }
           if mistake == .overwrittenOverlap {
@@ -194,11 +204,11 @@ public final class Mutant: Layer {
         }
       }
       if mistake == .meanGradient {
-        for i in 0..<w.count { w.gradient[i] /= Float(x.batch) }
+        for i in 0..<w.count { dw[i] /= Float(x.batch) }
       }
       if mistake == .biasFromWeights {
-        for f in 0..<filters { b.gradient[f] = 0 }
-        for i in 0..<w.count { b.gradient[i % filters] += w.gradient[i] }
+        for f in 0..<filters { db[f] = 0 }
+        for i in 0..<w.count { db[i % filters] += dw[i] }
       }
     }
   }

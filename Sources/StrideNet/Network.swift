@@ -35,7 +35,13 @@ public struct Snapshot: Sendable {
 
 /// Lets a network be written as a list of layers without commas.
 @resultBuilder public enum LayerList {
-  public static func buildBlock(_ layers: Layer...) -> [Layer] { layers }
+  public static func buildExpression(_ layer: any Layer) -> [any Layer] { [layer] }
+  public static func buildExpression(_ layers: [any Layer]) -> [any Layer] { layers }
+  public static func buildBlock(_ layers: [any Layer]...) -> [any Layer] { Array(layers.joined()) }
+  public static func buildOptional(_ layers: [any Layer]?) -> [any Layer] { layers ?? [] }
+  public static func buildEither(first layers: [any Layer]) -> [any Layer] { layers }
+  public static func buildEither(second layers: [any Layer]) -> [any Layer] { layers }
+  public static func buildArray(_ layers: [[any Layer]]) -> [any Layer] { Array(layers.joined()) }
 }
 
 /// Layers one after the other. Their sizes are learned from the first mini-batch.
@@ -49,7 +55,7 @@ public struct Snapshot: Sendable {
 /// enters meanwhile ends the program. Several threads take a network each (``load(from:runtime:)``,
 /// or ``restore(_:)`` of a shared ``Snapshot``); these may share a ``Runtime``.
 public final class Network {
-  public let layers: [Layer]
+  public let layers: [any Layer]
   public let runtime: Runtime
   /// The seed of the first weights.
   public let seed: UInt64
@@ -58,7 +64,12 @@ public final class Network {
   /// Training steps so far. Dropout's masks are a function of it.
   public internal(set) var stepCount = 0
 
-  private var plan: Plan?
+  /// The layers with what they are made of and its parameters; empty until built.
+  private(set) var stages: [Stage] = []
+  /// Whether the last layer ends in softmax, which is computed with the loss; false until built.
+  public private(set) var endsInSoftmax = false
+  private var parameters: [Parameter] = []
+  private(set) var plan: Plan?
   // What runs where nothing is trained, if that is something else.
   private var inferencePlan: InferencePlan?
 
@@ -75,19 +86,20 @@ public final class Network {
   private var parameterList: [(name: String, shape: [Int])] = []
 
   /// Where training steps are timed, if they are.
-  var times: PassTimes?
+  private(set) var times: PassTimes?
+  private var timesPasses = false
 
   private var losses = FloatStorage.empty
   private var wrong: [Int32] = []
 
-  public init(_ layers: [Layer], seed: UInt64 = 1, runtime: Runtime = Runtime()) {
+  public init(_ layers: [any Layer], seed: UInt64 = 1, runtime: Runtime = Runtime()) {
     self.layers = layers
     self.seed = seed
     self.runtime = runtime
   }
 
   public convenience init(
-    seed: UInt64 = 1, runtime: Runtime = Runtime(), @LayerList _ layers: () -> [Layer]
+    seed: UInt64 = 1, runtime: Runtime = Runtime(), @LayerList _ layers: () -> [any Layer]
   ) {
     self.init(layers(), seed: seed, runtime: runtime)
   }
@@ -119,40 +131,75 @@ public final class Network {
     guard !layers.isEmpty else {
       throw StrideNetError(.badData, "a network without layers", hint: "give it at least one layer")
     }
-    guard layers.contains(where: { !$0.onlyReshapes }) else {
+    let lowered = try LayerOperations.list(layers, for: input)
+    guard lowered.contains(where: { !$0.onlyReshapes }) else {
       throw StrideNetError(
         .badData, "a network that computes nothing", found: Architecture.text(layers),
         expected: "at least one layer that does more than reshape")
     }
-    let shapes = try Plan.shapes(layers, for: input, runtime)
-    parameterList = layers.enumerated().flatMap { index, layer in
-      layer.parameters.map { ("layers.\(index).\($0.name)", $0.shape) }
-    }
+    let stages = Stage.list(lowered)
+    let parameters = stages.flatMap(\.parameters)
+    let parameterList = parameters.map { (name: $0.name, shape: $0.shape) }
     try accept(parameterList)
-    for (number, layer) in Plan.all(layers).enumerated() { layer.number = number }
-    let plan = Plan(layers, input, shapes, runtime)
+    // The softmax at the end is computed with the loss.
+    var operations = stages.flatMap(\.operations)
+    let endsInSoftmax = operations.last!.activation.isSoftmax
+    if endsInSoftmax {
+      operations[operations.count - 1] = operations.last!.withoutActivation
+    }
+    let plan = Plan(operations, input, runtime)
     var need = MemoryNeed()
     need.add(parameters.reduce(0) { $0 + $1.count }, times: 2, for: "weights and their gradients")
-    if let batch, let optimizer { count(plan, batch, training: true, optimizer, in: &need) }
-    try need.require()
-    let inferencePlan = InferencePlan(layers, input, shapes, runtime)
-    for last in [layers.last!, inferencePlan?.plan.layers.last].compactMap({ $0 }) {
-      last.leavesSoftmaxToLoss = last.finalActivation.isSoftmax
+    if let batch, let optimizer {
+      count(plan, stages, batch, training: true, optimizer, in: &need)
     }
-    try bindParameters()
-    (self.plan, self.inferencePlan) = (plan, inferencePlan)
+    try need.require()
+    let inferencePlan = InferencePlan(operations, input, runtime)
+    try bindParameters(parameters)
+    (self.stages, self.parameters, self.parameterList) = (stages, parameters, parameterList)
+    (self.plan, self.inferencePlan, self.endsInSoftmax) = (plan, inferencePlan, endsInSoftmax)
+    if timesPasses { timePasses() }
+  }
+
+  /// From now on the passes of training steps are timed, for ``explanation(_:)``.
+  public func timePasses() {
+    timesPasses = true
+    times = plan.map { PassTimes(operations: $0.operations.count, workers: runtime.threads) }
   }
 
   /// Counts what passes over batches of this size take, and an optimiser.
   private func count(
-    _ plan: Plan, _ batch: Int, training: Bool, _ optimizer: Optimizer?, in need: inout MemoryNeed
+    _ plan: Plan, _ stages: [Stage], _ batch: Int, training: Bool, _ optimizer: Optimizer?,
+    in need: inout MemoryNeed
   ) {
-    plan.count(batch, training: training, in: &need)
+    plan.forEachBuffer { index in
+      let shape = plan.operations[index].output
+      need.add(
+        shape.count, times: training ? 2 * batch : batch,
+        for: "layer \(Self.place(stages, ofOperation: index).layer + 1), "
+          + "\(stages[Self.place(stages, ofOperation: index).layer].text): \(batch) images' outputs of "
+          + "\(shape)\(training ? ", and their gradients" : "")")
+    }
     let weights = parameters.reduce(0) { $0 + $1.count }
     if training && velocity.count == 0 { need.add(weights, for: "the optimiser's memory") }
     if let optimizer, optimizer.method.isAdaptive, square.count == 0 {
       need.add(weights, for: "the optimiser's memory")
     }
+  }
+
+  /// The layer that operation number `index` of the plan is of, and its number there.
+  func place(ofOperation index: Int) -> (layer: Int, number: Int) {
+    Self.place(stages, ofOperation: index)
+  }
+
+  private static func place(_ stages: [Stage], ofOperation index: Int) -> (layer: Int, number: Int)
+  {
+    var number = index
+    for (layer, stage) in stages.enumerated() {
+      if number < stage.operations.count { return (layer, number) }
+      number -= stage.operations.count
+    }
+    preconditionFailure("no operation \(index)")
   }
 
   private let isInUse = Atomic<Bool>(false)
@@ -169,33 +216,28 @@ public final class Network {
   /// How many weights layers have for an input, and how many values they make of one example, without
   /// memory taken for any of them.
   /// - Throws: ``StrideNetError`` naming the layer that doesn't fit and both shapes
-  public static func size(of layers: [Layer], for input: Shape) throws -> (
+  public static func size(of layers: [any Layer], for input: Shape) throws -> (
     parameters: Int, activations: Int
   ) {
-    let shapes = try Plan.shapes(layers, for: input, Runtime(threads: 1))
+    let stages = Stage.list(try LayerOperations.list(layers, for: input))
     return (
-      layers.flatMap(\.parameters).reduce(0) { $0 + $1.count }, shapes.reduce(0) { $0 + $1.count }
+      stages.flatMap(\.parameters).reduce(0) { $0 + $1.count },
+      stages.reduce(0) { $0 + $1.output.count }
     )
   }
 
   /// The size of one example; nil until the first mini-batch.
   public var input: Shape? { plan?.input }
   /// Each layer's output size; empty until the first mini-batch.
-  public var shapes: [Shape] { plan?.shapes ?? [] }
-  /// What runs in a training step; empty until the first mini-batch.
-  var steps: [Plan.Step] { plan?.steps ?? [] }
-
-  private var parameters: [Parameter] { layers.flatMap(\.parameters) }
-
+  public var shapes: [Shape] { stages.map(\.output) }
   /// Gives each parameter its place in the block and its first values.
-  private func bindParameters() throws {
-    let all = parameters
+  private func bindParameters(_ all: [Parameter]) throws {
     let count = all.reduce(0) { $0 + $1.count }
     (weights, gradients) = (try FloatStorage(count: count), try FloatStorage(count: count))
     point(all)
     var random = SeededGenerator(seed: seed, stream: 1)
     for parameter in all {
-      parameter.initializer.fill(parameter, &random)
+      parameter.description.initializer.fill(parameter, &random)
     }
   }
 
@@ -224,7 +266,7 @@ public final class Network {
     let plan = training ? self.plan! : inferencePlan?.plan ?? self.plan!
     if !plan.hasRoom(for: batch, training: training) {
       var need = MemoryNeed()
-      count(plan, batch, training: training, optimizer, in: &need)
+      count(plan, stages, batch, training: training, optimizer, in: &need)
       try need.require()
       try plan.reserve(batch, training: training)
     }
@@ -261,7 +303,7 @@ public final class Network {
     plan!.backward(x, nil, nil, pass)
     var update = update
     update.scale = min(1, limit / (Float(gradientNorm()) + 1e-6))
-    for step in steps {
+    for step in plan!.steps {
       for parameter in step.parameters { update.apply(parameter, runtime) }
     }
     times?.lap(.update)
@@ -290,7 +332,7 @@ public final class Network {
     let gradient = training ? plan!.outputGradient(output.batch).pointer : nil
     return wrong.withUnsafeMutableBufferPointer { wrong in
       loss.compute(
-        output, labels: labels, endsInSoftmax: layers.last!.leavesSoftmaxToLoss,
+        output, labels: labels, endsInSoftmax: endsInSoftmax,
         gradient: gradient, loss: losses.pointer, wrong: wrong.baseAddress!)
       var sum = 0.0
       var errors = 0
@@ -467,7 +509,7 @@ public final class Network {
             let output = forward(part, training: false)
             let target = result.example(start)
             target.update(from: output.pointer, count: output.count)
-            if layers.last!.leavesSoftmaxToLoss {
+            if endsInSoftmax {
               Kernels.softmaxForward(rows: part.batch, output.shape.count, target, target)
             }
           }
@@ -500,11 +542,11 @@ public final class Network {
   func requireClassifier(for input: Shape, batch: Int? = nil, _ optimizer: Optimizer? = nil) throws
   {
     try build(for: input, batch: batch, optimizer) { _ in }
-    guard layers.last!.finalActivation.isSoftmax || loss == .meanSquaredError else {
+    guard endsInSoftmax || loss == .meanSquaredError else {
       throw StrideNetError(
         .badData, "a network that isn't a classifier",
         at: "layer \(layers.count), \(layers.last!.text)",
-        found: "a last layer that ends in \(layers.last!.finalActivation.name)",
+        found: "a last layer that ends in \(stages.last!.operations.last!.activation.name)",
         expected: "one that ends in softmax, which the cross-entropy is computed with",
         hint: "end the network with softmax(\(shapes.last!.count))")
     }
@@ -550,6 +592,23 @@ public final class Network {
     Snapshot(storage: try FloatStorage(values), parameters: parameterList)
   }
 
+  /// Another network of the same layers with the same weights, in memory of its own; momentum starts
+  /// anew there.
+  /// - Throws: ``StrideNetError`` where there isn't so much memory, or if it isn't built
+  public func copy() throws -> Network {
+    guard let input else {
+      throw StrideNetError(
+        .usage, "a network without weights can't be copied",
+        hint: "train it, or build it for an input, first")
+    }
+    let copy = Network(layers, seed: seed, runtime: runtime)
+    copy.loss = loss
+    try copy.build(for: input)
+    copy.stepCount = stepCount
+    copy.restore(snapshot())
+    return copy
+  }
+
   // MARK: Snapshots
 
   /// The weights as they are now.
@@ -586,7 +645,7 @@ public final class Network {
         expected: "layers of networks that have been built")
     }
     for index in range {
-      let (mine, its) = (layers[index].parameters, other.layers[index].parameters)
+      let (mine, its) = (stages[index].parameters, other.stages[index].parameters)
       guard mine.map(\.shape) == its.map(\.shape) else {
         throw StrideNetError(
           .badData, "layers that differ", at: "layer \(index + 1)", found: other.layers[index].text,
@@ -596,7 +655,7 @@ public final class Network {
     if !isKnownUniquelyReferenced(&weights) { weights = try weights.copy() }
     point(parameters)
     for index in range {
-      for (mine, its) in zip(layers[index].parameters, other.layers[index].parameters) {
+      for (mine, its) in zip(stages[index].parameters, other.stages[index].parameters) {
         mine.value.update(from: its.value, count: mine.count)
       }
     }

@@ -28,7 +28,7 @@ public final class NetworkBench {
   private var buffer: BatchBuffer
 
   /// - Throws: ``StrideNetError`` if the layers are no classifier for these images
-  public init(_ layers: [Layer], _ images: ImageSet, runtime: Runtime) throws {
+  public init(_ layers: [any Layer], _ images: ImageSet, runtime: Runtime) throws {
     network = Network(layers, runtime: runtime)
     try network.requireClassifier(for: images.shape)
     try images.checkLabels(classes: network.classes)
@@ -145,25 +145,33 @@ public final class NetworkBench {
 
 extension Network {
   /// Floating-point operations for one image, two a multiply-add, of convolutions and dense layers
-  /// alone; what else there is counts for little. Training has a gradient for the weights and one
-  /// for the input, the latter not in the first layer that learns. 0 until built.
+  /// alone, those inside others included; what else there is counts for little. Training has a
+  /// gradient for the weights and one for the input, the latter not where nobody needs it: in the
+  /// first operations that learn. 0 until built.
   public func operations(training: Bool) -> Double {
-    guard var below = input else { return 0 }
-    var sum = 0.0
-    var isFirst = true
-    for (layer, output) in zip(layers, shapes) {
-      defer { below = output }
-      let window: Int
-      switch layer {
-      case let convolution as Conv2D:
-        window = convolution.size.height * convolution.size.width * below.channels
-      case is Dense: window = below.count
-      default: continue
+    Self.operations(stages, training: training)
+  }
+
+  static func operations(_ stages: [Stage], training: Bool) -> Double {
+    func sum(_ stages: [Stage], _ isNeeded: inout Bool) -> Double {
+      var total = 0.0
+      for operation in stages.flatMap(\.operations) {
+        if operation.hasWeights {
+          let once = 2 * Double(operation.parameters[0].count) * Double(
+            operation.output.count / operation.parameters[1].count)
+          total += once * (training ? (isNeeded ? 3 : 2) : 1)
+          isNeeded = true
+          continue
+        }
+        // Both sides of a sum begin at its input.
+        var (body, shortcut) = (isNeeded, isNeeded)
+        total += sum(operation.body, &body) + sum(operation.shortcut, &shortcut)
+        isNeeded = isNeeded || body || shortcut || !operation.parameters.isEmpty
       }
-      sum += 2 * Double(output.count * window) * (training ? (isFirst ? 2 : 3) : 1)
-      isFirst = false
+      return total
     }
-    return sum
+    var isNeeded = false
+    return sum(stages, &isNeeded)
   }
 }
 

@@ -22,59 +22,61 @@ package struct NetworkNeed: Sendable {
   private var scratch = 0.0
 
   /// - Throws: ``StrideNetError`` naming the layer that doesn't fit and both shapes
-  package init(of layers: [Layer], for input: Shape, kernels: KernelChoice = .bound) throws {
+  package init(of layers: [any Layer], for input: Shape, kernels: KernelChoice = .bound) throws {
     self.input = Double(input.count)
     activations = self.input
-    // Builds the layers: they know their sizes and parameters from then on.
-    let shapes = try Plan.shapes(layers, for: input, Runtime(threads: 1, kernels: kernels))
-    let stages = Stage.list(layers, input, shapes)
-    activations += stages.reduce(0) { $0 + Double($1.output.count) }
-    for stage in stages { add(stage, kernels) }
+    let lowered = try LayerOperations.list(layers, for: input)
+    activations += lowered.reduce(0) { $0 + Double($1.output.count) }
+    for operation in lowered.flatMap(\.operations) { add(operation, kernels) }
   }
 
-  private mutating func add(_ stage: Stage, _ kernels: KernelChoice) {
-    let (layer, output) = (stage.layer, Double(stage.output.count))
-    if let residual = layer as? Residual {
-      let (body, shortcut) = residual.stages(stage.input)
-      for inner in body + shortcut { add(inner, kernels) }
+  private mutating func add(_ operation: Operation, _ kernels: KernelChoice) {
+    let (input, output) = (Double(operation.input.count), Double(operation.output.count))
+    if case .add(let body, let shortcut) = operation.kind {
+      for inner in (body + shortcut).flatMap(\.operations) { add(inner, kernels) }
       // Their sum, and the gradient of the body's input.
       perExample += output
-      perTrainingExample += 2 * output + Double(stage.input.count)
+      perTrainingExample += 2 * output + input
       operations += output
       return
     }
-    let weights = layer.parameters.reduce(0) { $0 + Double($1.count) }
-    if parameters == 0 { firstWeights = layer is Dense ? min(weights, 64 * input) : weights }
-    parameters += weights
-    // The output; what an activation's or a pooling's backward pass needs of it; its gradient.
-    let kept = layer.finalActivation.readsX ? 2 : layer is MaxPool2D ? 1.5 : 1.0
-    perExample += kept * output
-    perTrainingExample += (kept + 1) * output
-    // The sums of a batch's pieces; batch normalisation's are of eight images or fewer.
-    fixed += (layer is Dense ? 0 : 16 * weights) + 32 * Double(stage.output.channels)
-    perExample += layer is BatchNorm ? 2 * Double(stage.output.channels) : 0
-    perTrainingExample += layer is BatchNorm ? 2 * Double(stage.output.channels) : 0
-    var own = 2 * Double(stage.output.channels)
-    let sum: Double
-    switch layer {
-    case let layer as Conv2D:
-      sum = Double(layer.weight.fanIn)
-      // A part's gradient, and three arrays of the few images that pass between layers that run
+    let channels = Double(operation.output.channels)
+    let weights = operation.parameters.reduce(0) { $0 + Double($1.count) }
+    // What an activation's or a pooling's backward pass needs of the output; a batch's pieces' sums;
+    // a thread's memory; products of a sum; and what batch normalisation has for each example.
+    var (kept, sums, own, longest, rows) = (1.0, 16 * weights, 2 * channels, 1.0, 0.0)
+    if operation.activation.readsX { kept = 2 }
+    switch operation.kind {
+    case .convolve(let layer, let start):
+      longest = Double(operation.parameters[0].fanIn)
+      // A part's gradient, and three arrays of the few images that pass between operations that run
       // together.
       own += weights + 3 * max(output, 100_352)
       // Windows gathered from eight images that don't fit an Int fit no machine either.
       own +=
-        8 * sum * Double(layer.groups) * output < 0x1p60
-        ? Double(layer.workspace(stage.input, stage.output, kernels)) : .infinity
-    case let layer as Dense:
-      sum = Double(layer.weight.fanIn)
+        8 * longest * Double(layer.groups) * output < 0x1p60
+        ? Double(layer.workspace(8, operation.input, operation.output, start, kernels)) : .infinity
+    case .multiply:
+      sums = 0
+      longest = Double(operation.parameters[0].fanIn)
       own += Double(Kernels.gemmWorkspace)
-    case let layer as Pool2D: sum = Double(layer.size.height) * Double(layer.size.width)
-    case is LayerNorm: sum = Double(stage.output.channels)
-    default: sum = 1
+    case .pool(let window):
+      if window.isMax { kept = 1.5 }
+      longest = Double(window.size.height) * Double(window.size.width)
+    // Its sums are of eight images or fewer.
+    case .normalizeBatch: rows = 2 * channels
+    case .normalizePixels: longest = channels
+    case .activate, .drop, .reshape, .add, .own: break
     }
-    longestSum = max(longestSum, sum)
-    operations += 2 * sum * output
+    if parameters == 0 {
+      firstWeights = operation.hasDenseWeights ? min(weights, 64 * input) : weights
+    }
+    parameters += weights
+    perExample += kept * output + rows
+    perTrainingExample += (kept + 1) * output + rows
+    fixed += sums + 32 * channels
+    longestSum = max(longestSum, longest)
+    operations += 2 * longest * output
     scratch = max(scratch, own)
   }
 

@@ -3,44 +3,21 @@
 ///
 ///     y = activation(weight[c] · (x − mean[c]) / √(variance[c] + epsilon) + bias[c])
 ///
-/// Running means of both statistics are kept; where nothing is trained they take the mini-batch's
-/// place, and a convolution before the layer then has the factors in its weights.
-public final class BatchNorm: ImageLayer {
-  /// Share of a mini-batch's statistics in the running ones, which start at mean 0, variance 1.
+/// with weight from 1 and bias from 0. Running means of both statistics are kept (from mean 0 and
+/// variance 1; the variance is the population's, n / (n − 1) times the mini-batch's); where nothing is
+/// trained they take the mini-batch's place, and a convolution before the layer then has the factors
+/// in its weights.
+public struct BatchNorm: Layer {
+  /// Share of a mini-batch's statistics in the running ones.
   public let momentum: Float
   public let epsilon: Float
   public let activation: Activation
-  private let activationPass: ActivationPass
-
-  /// (C), from 1
-  public private(set) var weight: Parameter!
-  /// (C), from 0
-  public private(set) var bias: Parameter!
-  /// (C), not trained
-  public private(set) var runningMean: Parameter!
-  /// (C), not trained; of the population: n / (n − 1) times the mini-batch's
-  public private(set) var runningVariance: Parameter!
-
-  // Rows of C: what the passes work with, then two a piece of either kind.
-  private enum Row: Int, CaseIterable { case mean, inverse, scale, shift, a, b }
-  private var rows = FloatStorage.empty
-  private var channels = 0
-  /// Images whose statistics are taken together.
-  var imagesMeasured = 8
 
   public init(activation: Activation = .none, momentum: Float = 0.1, epsilon: Float = 1e-5) {
-    self.activation = activation
-    self.momentum = momentum
-    self.epsilon = epsilon
-    activationPass = ActivationPass(activation)
+    (self.activation, self.momentum, self.epsilon) = (activation, momentum, epsilon)
   }
 
-  public override var parameters: [Parameter] {
-    weight == nil ? [] : [weight, bias, runningMean, runningVariance]
-  }
-  public override var finalActivation: Activation { activation }
-
-  public override var text: String {
+  public var text: String {
     var arguments: [String] = []
     if activation.name != Activation.none.name {
       arguments.append("activation=\(activation.name)\(activation.slopeText)")
@@ -50,18 +27,71 @@ public final class BatchNorm: ImageLayer {
     return "batchnorm" + (arguments.isEmpty ? "" : "(\(arguments.joined(separator: ",")))")
   }
 
-  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+  public func operations(for input: Shape) throws -> [Operation] {
     try require(momentum > 0 && momentum <= 1, "momentum", momentum, "above 0, at most 1", in: text)
     try require(epsilon > 0 && epsilon < 1, "epsilon", epsilon, "above 0, below 1", in: text)
-    channels = input.channels
-    weight = Parameter("weight", shape: [channels], .constant(1))
-    bias = Parameter("bias", shape: [channels], .constant(0))
-    runningMean = Parameter("running_mean", shape: [channels], .constant(0), isTrained: false)
-    runningVariance = Parameter("running_var", shape: [channels], .constant(1), isTrained: false)
-    return input
+    func row(_ name: String, _ start: Float, isTrained: Bool = true) -> ParameterShape {
+      ParameterShape(name, shape: [input.channels], .constant(start), isTrained: isTrained)
+    }
+    return [
+      Operation(
+        .normalizeBatch(momentum: momentum, epsilon: epsilon), input, input,
+        [
+          row("weight", 1), row("bias", 0), row("running_mean", 0, isTrained: false),
+          row("running_var", 1, isTrained: false),
+        ], activation: activation)
+    ]
+  }
+}
+
+/// What batch normalisation multiplies a channel by and then adds, with the running statistics.
+struct RunningFactors {
+  private let weight, bias, mean, variance: Parameter
+  private let epsilon: Float
+  var channels: Int { weight.count }
+
+  init(_ operation: Bound, epsilon: Float) {
+    let all = operation.parameters
+    (weight, bias, mean, variance) = (all[0], all[1], all[2], all[3])
+    self.epsilon = epsilon
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+  subscript(_ channel: Int) -> (scale: Float, shift: Float) {
+    let scale = weight.value[channel] / (variance.value[channel] + epsilon).squareRoot()
+    return (scale, bias.value[channel] - mean.value[channel] * scale)
+  }
+
+  /// The factors of all channels.
+  var all: (scale: [Float], shift: [Float]) {
+    let factors = (0..<channels).map { self[$0] }
+    return (factors.map(\.scale), factors.map(\.shift))
+  }
+}
+
+/// The passes of batch normalisation in training.
+final class BatchNormNode: ImageNode {
+  private let momentum, epsilon: Float
+  let activation: Activation
+  private let activationPass: ActivationPass
+  private let weight, bias, runningMean, runningVariance: Parameter
+
+  // Rows of C: what the passes work with, then two a piece of either kind.
+  private enum Row: Int, CaseIterable { case mean, inverse, scale, shift, a, b }
+  private var rows = FloatStorage.empty
+  private var channels: Int { weight.count }
+  /// Images whose statistics are taken together.
+  var imagesMeasured = 8
+
+  init(momentum: Float, epsilon: Float, _ operation: Bound) {
+    (self.momentum, self.epsilon, activation) = (momentum, epsilon, operation.activation)
+    activationPass = ActivationPass(operation.activation)
+    let all = operation.parameters
+    (weight, bias, runningMean, runningVariance) = (all[0], all[1], all[2], all[3])
+  }
+
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
     try activationPass.reserve(batch * output.count)
     try runtime.reserveScratch(scratchCount)
     let pieces = max(batch / imagesMeasured + 1, Self.mostPieces(upTo: batch))
@@ -72,9 +102,6 @@ public final class BatchNorm: ImageLayer {
   /// A part's sums, before they are added to its piece's.
   override var scratchCount: Int { 2 * channels }
 
-  /// Whether kernels do all there is to do.
-  var isPlain: Bool { activation.isRelu || activation.name == Activation.none.name }
-
   private func row(_ row: Row) -> UnsafeMutablePointer<Float> {
     rows.pointer + row.rawValue * channels
   }
@@ -83,37 +110,17 @@ public final class BatchNorm: ImageLayer {
     rows.at((Row.allCases.count + 2 * piece) * channels, count: 2 * channels)
   }
 
-  /// What to multiply a channel by and then add, with the running statistics.
-  func inferenceFactors(_ channel: Int) -> (scale: Float, shift: Float) {
-    let scale = weight.value[channel] / (runningVariance.value[channel] + epsilon).squareRoot()
-    return (scale, bias.value[channel] - runningMean.value[channel] * scale)
-  }
-
-  /// The factors of all channels.
-  var inferenceScaleAndShift: (scale: [Float], shift: [Float]) {
-    let factors = (0..<channels).map(inferenceFactors)
-    return (factors.map(\.scale), factors.map(\.shift))
-  }
-
-  override var forInference: Layer { RunningNorm(self) }
-
   // MARK: Forward: the statistics of all images, then the normalisation of each
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    if pass.training {
-      pass.runtime.parallel(over: x.batch, by: imagesMeasured, (self, x)) { context, images, _ in
-        context.0.measure(context.1.examples(images), at: images.lowerBound)
-      }
-      finishStatistics(x)
-    } else {
-      for c in 0..<channels {
-        let (scale, shift) = inferenceFactors(c)
-        row(.scale)[c] = scale
-        row(.shift)[c] = shift
-      }
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    // Where nothing is trained, a plan has another node in place of this one.
+    precondition(pass.training)
+    pass.runtime.parallel(over: x.batch, by: imagesMeasured, (self, x)) { context, images, _ in
+      context.0.measure(context.1.examples(images), at: images.lowerBound)
     }
+    finishStatistics(x)
     super.forward(x, y, pass)
-    if !isPlain && !leavesSoftmaxToLoss { activationPass.forward(y, pass) }
+    if !activation.isPlain { activationPass.forward(y, pass) }
   }
 
   /// Takes the statistics of the images from number `first` on.
@@ -158,10 +165,10 @@ public final class BatchNorm: ImageLayer {
 
   // MARK: Backward: two sums over all images, then the gradient of each
 
-  public override func backward(
+  override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    if !isPlain && !leavesSoftmaxToLoss { activationPass.backward(y, dy, pass) }
+    if !activation.isPlain { activationPass.backward(y, dy, pass) }
     forEachPart(x, y, dy, nil, pass, sums: true)
     finishSums(x)
     if dx != nil { super.backward(x, y, dy, dx, pass) }
@@ -223,36 +230,42 @@ public final class BatchNorm: ImageLayer {
 
 /// Batch normalisation where nothing is trained: y = activation(scale[c] · x + shift[c]), the factors
 /// made of the running statistics. It takes no statistics and writes to no parameter.
-final class RunningNorm: ImageLayer {
-  private let normalization: BatchNorm
+final class RunningNormNode: ImageNode {
+  private let factors: RunningFactors
+  private let activation: Activation
   private let activationPass: ActivationPass
   private var scale, shift: [Float]
 
-  init(_ normalization: BatchNorm) {
-    self.normalization = normalization
-    activationPass = ActivationPass(normalization.activation)
-    let channels = normalization.weight.count
-    (scale, shift) = (
-      [Float](repeating: 0, count: channels), [Float](repeating: 0, count: channels)
-    )
+  init(epsilon: Float, _ operation: Bound) {
+    factors = RunningFactors(operation, epsilon: epsilon)
+    activation = operation.activation
+    activationPass = ActivationPass(operation.activation)
+    scale = [Float](repeating: 0, count: factors.channels)
+    shift = scale
   }
 
-  override var text: String { normalization.text }
-  override var finalActivation: Activation { normalization.activation }
-
   override func prepareInference() {
-    for c in scale.indices { (scale[c], shift[c]) = normalization.inferenceFactors(c) }
+    for c in scale.indices { (scale[c], shift[c]) = factors[c] }
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     super.forward(x, y, pass)
-    if !normalization.isPlain && !leavesSoftmaxToLoss { activationPass.forward(y, pass) }
+    if !activation.isPlain { activationPass.forward(y, pass) }
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
     Kernels.scaleShift(
       rows: x.count / scale.count, scale.count, x.pointer, scale: scale, shift: shift,
-      relu: normalization.activation.isRelu, y.pointer)
+      relu: activation.isRelu, y.pointer)
+  }
+
+  override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)
+    -> PassCost?
+  {
+    guard pass == .forward else { return nil }
+    return PassCost(
+      kernel: "scale_shift", why: PassCost.onlyKernel, inputs: Double(input.count),
+      outputs: Double(output.count))
   }
 }
 
@@ -260,30 +273,43 @@ final class RunningNorm: ImageLayer {
 /// which for a flat vector are all of its values:
 ///
 ///     y = weight · (x − mean) / √(variance + epsilon) + bias
-public final class LayerNorm: ImageLayer {
+///
+/// with weight from 1 and bias from 0.
+public struct LayerNorm: Layer {
   public let epsilon: Float
-
-  /// (C), from 1
-  public private(set) var weight: Parameter!
-  /// (C), from 0
-  public private(set) var bias: Parameter!
-  private var partialSums = FloatStorage.empty
-  private var channels = 0
 
   public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
 
-  public override var parameters: [Parameter] { weight == nil ? [] : [weight, bias] }
-  public override var text: String { epsilon == 1e-5 ? "layernorm" : "layernorm(\(epsilon))" }
+  public var text: String { epsilon == 1e-5 ? "layernorm" : "layernorm(\(epsilon))" }
 
-  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
+  public func operations(for input: Shape) throws -> [Operation] {
     try require(epsilon > 0 && epsilon < 1, "epsilon", epsilon, "above 0, below 1", in: text)
-    channels = input.channels
-    weight = Parameter("weight", shape: [channels], .constant(1))
-    bias = Parameter("bias", shape: [channels], .constant(0))
-    return input
+    return [
+      Operation(
+        .normalizePixels(epsilon: epsilon), input, input,
+        [
+          ParameterShape("weight", shape: [input.channels], .constant(1)),
+          ParameterShape("bias", shape: [input.channels], .constant(0)),
+        ])
+    ]
+  }
+}
+
+/// The passes of layer normalisation.
+final class LayerNormNode: ImageNode {
+  private let epsilon: Float
+  private let weight, bias: Parameter
+  private var partialSums = FloatStorage.empty
+  private var channels: Int { weight.count }
+
+  init(epsilon: Float, _ operation: Bound) {
+    self.epsilon = epsilon
+    (weight, bias) = (operation.parameters[0], operation.parameters[1])
   }
 
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
     let needed = Self.mostPieces(upTo: batch) * 2 * channels
     if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
   }

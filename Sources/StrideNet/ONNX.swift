@@ -99,8 +99,9 @@ private struct ONNXGraph {
     let (input, output) = (stages[0].input, stages.last!.output)
     let image = Value(name: "image", image: input)
     inputs = [("image", [input.channels, input.height, input.width])]
-    let result = try layers(stages, image, prefix: "layers", number: nil)
-    if stages.last!.layer.leavesSoftmaxToLoss {
+    let endsInSoftmax = stages.last!.operations.last!.activation.isSoftmax
+    let result = try layers(stages, image, number: nil, leavingSoftmax: endsInSoftmax)
+    if endsInSoftmax {
       let logits = named("logits", flat(result))
       node("Softmax", [logits.name], ["axis": .int(1)], named: "probabilities")
       outputs = ["logits", "probabilities"].map { ($0, [output.count]) }
@@ -230,97 +231,104 @@ private struct ONNXGraph {
     value.image == shape ? value : flat(value)
   }
 
-  // MARK: Layers
+  // MARK: Operations
 
-  /// - Parameter number: the place in the network of the layer that all of these are inside of
+  /// - Parameters:
+  ///   - number: the place in the network of the layer that all of these are inside of
+  ///   - leavingSoftmax: that of the last layer comes later
   private mutating func layers(
-    _ stages: [Stage], _ input: Value, prefix: String, number: Int?
+    _ stages: [Stage], _ input: Value, number: Int?, leavingSoftmax: Bool = false
   ) throws -> Value {
     var value = input
     for (index, stage) in stages.enumerated() {
-      value = try layer(stage, value, "\(prefix).\(index)", number: number ?? index + 1)
+      for (place, operation) in stage.operations.enumerated() {
+        let number = number ?? index + 1
+        value = try self.operation(operation, stage, value, number)
+        if leavingSoftmax && index == stages.count - 1 && place == stage.operations.count - 1 {
+          continue
+        }
+        value = try activation(operation, stage, value, number)
+      }
     }
     return value
   }
 
-  private mutating func layer(_ stage: Stage, _ x: Value, _ name: String, number: Int) throws
-    -> Value
-  {
-    var y: Value
-    switch stage.layer {
-    case let layer as Conv2D: y = convolution(layer, stage, image(x, stage.input), name)
-    case let layer as Dense: y = dense(layer, stage, x, name)
-    case let layer as Pool2D:
-      let x = image(x, stage.input).name
+  private mutating func operation(
+    _ operation: Bound, _ stage: Stage, _ x: Value, _ number: Int
+  ) throws -> Value {
+    let (input, output) = (operation.input, operation.output)
+    switch operation.kind {
+    case .convolve(let layer, let start):
+      return convolution(layer, start, operation, image(x, input))
+    case .multiply: return dense(operation, x)
+    case .pool(let window):
+      let x = image(x, input).name
       let size: KeyValuePairs<String, Attribute> = [
-        "kernel_shape": .ints([layer.size.height, layer.size.width]),
-        "strides": .ints([layer.stride.height, layer.stride.width]),
+        "kernel_shape": .ints([window.size.height, window.size.width]),
+        "strides": .ints([window.stride.height, window.stride.width]),
       ]
       let pooled =
-        switch layer {
-        case is MaxPool2D: node("MaxPool", [x], size)
-        case is GlobalAvgPool: node("GlobalAveragePool", [x])
-        default: node("AveragePool", [x], size)
+        switch window.kind {
+        case .max: node("MaxPool", [x], size)
+        case .globalAverage: node("GlobalAveragePool", [x])
+        case .average: node("AveragePool", [x], size)
         }
-      y = Value(name: pooled, image: stage.output)
-    case is Flatten, is Dropout, is Activate: y = x
-    case let layer as BatchNorm:
-      let x = settled(x, stage.input)
-      let inputs = layer.parameters.map {
-        constant("\(name).\($0.name.split(separator: ".").last!)", $0.shape, $0.values)
-      }
-      y = Value(
-        name: node(
-          "BatchNormalization", [x.name] + inputs, ["epsilon": .float(layer.epsilon)]),
+      return Value(name: pooled, image: output)
+    case .reshape, .drop, .activate: return x
+    case .normalizeBatch(_, let epsilon):
+      let x = settled(x, input)
+      let inputs = operation.parameters.map { constant($0.name, $0.shape, $0.values) }
+      return Value(
+        name: node("BatchNormalization", [x.name] + inputs, ["epsilon": .float(epsilon)]),
         image: x.image)
-    case let layer as LayerNorm:
-      let x = settled(x, stage.input)
-      let inputs = [
-        constant("\(name).weight", layer.weight.shape, layer.weight.values),
-        constant("\(name).bias", layer.bias.shape, layer.bias.values),
-      ]
+    case .normalizePixels(let epsilon):
+      let x = settled(x, input)
+      let inputs = operation.parameters.map { constant($0.name, $0.shape, $0.values) }
       // Of the last axis alone.
       var result =
         x.image == nil ? x.name : node("Transpose", [x.name], ["perm": .ints([0, 2, 3, 1])])
       result = node(
         "LayerNormalization", [result] + inputs,
-        ["axis": .int(-1), "epsilon": .float(layer.epsilon)])
+        ["axis": .int(-1), "epsilon": .float(epsilon)])
       if x.image != nil { result = node("Transpose", [result], ["perm": .ints([0, 3, 1, 2])]) }
-      y = Value(name: result, image: x.image)
-    case let layer as Residual:
-      let x = settled(x, stage.input)
-      let inner = layer.stages(stage.input)
-      let body = try layers(inner.body, x, prefix: "\(name).body", number: number)
-      let shortcut = try layers(inner.shortcut, x, prefix: "\(name).shortcut", number: number)
-      let isFlat = stage.output.height == 1 && stage.output.width == 1
-      let sides = [body, shortcut].map { isFlat ? flat($0) : image($0, stage.output) }
-      y = Value(
-        name: node("Add", sides.map(\.name)), image: isFlat ? nil : stage.output)
-    default: throw stage.unknown(to: "ONNX", number: number)
+      return Value(name: result, image: x.image)
+    case .add:
+      let x = settled(x, input)
+      let body = try layers(operation.body, x, number: number)
+      let shortcut = try layers(operation.shortcut, x, number: number)
+      let isFlat = output.height == 1 && output.width == 1
+      let sides = [body, shortcut].map { isFlat ? flat($0) : image($0, output) }
+      return Value(name: node("Add", sides.map(\.name)), image: isFlat ? nil : output)
+    case .own(let layer):
+      guard let name = layer.exports.onnx else {
+        throw stage.unknown(operation, to: "ONNX", number: number)
+      }
+      let x = settled(x, input)
+      let inputs = operation.parameters.map { constant($0.name, $0.shape, $0.values) }
+      return Value(
+        name: node(name, [x.name] + inputs),
+        image: output.height == 1 && output.width == 1 ? nil : output)
     }
-    if stage.layer.leavesSoftmaxToLoss { return y }
-    return try activation(stage, y, number)
   }
 
-  private mutating func convolution(_ layer: Conv2D, _ stage: Stage, _ x: Value, _ name: String)
-    -> Value
-  {
-    let (fh, fw, c, f) = (
-      layer.size.height, layer.size.width, stage.input.channels / layer.groups, layer.filters
-    )
+  private mutating func convolution(
+    _ layer: Conv2D, _ start: (top: Int, left: Int), _ operation: Bound, _ x: Value
+  ) -> Value {
+    let (kernel, bias) = (operation.parameters[0], operation.parameters[1])
+    let (fh, fw, c, f) = (kernel.shape[0], kernel.shape[1], kernel.shape[2], kernel.shape[3])
     // (FH, FW, C, F) to (F, C, FH, FW)
-    let values = layer.weight.values
+    let values = kernel.values
     let weight = (0..<f * c * fh * fw).map { index in
       let (j, i) = (index % fw, index / fw % fh)
       let (channel, filter) = (index / (fw * fh) % c, index / (fw * fh * c))
       return values[((i * fw + j) * c + channel) * f + filter]
     }
-    let zeros = layer.zeros(stage.input, stage.output)
+    let zeros = layer.zeros(operation.input, operation.output, start: start)
     let result = node(
       "Conv",
       [
-        x.name, constant("\(name).weight", [f, c, fh, fw], weight),
-        constant("\(name).bias", [f], layer.bias.values),
+        x.name, constant(kernel.name, [f, c, fh, fw], weight),
+        constant(bias.name, [f], bias.values),
       ],
       [
         "kernel_shape": .ints([fh, fw]),
@@ -329,11 +337,12 @@ private struct ONNXGraph {
         "dilations": .ints([layer.dilation.height, layer.dilation.width]),
         "group": .int(layer.groups),
       ])
-    return Value(name: result, image: stage.output)
+    return Value(name: result, image: operation.output)
   }
 
-  private mutating func dense(_ layer: Dense, _ stage: Stage, _ x: Value, _ name: String) -> Value {
-    var values = layer.weight.values
+  private mutating func dense(_ operation: Bound, _ x: Value) -> Value {
+    let parameters = operation.parameters
+    var values = parameters[0].values
     var rows = x.name
     if let image = x.image {
       // The vector has channels before rows and columns, and so have the weights then.
@@ -345,14 +354,16 @@ private struct ONNXGraph {
         values[index] = old[row * count + column % pixels * channels + column / pixels]
       }
     }
-    let weight = constant("\(name).weight", layer.weight.shape, values)
-    let bias = constant("\(name).bias", layer.bias.shape, layer.bias.values)
+    let weight = constant(parameters[0].name, parameters[0].shape, values)
+    let bias = constant(parameters[1].name, parameters[1].shape, parameters[1].values)
     return Value(name: node("Gemm", [rows, weight, bias], ["transB": .int(1)]), image: nil)
   }
 
-  private mutating func activation(_ stage: Stage, _ x: Value, _ number: Int) throws -> Value {
-    let activation = stage.layer.finalActivation
-    if activation.isOwn { throw stage.unknown(to: "ONNX", number: number) }
+  private mutating func activation(
+    _ operation: Bound, _ stage: Stage, _ x: Value, _ number: Int
+  ) throws -> Value {
+    let activation = operation.activation
+    if activation.isOwn { throw stage.unknown(operation, to: "ONNX", number: number) }
     let y: String
     switch activation.name {
     case "none": return x
@@ -375,7 +386,7 @@ private struct ONNXGraph {
       let row = x.image == nil ? x.name : node("Flatten", [x.name], ["axis": .int(1)])
       y = node("Softmax", [row], ["axis": .int(1)])
       if let image = x.image { return shaped(y, image) }
-    default: throw stage.unknown(to: "ONNX", number: number)
+    default: throw stage.unknown(operation, to: "ONNX", number: number)
     }
     return Value(name: y, image: x.image)
   }

@@ -48,7 +48,7 @@ final class PassTimes: @unchecked Sendable {
     }
   }
 
-  /// The layer at work; the first of those that run together.
+  /// The operation at work; the first of those that run together.
   var layer = 0
   /// What the steps update with.
   var optimizer = Optimizer()
@@ -64,10 +64,10 @@ final class PassTimes: @unchecked Sendable {
   private let slots: UnsafeMutablePointer<UInt64>
   private let slotSize: Int
 
-  init(layers: Int, workers: Int) {
-    nanoseconds = [Double](repeating: 0, count: Row.layer(layers, .forward).index)
+  init(operations: Int, workers: Int) {
+    nanoseconds = [Double](repeating: 0, count: Row.layer(operations, .forward).index)
     self.workers = workers
-    slotSize = (1 + layers * LayerPass.allCases.count).roundedUp
+    slotSize = (1 + operations * LayerPass.allCases.count).roundedUp
     let bytes = workers * slotSize * 8
     let raw = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 128)
     slots = raw.bindMemory(to: UInt64.self, capacity: bytes / 8)

@@ -1,83 +1,83 @@
-/// What runs: layers one after the other, a network's or those inside another layer, and the memory
-/// between them. Neighbours that can run together are one step; layers that only reshape are none.
+/// What runs: operations one after the other, a network's or those inside a sum, bound to kernels and
+/// the memory between them. Neighbours that can run together are one step; operations that only
+/// reshape are none.
 final class Plan {
   struct Step {
-    let layer: Layer
+    let node: Node
     let first, last: Int
     let parameters: [Parameter]
   }
 
-  let layers: [Layer]
-  let input: Shape
-  /// Each layer's output size.
-  let shapes: [Shape]
+  let operations: [Bound]
+  /// What each does its work with; nil where only the shape changes.
+  let nodes: [Node?]
   private(set) var steps: [Step] = []
-  private let runtime: Runtime
+  let runtime: Runtime
 
-  // Activations and their gradients, one block a step, at the step's last layer (nil elsewhere), for
-  // batches of up to `capacity` and `trainingCapacity` examples.
+  // Activations and their gradients, one block a step, at the step's last operation (nil elsewhere),
+  // for batches of up to `capacity` and `trainingCapacity` examples.
   private var outputs: [FloatStorage?] = []
   private var outputGradients: [FloatStorage?] = []
   private var capacity = 0
   private var trainingCapacity = 0
 
-  /// - Parameter shapes: what ``shapes(_:for:_:)`` gave for these layers and this input
-  init(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) {
-    self.layers = layers
-    self.input = input
-    self.shapes = shapes
-    self.runtime = runtime
+  let input: Shape
+
+  /// - Parameters:
+  ///   - input: the size of one example
+  ///   - training: false where nothing is to be trained: running statistics take the batch's place
+  ///   - fusing: nil as the runtime has it
+  init(
+    _ operations: [Bound], _ input: Shape, _ runtime: Runtime, training: Bool = true,
+    fusing: Bool? = nil
+  ) {
+    let nodes = operations.map { Self.node($0, runtime, training: training) }
+    (self.operations, self.input, self.nodes, self.runtime) = (operations, input, nodes, runtime)
     var index = 0
     var chain: Chain?
-    while index < layers.count {
-      chain = Chain(layers, shapes, from: index, below: chain)
+    while index < operations.count {
+      chain = Chain(operations, nodes, from: index, below: chain)
       let last = chain?.last ?? index
-      if let chain, runtime.fusing, chain.isWorthIt {
-        steps.append(
-          Step(
-            layer: chain, first: index, last: last, parameters: Self.parameters(chain.finished)))
+      if let chain, fusing ?? runtime.fusing, chain.isWorthIt {
+        add(chain, index...last, parametersOf: chain.finished)
       } else {
-        for single in index...last where !layers[single].onlyReshapes {
-          steps.append(
-            Step(
-              layer: layers[single], first: single, last: single,
-              parameters: Self.parameters([layers[single]])))
+        for single in index...last {
+          if let node = nodes[single] { add(node, single...single, parametersOf: single..<single + 1) }
         }
       }
       index = last + 1
     }
   }
 
-  private static func parameters(_ layers: [Layer]) -> [Parameter] {
-    layers.flatMap(\.parameters).filter(\.isTrained)
+  private func add(_ node: Node, _ range: ClosedRange<Int>, parametersOf finished: Range<Int>) {
+    steps.append(
+      Step(
+        node: node, first: range.lowerBound, last: range.upperBound,
+        parameters: operations[finished].flatMap(\.parameters).filter(\.isTrained)))
   }
 
-  /// Each layer's output size; the layers make their parameters.
-  /// - Throws: ``StrideNetError`` naming the layer that doesn't fit and both shapes
-  static func shapes(_ layers: [Layer], for input: Shape, _ runtime: Runtime) throws -> [Shape] {
-    var shape = input
-    return try layers.enumerated().map { index, layer in
-      do {
-        shape = try layer.build(for: shape, runtime: runtime)
-      } catch let error as StrideNetError {
-        throw StrideNetError(
-          error.kind, error.what, at: "layer \(index + 1), \(error.place ?? layer.text)",
-          found: error.found, expected: error.expected, hint: error.hint)
-      }
-      let (values, overflow) = shape.height.multipliedReportingOverflow(
-        by: shape.width * shape.channels)
-      guard !overflow && values <= 1 << 31 && layer.parameters.allSatisfy({ $0.count <= 1 << 31 })
-      else {
-        throw StrideNetError(
-          .badData, "layer too large", at: "layer \(index + 1), \(layer.text)",
-          found: "an output of \(shape)", expected: "at most 2³¹ values and as many weights")
-      }
-      return shape
+  private static func node(_ operation: Bound, _ runtime: Runtime, training: Bool) -> Node? {
+    switch operation.kind {
+    case .convolve(let layer, let start): ConvolutionNode(layer, start: start, operation)
+    case .multiply: DenseNode(operation)
+    case .pool(let window): PoolingNode(window)
+    case .normalizeBatch(let momentum, let epsilon):
+      training
+        ? BatchNormNode(momentum: momentum, epsilon: epsilon, operation)
+        : RunningNormNode(epsilon: epsilon, operation)
+    case .normalizePixels(let epsilon): LayerNormNode(epsilon: epsilon, operation)
+    case .activate: ActivationNode(operation)
+    case .drop(let rate): DropoutNode(rate, operation)
+    case .reshape: nil
+    case .add: AddNode(operation, runtime)
+    case .own(let layer): CustomNode(layer, operation)
     }
   }
 
-  /// The layers and those inside them, in order.
-  static func all(_ layers: [Layer]) -> [Layer] { layers.flatMap { [$0] + all($0.inner) } }
+  /// What a pass of an operation computes and moves, for one image; nil where it has none.
+  func cost(_ pass: LayerPass, _ index: Int) -> PassCost? {
+    nodes[index]?.cost(pass, operations[index].input, operations[index].output, runtime)
+  }
 
   func hasRoom(for batch: Int, training: Bool) -> Bool {
     batch <= capacity && (!training || batch <= trainingCapacity)
@@ -88,16 +88,16 @@ final class Plan {
   func reserve(_ batch: Int, training: Bool) throws {
     if hasRoom(for: batch, training: training) { return }
     func buffers() throws -> [FloatStorage?] {
-      var all = [FloatStorage?](repeating: nil, count: layers.count)
+      var all = [FloatStorage?](repeating: nil, count: operations.count)
       for step in steps {
-        all[step.last] = try FloatStorage(count: batch * shapes[step.last].count)
+        all[step.last] = try FloatStorage(count: batch * operations[step.last].output.count)
       }
       return all
     }
     for step in steps {
-      try step.layer.reserve(
-        batch: max(batch, capacity), input: step.first == 0 ? input : shapes[step.first - 1],
-        output: shapes[step.last], runtime: runtime, training: training)
+      try step.node.reserve(
+        batch: max(batch, capacity), input: operations[step.first].input,
+        output: operations[step.last].output, runtime: runtime, training: training)
     }
     if batch > capacity {
       outputs = try buffers()
@@ -109,24 +109,18 @@ final class Plan {
     }
   }
 
-  /// Counts what ``reserve(_:training:)`` takes for batches of this size, but for what layers keep.
-  func count(_ batch: Int, training: Bool, in need: inout MemoryNeed) {
-    for step in steps {
-      need.add(
-        shapes[step.last].count, times: training ? 2 * batch : batch,
-        for: "layer \(step.last + 1), \(layers[step.last].text): \(batch) images' outputs of "
-          + "\(shapes[step.last])\(training ? ", and their gradients" : "")")
-    }
-  }
+  /// Calls `body` with the index of the last operation of each step: what ``reserve(_:training:)``
+  /// takes memory for, once for outputs and once for their gradients, but for what nodes keep.
+  func forEachBuffer(_ body: (Int) -> Void) { for step in steps { body(step.last) } }
 
   private func view(
     _ buffers: [FloatStorage?], _ index: Int, _ batch: Int, below: UnsafeMutablePointer<Float>?
   ) -> TensorView? {
-    // A layer that only reshapes has the memory of the nearest one below that doesn't.
+    // An operation that only reshapes has the memory of the nearest one below that doesn't.
     var source = index
     while source >= 0, buffers[source] == nil { source -= 1 }
     guard let pointer = source >= 0 ? buffers[source]!.pointer : below else { return nil }
-    return TensorView(pointer, batch: batch, shape: index < 0 ? input : shapes[index])
+    return TensorView(pointer, batch: batch, shape: index < 0 ? input : operations[index].output)
   }
 
   private func output(_ index: Int, _ x: TensorView) -> TensorView {
@@ -137,19 +131,19 @@ final class Plan {
     view(outputGradients, index, batch, below: nil)!
   }
 
-  /// Where the gradient of the last layer's output goes before ``backward(_:_:_:_:)``.
+  /// Where the gradient of the last operation's output goes before ``backward(_:_:_:_:)``.
   func outputGradient(_ batch: Int) -> TensorView {
-    gradient(layers.count - 1, batch)
+    gradient(operations.count - 1, batch)
   }
 
-  /// Runs all layers; the result stays valid until the next pass.
+  /// Runs all operations; the result stays valid until the next pass.
   func forward(_ x: TensorView, _ pass: Pass) -> TensorView {
     for step in steps {
       pass.times?.layer = step.first
-      step.layer.forward(output(step.first - 1, x), output(step.last, x), pass)
+      step.node.forward(output(step.first - 1, x), output(step.last, x), pass)
       pass.times?.lap(.forward)
     }
-    return output(layers.count - 1, x)
+    return output(operations.count - 1, x)
   }
 
   /// From the upstream gradient `dy`, or what is in ``outputGradient(_:)``, which it may overwrite,
@@ -159,14 +153,14 @@ final class Plan {
     let last = steps.last?.last
     for step in steps.reversed() {
       pass.times?.layer = step.first
-      step.layer.backward(
+      step.node.backward(
         output(step.first - 1, x), output(step.last, x),
         step.last == last ? dy ?? outputGradient(x.batch) : gradient(step.last, x.batch),
         view(outputGradients, step.first - 1, x.batch, below: dx?.pointer), pass)
-      // What the layer hasn't told apart.
+      // What the node hasn't told apart.
       pass.times?.lap(.backward)
-      guard let update = pass.update, !step.layer.updatesInBackward else { continue }
-      // Nobody needs a layer's weights any more once its backward pass is over.
+      guard let update = pass.update, !step.node.updatesInBackward else { continue }
+      // Nobody needs an operation's weights any more once its backward pass is over.
       for parameter in step.parameters { update.apply(parameter, runtime) }
       pass.times?.lap(.update)
     }
@@ -177,41 +171,70 @@ final class Plan {
 /// before it, whose weights it scales.
 final class InferencePlan {
   let plan: Plan
-  private var folds: [(from: Conv2D, BatchNorm, to: Conv2D)] = []
+  private struct Fold {
+    let from: Bound
+    let factors: RunningFactors
+    let to: Bound
+  }
+  private let folds: [Fold]
+  // The folded convolutions' weights.
+  private var memory: FloatStorage?
 
   /// Nil where that is what is trained.
-  init?(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) {
-    guard Plan.all(layers).contains(where: { $0 is BatchNorm || $0 is Dropout }) else { return nil }
-    var (kept, keptShapes) = ([Layer](), [Shape]())
-    for (index, layer) in layers.enumerated() where !(layer is Dropout) {
-      if let normalization = layer as? BatchNorm, index > 0,
-        let convolution = layers[index - 1] as? Conv2D,
-        let folded = convolution.folded(activation: normalization.activation)
-      {
-        folds.append((convolution, normalization, folded))
-        kept[kept.count - 1] = folded
-      } else {
-        // Copies, since how many images a layer takes at a time depends on its neighbours.
-        kept.append(layer.forInference)
-        keptShapes.append(shapes[index])
+  init?(_ operations: [Bound], _ input: Shape, _ runtime: Runtime) {
+    func isOfTraining(_ operation: Bound) -> Bool {
+      switch operation.kind {
+      case .drop, .normalizeBatch: true
+      case .add: (operation.body + operation.shortcut).flatMap(\.operations).contains(where: isOfTraining)
+      default: false
       }
     }
-    plan = Plan(kept, input, keptShapes, runtime)
+    guard operations.contains(where: isOfTraining) else { return nil }
+    var (kept, folds) = ([Bound](), [Fold]())
+    var below: Bound?
+    for operation in operations {
+      defer { below = operation }
+      if case .drop = operation.kind { continue }
+      if case .normalizeBatch(_, let epsilon) = operation.kind, let below,
+        case .convolve = below.kind, below.activation.isNone
+      {
+        let folded = Bound(
+          operation: Operation(
+            below.kind, below.input, below.output, below.operation.parameters,
+            activation: operation.activation),
+          parameters: below.parameters.map { Parameter($0.description, name: $0.name) },
+          number: below.number, body: [], shortcut: [])
+        folds.append(
+          Fold(from: below, factors: RunningFactors(operation, epsilon: epsilon), to: folded))
+        kept[kept.count - 1] = folded
+      } else {
+        kept.append(operation)
+      }
+    }
+    self.folds = folds
+    plan = Plan(kept, input, runtime, training: false)
   }
 
   /// Takes over the weights as they are now.
   func fold() throws {
-    for layer in plan.layers { try layer.prepareInference() }
-    for (convolution, normalization, folded) in folds {
-      let (scale, shift) = normalization.inferenceScaleAndShift
+    for node in plan.nodes { try node?.prepareInference() }
+    if memory == nil && !folds.isEmpty {
+      // Not before it is needed: networks are measured, and refused, without it.
+      let memory = try FloatStorage(
+        count: folds.reduce(0) { $0 + $1.to.parameters.reduce(0) { $0 + $1.count } })
+      var offset = 0
+      for parameter in folds.flatMap(\.to.parameters) {
+        parameter.value = memory.pointer + offset
+        offset += parameter.count
+      }
+      self.memory = memory
+    }
+    for fold in folds {
+      let (scale, shift) = fold.factors.all
       let filters = scale.count
-      try folded.reserveOwnWeights()
-      for i in 0..<convolution.weight.count {
-        folded.weight.value[i] = convolution.weight.value[i] * scale[i % filters]
-      }
-      for f in 0..<filters {
-        folded.bias.value[f] = convolution.bias.value[f] * scale[f] + shift[f]
-      }
+      let (from, to) = (fold.from.parameters, fold.to.parameters)
+      for i in 0..<to[0].count { to[0].value[i] = from[0].value[i] * scale[i % filters] }
+      for f in 0..<filters { to[1].value[f] = from[1].value[f] * scale[f] + shift[f] }
     }
   }
 }

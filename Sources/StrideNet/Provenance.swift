@@ -94,46 +94,48 @@ struct Wiring {
   /// - Parameters:
   ///   - output: the value's index in one example of the layer's output
   ///   - x: one example of its input
-  /// - Returns: nil for layers that aren't sums
-  init?(_ layer: Layer, output: Int, x: UnsafePointer<Float>, below: Shape, above: Shape) {
-    let at = Provenance.Place(output, in: above)
-    switch layer {
-    case let layer as Conv2D:
-      let channels = layer.weight.shape[2]
+  /// - Returns: nil for operations that aren't sums
+  init?(_ operation: Bound, output: Int, x: UnsafePointer<Float>) {
+    let (below, parameters) = (operation.input, operation.parameters)
+    let at = Provenance.Place(output, in: operation.output)
+    activation = operation.activation
+    switch operation.kind {
+    case .convolve(let layer, let start):
+      let weight = parameters[0]
+      let channels = weight.shape[2]
       let first = at.channel / (layer.filters / layer.groups) * channels
       for i in 0..<layer.size.height {
         for j in 0..<layer.size.width {
-          let row = at.row * layer.stride.height + i * layer.dilation.height - layer.start.top
-          let column = at.column * layer.stride.width + j * layer.dilation.width - layer.start.left
+          let row = at.row * layer.stride.height + i * layer.dilation.height - start.top
+          let column = at.column * layer.stride.width + j * layer.dilation.width - start.left
           guard (0..<below.height).contains(row), (0..<below.width).contains(column) else {
             continue
           }
           for c in 0..<channels {
-            let weight = ((i * layer.size.width + j) * channels + c) * layer.filters + at.channel
+            let place = ((i * layer.size.width + j) * channels + c) * layer.filters + at.channel
             links.append(
               (
                 (row * below.width + column) * below.channels + first + c,
-                layer.weight.value[weight], weight
+                weight.value[place], place
               ))
           }
         }
       }
-      bias = layer.bias.value[at.channel]
-      activation = layer.finalActivation
-    case let layer as Dense:
+      bias = parameters[1].value[at.channel]
+    case .multiply:
       let row = output * below.count
-      links = (0..<below.count).map { ($0, layer.weight.value[row + $0], row + $0) }
-      bias = layer.bias.value[output]
-      activation = layer.finalActivation
-    case let layer as Pool2D:
+      links = (0..<below.count).map { ($0, parameters[0].value[row + $0], row + $0) }
+      bias = parameters[1].value[output]
+    case .pool(let pooling):
       var window: [Int] = []
-      for i in 0..<layer.size.height {
-        for j in 0..<layer.size.width {
-          let (row, column) = (at.row * layer.stride.height + i, at.column * layer.stride.width + j)
+      for i in 0..<pooling.size.height {
+        for j in 0..<pooling.size.width {
+          let row = at.row * pooling.stride.height + i
+          let column = at.column * pooling.stride.width + j
           window.append((row * below.width + column) * below.channels + at.channel)
         }
       }
-      if layer is MaxPool2D {
+      if pooling.isMax {
         kind = "largest"
         // The first largest, as in training.
         let best = window.max { x[$0] < x[$1] || (x[$0] == x[$1] && $0 > $1) }!
@@ -142,13 +144,12 @@ struct Wiring {
         kind = "mean"
         links = window.map { ($0, 1 / Float(window.count), nil) }
       }
-    case let layer as BatchNorm:
+    case .normalizeBatch(_, let epsilon):
       kind = "normalised"
-      let (scale, shift) = layer.inferenceScaleAndShift
-      links = [(output, scale[at.channel], nil)]
-      bias = shift[at.channel]
-      activation = layer.activation
-    case let layer as LayerNorm:
+      let (scale, shift) = RunningFactors(operation, epsilon: epsilon)[at.channel]
+      links = [(output, scale, nil)]
+      bias = shift
+    case .normalizePixels(let epsilon):
       kind = "normalised"
       let pixel = UnsafeBufferPointer(
         start: x + output - at.channel, count: below.channels)
@@ -156,23 +157,19 @@ struct Wiring {
       let variance =
         pixel.reduce(0) { $0 + (Double($1) - mean) * (Double($1) - mean) } / Double(pixel.count)
       let scale =
-        Double(layer.weight.value[at.channel]) / (variance + Double(layer.epsilon)).squareRoot()
+        Double(parameters[0].value[at.channel]) / (variance + Double(epsilon)).squareRoot()
       links = [(output, Float(scale), nil)]
-      bias = Float(Double(layer.bias.value[at.channel]) - mean * scale)
-    case is Activate:
+      bias = Float(Double(parameters[1].value[at.channel]) - mean * scale)
+    case .activate, .drop, .reshape:
       kind = "taken over"
       links = [(output, 1, nil)]
-      activation = layer.finalActivation
-    case is Dropout, is Flatten:
-      kind = "taken over"
-      links = [(output, 1, nil)]
-    default: return nil
+    case .add, .own: return nil
     }
   }
 }
 
 extension Network {
-  private func check(_ trace: Trace, layer number: Int, example: Int) throws -> Layer {
+  private func check(_ trace: Trace, layer number: Int, example: Int) throws -> Stage {
     guard (1...layers.count).contains(number) else {
       throw StrideNetError(
         .usage, "no such layer", found: "\(number)",
@@ -183,7 +180,7 @@ extension Network {
         .usage, "no such example in the batch", found: "\(example)",
         expected: "0 … \(trace.input.batch - 1)")
     }
-    return layers[number - 1]
+    return stages[number - 1]
   }
 
   private func check(_ place: Provenance.Place, in shape: Shape, _ layer: String) throws {
@@ -208,17 +205,18 @@ extension Network {
   public func provenance(
     in trace: Trace, layer number: Int, at place: Provenance.Place, example: Int = 0
   ) throws -> Provenance {
-    let layer = try check(trace, layer: number, example: example)
+    let stage = try check(trace, layer: number, example: example)
     let (x, y) = (self.input(of: number, in: trace), trace.layers[number - 1].output)
-    try check(place, in: y.shape, layer.text)
+    try check(place, in: y.shape, stage.text)
     let output = place.index(in: y.shape)
     return try x.withView { view in
-      if let layer = layer as? Residual {
+      if let sum = stage.only, case .add = sum.kind {
         // What the layers inside made of it isn't in the trace.
-        try layer.reserve(
+        let node = AddNode(sum, runtime)
+        try node.reserve(
           batch: view.batch, input: view.shape, output: y.shape, runtime: runtime, training: false)
-        try layer.prepareInference()
-        let sides = layer.sides(view, Pass(runtime: runtime, training: false))
+        try node.prepareInference()
+        let sides = node.sides(view, Pass(runtime: runtime, training: false))
         let terms = [sides.body, sides.shortcut].map { side in
           Provenance.Term(
             from: place, value: side.example(example)[output], factor: 1, weight: nil, to: place,
@@ -227,12 +225,11 @@ extension Network {
         return Provenance(
           kind: "both sides", terms, value: y[example * y.shape.count + output])
       }
-      guard
-        let wiring = Wiring(
-          layer, output: output, x: view.example(example), below: x.shape, above: y.shape)
+      guard let operation = stage.only,
+        let wiring = Wiring(operation, output: output, x: view.example(example))
       else {
         throw StrideNetError(
-          .usage, "a layer that isn't a sum of its input", at: "layer \(number), \(layer.text)",
+          .usage, "a layer that isn't a sum of its input", at: "layer \(number), \(stage.text)",
           expected: "one of the library's layers")
       }
       let terms = wiring.links.map { link in
@@ -262,21 +259,22 @@ extension Network {
   public func provenance(ofGradientIn trace: Trace, layer number: Int, weight place: [Int]) throws
     -> Provenance
   {
-    let layer = try check(trace, layer: number, example: 0)
+    let stage = try check(trace, layer: number, example: 0)
     guard let gradient = trace.layers[number - 1].innerGradient else {
       throw StrideNetError(
         .usage, "a trace without its backward pass", expected: "one with labels")
     }
-    guard let parameter = (layer as? Conv2D)?.weight ?? (layer as? Dense)?.weight else {
+    guard let operation = stage.only, operation.hasWeights else {
       throw StrideNetError(
-        .usage, "a layer without weights", at: "layer \(number), \(layer.text)",
+        .usage, "a layer without weights", at: "layer \(number), \(stage.text)",
         expected: "a convolution or a dense layer")
     }
+    let parameter = operation.parameters[0]
     guard place.count == parameter.shape.count,
       zip(place, parameter.shape).allSatisfy({ (0..<$1).contains($0) })
     else {
       throw StrideNetError(
-        .usage, "no such weight", at: "layer \(number), \(layer.text)",
+        .usage, "no such weight", at: "layer \(number), \(stage.text)",
         found: place.map(String.init).joined(separator: ","),
         expected: "a place within " + parameter.shape.map(String.init).joined(separator: "×")
           + ", each from 0")
@@ -292,13 +290,13 @@ extension Network {
           to: .init(output, in: above), example: example))
     }
     for example in 0..<x.batch {
-      if let layer = layer as? Conv2D {
-        let channel = place[3] / (layer.filters / layer.groups) * layer.weight.shape[2] + place[2]
+      if case .convolve(let layer, let start) = operation.kind {
+        let channel = place[3] / (layer.filters / layer.groups) * parameter.shape[2] + place[2]
         for p in 0..<above.height {
-          let row = p * layer.stride.height + place[0] * layer.dilation.height - layer.start.top
+          let row = p * layer.stride.height + place[0] * layer.dilation.height - start.top
           guard (0..<x.shape.height).contains(row) else { continue }
           for q in 0..<above.width {
-            let column = q * layer.stride.width + place[1] * layer.dilation.width - layer.start.left
+            let column = q * layer.stride.width + place[1] * layer.dilation.width - start.left
             guard (0..<x.shape.width).contains(column) else { continue }
             add(
               example, (row * x.shape.width + column) * x.shape.channels + channel,
@@ -337,8 +335,10 @@ extension Network {
   {
     var (steps, index) = ([GradientStep](), index)
     for above in stride(from: number + 1, through: layers.count, by: 1) {
-      let (layer, gradients) = (layers[above - 1], trace.layers[above - 1].innerGradient)
-      guard let gradients, !(layer is BatchNorm), !(layer is LayerNorm) else { break }
+      let gradients = trace.layers[above - 1].innerGradient
+      guard let gradients, let operation = stages[above - 1].only, !operation.normalizes else {
+        break
+      }
       let (x, shape) = (input(of: above, in: trace), gradients.shape)
       var best: (index: Int, gradient: Float, factor: Float)?
       var sum = 0.0
@@ -346,8 +346,7 @@ extension Network {
         for output in 0..<shape.count {
           let gradient = gradients[example * shape.count + output]
           guard gradient != 0,
-            let wiring = Wiring(
-              layer, output: output, x: view.example(example), below: x.shape, above: shape)
+            let wiring = Wiring(operation, output: output, x: view.example(example))
           else { continue }
           for link in wiring.links where link.input == index {
             sum += Double(gradient * link.coefficient)
@@ -389,14 +388,13 @@ extension Network {
     var paths: [Path] = []
     var relevance = [(index: output, share: 1.0)]
     for number in stride(from: layers.count, through: 1, by: -1) {
-      let layer = layers[number - 1]
-      let (x, above) = (input(of: number, in: trace), trace.layers[number - 1].output.shape)
+      let x = input(of: number, in: trace)
       var below: [Int: Double] = [:]
       var edges: [Path] = []
       x.withView { view in
         for (index, share) in relevance {
-          guard
-            let wiring = Wiring(layer, output: index, x: view.pointer, below: x.shape, above: above)
+          guard let operation = stages[number - 1].only,
+            let wiring = Wiring(operation, output: index, x: view.pointer)
           else { continue }
           let added = wiring.links.map { max(0, Double($0.coefficient * view[$0.input])) }
           let sum = added.reduce(0, +)

@@ -29,13 +29,13 @@ extension Network {
   /// ``exportPyTorch(to:)`` writes.
   /// - Throws: ``StrideNetError`` naming tensors that are missing, superfluous or of another shape
   public static func importPyTorch(
-    from path: String, layers: [Layer], input: Shape, runtime: Runtime = Runtime()
+    from path: String, layers: [any Layer], input: Shape, runtime: Runtime = Runtime()
   ) throws -> Network {
     try importPyTorch(from: InputFile(path), layers: layers, input: input, runtime: runtime)
   }
 
   static func importPyTorch(
-    from source: InputFile, layers: [Layer], input: Shape, runtime: Runtime
+    from source: InputFile, layers: [any Layer], input: Shape, runtime: Runtime
   ) throws -> Network {
     // Batch normalisation counts its steps; with a fixed momentum nothing depends on them.
     let file = try Safetensors.read(source) { $0.hasSuffix(".num_batches_tracked") }
@@ -93,7 +93,7 @@ private struct PyTorchModel {
     guard end.pixels == nil else {
       throw StrideNetError(
         .badData, "outputs that PyTorch would have in another order",
-        at: "layer \(stages.count), \(stages.last!.layer.text)",
+        at: "layer \(stages.count), \(stages.last!.text)",
         found: "an image of \(end.pixels!) that was flattened",
         expected: "a dense layer after a flatten, whose weights can be put in PyTorch's order",
         hint: "flatten reads pixel by pixel here, channel by channel there")
@@ -174,15 +174,14 @@ private struct PyTorchModel {
   /// The image whose order the layers' output has, and whether a dense layer could give it another.
   private func order(_ stages: [Stage], from start: Shape?) -> (pixels: Shape?, isFree: Bool) {
     var result: (pixels: Shape?, isFree: Bool) = (start, false)
-    for stage in stages {
-      switch stage.layer {
-      case is Dense: result = (nil, true)
-      case is Conv2D: result = (nil, false)
-      case is Flatten:
-        if !Self.isPixel(stage.input) && stage.input.channels > 1 { result = (stage.input, false) }
-      case let layer as Residual:
-        let (body, shortcut) = layer.stages(stage.input)
-        let sides = [body, shortcut].map { order($0, from: result.pixels) }
+    for operation in stages.flatMap(\.operations) {
+      switch operation.kind {
+      case .multiply: result = (nil, true)
+      case .convolve: result = (nil, false)
+      case .reshape:
+        if Self.changesOrder(operation.input) { result = (operation.input, false) }
+      case .add:
+        let sides = [operation.body, operation.shortcut].map { order($0, from: result.pixels) }
         result = sides.first { !$0.isFree } ?? (nil, true)
       default: break
       }
@@ -190,7 +189,36 @@ private struct PyTorchModel {
     return result
   }
 
-  // MARK: Layers
+  /// A single channel or pixel has the same order either way.
+  private static func changesOrder(_ image: Shape) -> Bool { !isPixel(image) && image.channels > 1 }
+
+  // MARK: Operations
+
+  /// Modules one after the other.
+  private struct Sequence {
+    let prefix: String
+    var list: [String] = []
+    var now: Position
+
+    mutating func flatten() {
+      if !now.isFlat { list.append("nn.Flatten()") }
+      now.isFlat = true
+    }
+
+    mutating func unflatten(_ shape: Shape) {
+      if now.isFlat {
+        list.append("nn.Unflatten(1, (\(shape.channels), \(shape.height), \(shape.width)))")
+      }
+      now.isFlat = false
+    }
+
+    /// A parameter of the module that was added last.
+    func tensor(_ parameter: Parameter, _ shape: [Int], _ places: [Int]) -> Tensor {
+      Tensor(
+        name: "\(prefix)\(list.count - 1).\(parameter.description.name)", shape: shape,
+        parameter: parameter, places: places)
+    }
+  }
 
   /// - Parameters:
   ///   - wanted: the order that the output should have if dense layers can give it
@@ -200,169 +228,183 @@ private struct PyTorchModel {
     _ stages: [Stage], from start: Position, prefix: String, wanted: Shape? = nil,
     isWhole: Bool = false, number: Int? = nil
   ) throws -> ([String], Position) {
-    var list: [String] = []
-    var now = start
-    let last = stages.lastIndex { $0.layer is Dense || $0.layer is Residual }
-
-    func flatten() {
-      if !now.isFlat { list.append("nn.Flatten()") }
-      now.isFlat = true
+    var modules = Sequence(prefix: prefix, now: start)
+    let all = stages.enumerated().flatMap { index, stage in
+      stage.operations.map { (stage, number ?? index + 1, $0) }
     }
-    func unflatten(_ shape: Shape) {
-      if now.isFlat {
-        list.append("nn.Unflatten(1, (\(shape.channels), \(shape.height), \(shape.width)))")
-      }
-      now.isFlat = false
-    }
-    /// A parameter of the module that was added last.
-    func tensor(_ parameter: Parameter, _ shape: [Int], _ places: [Int]) -> Tensor {
-      let name = parameter.name.split(separator: ".").last!
-      return Tensor(
-        name: "\(prefix)\(list.count - 1).\(name)", shape: shape, parameter: parameter,
-        places: places)
-    }
-
-    for (index, stage) in stages.enumerated() {
-      let (input, output) = (stage.input, stage.output)
-      let number = number ?? index + 1
-      func activate(_ activation: Activation) throws {
-        if activation.isSoftmax {
-          if isWhole && index == stages.count - 1 { return }
-          // It goes over all values of an example.
-          let isImage = !now.isFlat && !Self.isPixel(output)
-          if isImage { flatten() }
-          list.append("nn.Softmax(dim=1)")
-          if isImage { unflatten(output) }
-        } else if let module = try module(activation, stage, number) {
-          list.append(module)
-        }
-      }
-      switch stage.layer {
-      case let layer as Conv2D:
-        unflatten(input)
-        guard now.pixels == nil || layer.groups == 1 else {
-          throw StrideNetError(
-            .badData, "groups of channels that PyTorch would have in another order",
-            at: "layer \(number), \(layer.text)", found: "a flattened image of \(now.pixels!)",
-            expected: "a convolution without groups after a flatten")
-        }
-        let zeros = layer.zeros(input, output)
-        let isEven = zeros.top == zeros.bottom && zeros.left == zeros.right
-        if !isEven {
-          list.append(
-            "nn.ZeroPad2d((\(zeros.left), \(zeros.right), \(zeros.top), \(zeros.bottom)))")
-        }
-        var arguments = ["\(input.channels)", "\(layer.filters)", tuple(layer.size)]
-        if layer.stride != (1, 1) { arguments.append("stride=\(tuple(layer.stride))") }
-        if isEven && (zeros.top, zeros.left) != (0, 0) {
-          arguments.append("padding=\(tuple((zeros.top, zeros.left)))")
-        }
-        if layer.dilation != (1, 1) { arguments.append("dilation=\(tuple(layer.dilation))") }
-        if layer.groups != 1 { arguments.append("groups=\(layer.groups)") }
-        list.append("nn.Conv2d(\(arguments.joined(separator: ", ")))")
-        let (filters, channels) = (layer.filters, input.channels / layer.groups)
-        let order = now.channels(channels)
-        let window = layer.size.height * layer.size.width
-        var places: [Int] = []
-        places.reserveCapacity(layer.weight.count)
-        for f in 0..<filters {
-          for c in order {
-            for element in 0..<window { places.append((element * channels + c) * filters + f) }
-          }
-        }
-        tensors.append(
-          tensor(
-            layer.weight, [filters, channels, layer.size.height, layer.size.width], places))
-        tensors.append(tensor(layer.bias, [filters], Array(0..<filters)))
-        now.pixels = nil
-        try activate(layer.finalActivation)
-
-      case let layer as Dense:
-        flatten()
-        list.append("nn.Linear(\(input.count), \(layer.outputs))")
-        let columns = now.channels(input.count)
-        now.pixels = index == last ? wanted : nil
-        let rows = now.channels(layer.outputs)
-        tensors.append(
-          tensor(
-            layer.weight, [layer.outputs, input.count],
-            rows.flatMap { row in columns.map { row * input.count + $0 } }))
-        tensors.append(tensor(layer.bias, [layer.outputs], rows))
-        try activate(layer.finalActivation)
-
-      case let layer as BatchNorm:
-        var arguments = ["\(input.channels)"]
-        if layer.epsilon != 1e-5 { arguments.append("eps=\(layer.epsilon)") }
-        if layer.momentum != 0.1 { arguments.append("momentum=\(layer.momentum)") }
-        list.append("nn.BatchNorm\(now.isFlat ? 1 : 2)d(\(arguments.joined(separator: ", ")))")
-        let order = now.channels(input.channels)
-        tensors += layer.parameters.map { tensor($0, [input.channels], order) }
-        try activate(layer.activation)
-
-      case let layer as LayerNorm:
-        let epsilon = layer.epsilon == 1e-5 ? "" : ", eps=\(layer.epsilon)"
-        list.append("\(now.isFlat ? "nn.LayerNorm" : "ChannelNorm")(\(input.channels)\(epsilon))")
-        if !now.isFlat { needsChannelNorm = true }
-        let order = now.channels(input.channels)
-        tensors += layer.parameters.map { tensor($0, [input.channels], order) }
-
-      case is GlobalAvgPool:
-        unflatten(input)
-        list.append("nn.AdaptiveAvgPool2d(1)")
-
-      case let layer as Pool2D:
-        unflatten(input)
-        let stride = layer.stride == layer.size ? "" : ", stride=\(tuple(layer.stride))"
-        list.append(
-          "nn.\(layer is MaxPool2D ? "Max" : "Avg")Pool2d(\(tuple(layer.size))\(stride))")
-
-      case is Flatten:
-        flatten()
-        // A single channel or pixel has the same order either way.
-        if !Self.isPixel(input) && input.channels > 1 { now.pixels = input }
-
-      case let layer as Dropout: list.append("nn.Dropout(\(layer.rate))")
-      case let layer as Activate: try activate(layer.finalActivation)
-
-      case let layer as Residual:
-        needsResidual = true
-        // Both sides are to be as flat as each other.
-        if Self.isPixel(input) { flatten() }
-        let (body, shortcut) = layer.stages(input)
-        let orders = [body, shortcut].map { order($0, from: now.pixels) }
-        let target = orders.first { !$0.isFree }.map(\.pixels) ?? (index == last ? wanted : nil)
-        var sides: [String] = []
-        var ends: [Position] = []
-        for (name, side) in [("body", body), ("shortcut", shortcut)] {
-          var (inside, end) = try modules(
-            side, from: now, prefix: "\(prefix)\(list.count).\(name).", wanted: target,
-            number: number)
-          if Self.isPixel(output) && !end.isFlat {
-            inside.append("nn.Flatten()")
-            end.isFlat = true
-          }
-          sides.append(side.isEmpty ? "nn.Identity()" : Self.sequential(inside))
-          ends.append(end)
-        }
-        guard ends[0].pixels == ends[1].pixels else {
-          throw StrideNetError(
-            .badData, "two sides of a residual connection that PyTorch would have in two orders",
-            at: "layer \(number), \(layer.text)",
-            found: ends.map { $0.pixels.map { "\($0) flattened" } ?? "no flattened image" }
-              .joined(separator: " and "),
-            expected: "images of the same size, or a dense layer behind the flatten")
-        }
-        now = ends[0]
-        list.append("Residual(\(sides.joined(separator: ", ")))")
-
-      default: throw stage.unknown(to: "PyTorch", number: number)
+    // The last one that gives its output an order.
+    let last = all.lastIndex {
+      switch $0.2.kind {
+      case .multiply, .add: true
+      default: false
       }
     }
-    return (list, now)
+    for (index, (stage, number, operation)) in all.enumerated() {
+      let wanted = index == last ? wanted : nil
+      switch operation.kind {
+      case .convolve(let layer, let start):
+        try convolution(layer, start, operation, number, &modules)
+      case .multiply: dense(operation, wanted, &modules)
+      case .normalizeBatch(let momentum, let epsilon):
+        var arguments = ["\(operation.input.channels)"]
+        if epsilon != 1e-5 { arguments.append("eps=\(epsilon)") }
+        if momentum != 0.1 { arguments.append("momentum=\(momentum)") }
+        modules.list.append(
+          "nn.BatchNorm\(modules.now.isFlat ? 1 : 2)d(\(arguments.joined(separator: ", ")))")
+        channels(operation, modules)
+      case .normalizePixels(let epsilon):
+        let arguments =
+          "\(operation.input.channels)" + (epsilon == 1e-5 ? "" : ", eps=\(epsilon)")
+        if !modules.now.isFlat { needsChannelNorm = true }
+        modules.list.append(
+          "\(modules.now.isFlat ? "nn.LayerNorm" : "ChannelNorm")(\(arguments))")
+        channels(operation, modules)
+      case .pool(let window):
+        modules.unflatten(operation.input)
+        modules.list.append(pooling(window))
+      case .reshape:
+        modules.flatten()
+        if Self.changesOrder(operation.input) { modules.now.pixels = operation.input }
+      case .drop(let rate): modules.list.append("nn.Dropout(\(rate))")
+      case .activate: break
+      case .add: try sum(operation, stage, number, wanted, &modules)
+      case .own(let layer):
+        guard let module = layer.exports.pyTorch, operation.parameters.isEmpty else {
+          throw stage.unknown(operation, to: "PyTorch", number: number)
+        }
+        modules.list.append(module)
+      }
+      // A softmax at the end is left to the loss.
+      guard !(operation.activation.isSoftmax && isWhole && index == all.count - 1) else { continue }
+      try activate(operation, stage, number, &modules)
+    }
+    return (modules.list, modules.now)
+  }
+
+  private func activate(
+    _ operation: Bound, _ stage: Stage, _ number: Int, _ modules: inout Sequence
+  ) throws {
+    if operation.activation.isSoftmax {
+      // It goes over all values of an example.
+      let isImage = !modules.now.isFlat && !Self.isPixel(operation.output)
+      if isImage { modules.flatten() }
+      modules.list.append("nn.Softmax(dim=1)")
+      if isImage { modules.unflatten(operation.output) }
+    } else if let module = try module(operation, stage, number) {
+      modules.list.append(module)
+    }
+  }
+
+  /// Arrays of a number a channel.
+  private mutating func channels(_ operation: Bound, _ modules: Sequence) {
+    let channels = operation.input.channels
+    let order = modules.now.channels(channels)
+    tensors += operation.parameters.map { modules.tensor($0, [channels], order) }
+  }
+
+  private mutating func convolution(
+    _ layer: Conv2D, _ start: (top: Int, left: Int), _ operation: Bound, _ number: Int,
+    _ modules: inout Sequence
+  ) throws {
+    let (input, output) = (operation.input, operation.output)
+    modules.unflatten(input)
+    guard modules.now.pixels == nil || layer.groups == 1 else {
+      throw StrideNetError(
+        .badData, "groups of channels that PyTorch would have in another order",
+        at: "layer \(number), \(layer.text)", found: "a flattened image of \(modules.now.pixels!)",
+        expected: "a convolution without groups after a flatten")
+    }
+    let zeros = layer.zeros(input, output, start: start)
+    let isEven = zeros.top == zeros.bottom && zeros.left == zeros.right
+    if !isEven {
+      modules.list.append(
+        "nn.ZeroPad2d((\(zeros.left), \(zeros.right), \(zeros.top), \(zeros.bottom)))")
+    }
+    var arguments = ["\(input.channels)", "\(layer.filters)", tuple(layer.size)]
+    if layer.stride != (1, 1) { arguments.append("stride=\(tuple(layer.stride))") }
+    if isEven && (zeros.top, zeros.left) != (0, 0) {
+      arguments.append("padding=\(tuple((zeros.top, zeros.left)))")
+    }
+    if layer.dilation != (1, 1) { arguments.append("dilation=\(tuple(layer.dilation))") }
+    if layer.groups != 1 { arguments.append("groups=\(layer.groups)") }
+    modules.list.append("nn.Conv2d(\(arguments.joined(separator: ", ")))")
+    let (weight, bias) = (operation.parameters[0], operation.parameters[1])
+    let (filters, channels) = (layer.filters, input.channels / layer.groups)
+    let order = modules.now.channels(channels)
+    let window = layer.size.height * layer.size.width
+    var places: [Int] = []
+    places.reserveCapacity(weight.count)
+    for f in 0..<filters {
+      for c in order {
+        for element in 0..<window { places.append((element * channels + c) * filters + f) }
+      }
+    }
+    tensors.append(
+      modules.tensor(weight, [filters, channels, layer.size.height, layer.size.width], places))
+    tensors.append(modules.tensor(bias, [filters], Array(0..<filters)))
+    modules.now.pixels = nil
+  }
+
+  private mutating func dense(_ operation: Bound, _ wanted: Shape?, _ modules: inout Sequence) {
+    let (inputs, outputs) = (operation.input.count, operation.output.count)
+    modules.flatten()
+    modules.list.append("nn.Linear(\(inputs), \(outputs))")
+    let columns = modules.now.channels(inputs)
+    modules.now.pixels = wanted
+    let rows = modules.now.channels(outputs)
+    tensors.append(
+      modules.tensor(
+        operation.parameters[0], [outputs, inputs],
+        rows.flatMap { row in columns.map { row * inputs + $0 } }))
+    tensors.append(modules.tensor(operation.parameters[1], [outputs], rows))
+  }
+
+  private func pooling(_ window: Pooling) -> String {
+    let stride = window.stride == window.size ? "" : ", stride=\(tuple(window.stride))"
+    return switch window.kind {
+    case .globalAverage: "nn.AdaptiveAvgPool2d(1)"
+    case .max: "nn.MaxPool2d(\(tuple(window.size))\(stride))"
+    case .average: "nn.AvgPool2d(\(tuple(window.size))\(stride))"
+    }
+  }
+
+  private mutating func sum(
+    _ operation: Bound, _ stage: Stage, _ number: Int, _ wanted: Shape?, _ modules: inout Sequence
+  ) throws {
+    needsResidual = true
+    // Both sides are to be as flat as each other.
+    if Self.isPixel(operation.input) { modules.flatten() }
+    let both = [("body", operation.body), ("shortcut", operation.shortcut)]
+    let orders = both.map { order($0.1, from: modules.now.pixels) }
+    let target = orders.first { !$0.isFree }.map(\.pixels) ?? wanted
+    var sides: [String] = []
+    var ends: [Position] = []
+    for (name, side) in both {
+      var (inside, end) = try self.modules(
+        side, from: modules.now, prefix: "\(modules.prefix)\(modules.list.count).\(name).",
+        wanted: target, number: number)
+      if Self.isPixel(operation.output) && !end.isFlat {
+        inside.append("nn.Flatten()")
+        end.isFlat = true
+      }
+      sides.append(side.isEmpty ? "nn.Identity()" : Self.sequential(inside))
+      ends.append(end)
+    }
+    guard ends[0].pixels == ends[1].pixels else {
+      throw StrideNetError(
+        .badData, "two sides of a residual connection that PyTorch would have in two orders",
+        at: "layer \(number), \(stage.text)",
+        found: ends.map { $0.pixels.map { "\($0) flattened" } ?? "no flattened image" }
+          .joined(separator: " and "),
+        expected: "images of the same size, or a dense layer behind the flatten")
+    }
+    modules.now = ends[0]
+    modules.list.append("Residual(\(sides.joined(separator: ", ")))")
   }
 
   /// The module of an activation other than softmax; nil for none.
-  private func module(_ activation: Activation, _ stage: Stage, _ number: Int) throws -> String? {
+  private func module(_ operation: Bound, _ stage: Stage, _ number: Int) throws -> String? {
+    let activation = operation.activation
     switch activation.kind {
     case .none, .softmax: return nil
     case .relu: return "nn.ReLU()"
@@ -375,7 +417,7 @@ private struct PyTorchModel {
       if let name = names[activation.name] { return "nn.\(name)()" }
     case .own: break
     }
-    throw stage.unknown(to: "PyTorch", number: number)
+    throw stage.unknown(operation, to: "PyTorch", number: number)
   }
 
   private func tuple(_ p: (height: Int, width: Int)) -> String {

@@ -4,17 +4,54 @@
 ///     Residual([
 ///       Conv2D(32, 3, padding: 1), Conv2D(32, 3, padding: 1, activation: .none),
 ///     ])
-public final class Residual: Layer {
-  public let body, shortcut: [Layer]
+public struct Residual: Layer {
+  public let body, shortcut: [any Layer]
 
+  public init(_ body: [any Layer], shortcut: [any Layer] = []) {
+    (self.body, self.shortcut) = (body, shortcut)
+  }
+
+  public var text: String {
+    let other = shortcut.isEmpty ? "" : " | \(Architecture.text(shortcut))"
+    return "residual(\(Architecture.text(body))\(other))"
+  }
+
+  public func operations(for input: Shape) throws -> [Operation] {
+    func side(_ layers: [any Layer]) throws -> [LayerOperations] {
+      let result = try LayerOperations.list(layers, for: input)
+      guard result.contains(where: { !$0.onlyReshapes }) else {
+        throw StrideNetError(
+          .badData, "a residual connection around nothing", at: text,
+          expected: "at least one layer that computes something")
+      }
+      return result
+    }
+    let inner = try side(body)
+    let other = shortcut.isEmpty ? [] : try side(shortcut)
+    let (output, beside) = (inner.last!.output, other.last?.output ?? input)
+    guard beside == output else {
+      throw StrideNetError(
+        .badData, "the two sides of a residual connection differ in size", at: text,
+        found: "\(output) from the layers, \(beside) beside them", expected: "the same of both",
+        hint: shortcut.isEmpty
+          ? "use padding=same in its convolutions, or give it a shortcut: residual(… | conv(\(output.channels),1,activation=none))"
+          : "change the shortcut's filters or stride")
+    }
+    return [Operation(.add(body: inner, shortcut: other), input, output)]
+  }
+}
+
+/// The passes of two sides and their sum.
+final class AddNode: Node {
   /// What runs in training, and elsewhere.
   private struct Branch {
     let training: Plan
     let inference: InferencePlan?
 
-    init(_ layers: [Layer], _ input: Shape, _ shapes: [Shape], _ runtime: Runtime) {
-      training = Plan(layers, input, shapes, runtime)
-      inference = InferencePlan(layers, input, shapes, runtime)
+    init(_ stages: [Stage], _ input: Shape, _ runtime: Runtime) {
+      let operations = stages.flatMap(\.operations)
+      training = Plan(operations, input, runtime)
+      inference = InferencePlan(operations, input, runtime)
     }
 
     func reserve(_ batch: Int, training isTraining: Bool) throws {
@@ -27,84 +64,38 @@ public final class Residual: Layer {
       return plan.forward(x, pass)
     }
   }
-  private var bodyBranch, shortcutBranch: Branch?
+  private let bodyBranch: Branch
+  private let shortcutBranch: Branch?
   private var bodyGradient = FloatStorage.empty
 
-  public init(_ body: [Layer], shortcut: [Layer] = []) {
-    self.body = body
-    self.shortcut = shortcut
-  }
-
-  public override var inner: [Layer] { body + shortcut }
-
-  /// The layers with their sizes, once they are known.
-  func stages(_ input: Shape) -> (body: [Stage], shortcut: [Stage]) {
-    func list(_ layers: [Layer], _ branch: Branch?) -> [Stage] {
-      Stage.list(layers, input, branch?.training.shapes ?? [])
-    }
-    return (list(body, bodyBranch), list(shortcut, shortcutBranch))
-  }
-
-  public override var parameters: [Parameter] { inner.flatMap(\.parameters) }
-
-  public override var text: String {
-    let other = shortcut.isEmpty ? "" : " | \(Architecture.text(shortcut))"
-    return "residual(\(Architecture.text(body))\(other))"
-  }
-
-  public override func build(for input: Shape, runtime: Runtime) throws -> Shape {
-    func branch(_ layers: [Layer], _ name: String) throws -> (Branch, Shape) {
-      let shapes = try Plan.shapes(layers, for: input, runtime)
-      for (index, layer) in layers.enumerated() {
-        for parameter in layer.parameters { parameter.name = "\(name).\(index).\(parameter.name)" }
-      }
-      guard layers.contains(where: { !$0.onlyReshapes }) else {
-        throw StrideNetError(
-          .badData, "a residual connection around nothing", at: text,
-          expected: "at least one layer that computes something")
-      }
-      return (Branch(layers, input, shapes, runtime), shapes.last!)
-    }
-    let (bodyBranch, output) = try branch(body, "body")
-    self.bodyBranch = bodyBranch
-    var other = input
-    if !shortcut.isEmpty { (shortcutBranch, other) = try branch(shortcut, "shortcut") }
-    guard other == output else {
-      throw StrideNetError(
-        .badData, "the two sides of a residual connection differ in size", at: text,
-        found: "\(output) from the layers, \(other) beside them", expected: "the same of both",
-        hint: shortcut.isEmpty
-          ? "use padding=same in its convolutions, or give it a shortcut: residual(… | conv(\(output.channels),1,activation=none))"
-          : "change the shortcut's filters or stride")
-    }
-    return output
-  }
-
-  public override func reserve(batch: Int, input: Shape, output: Shape, runtime: Runtime) throws {
-    try reserve(batch: batch, input: input, output: output, runtime: runtime, training: true)
+  init(_ operation: Bound, _ runtime: Runtime) {
+    let input = operation.input
+    bodyBranch = Branch(operation.body, input, runtime)
+    shortcutBranch = operation.shortcut.isEmpty ? nil : Branch(operation.shortcut, input, runtime)
   }
 
   override func reserve(
     batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
   ) throws {
-    for branch in [bodyBranch, shortcutBranch] { try branch?.reserve(batch, training: training) }
+    try bodyBranch.reserve(batch, training: training)
+    try shortcutBranch?.reserve(batch, training: training)
     if training && bodyGradient.count < batch * input.count {
       bodyGradient = try FloatStorage(count: batch * input.count)
     }
   }
 
   override func prepareInference() throws {
-    try bodyBranch?.inference?.fold()
+    try bodyBranch.inference?.fold()
     try shortcutBranch?.inference?.fold()
   }
 
   /// The two that are added, until the next pass.
   func sides(_ x: TensorView, _ pass: Pass) -> (body: TensorView, shortcut: TensorView) {
     let shortcut = shortcutBranch?.forward(x, pass) ?? x
-    return (bodyBranch!.forward(x, pass), shortcut)
+    return (bodyBranch.forward(x, pass), shortcut)
   }
 
-  public override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     var pass = pass
     pass.times = nil  // the layers inside have no rows of their own
     let (result, other) = sides(x, pass)
@@ -115,7 +106,7 @@ public final class Residual: Layer {
     }
   }
 
-  public override func backward(
+  override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
     var inside = pass
@@ -134,10 +125,10 @@ public final class Residual: Layer {
     } else if let dx {
       copy(dy, dx)
     }
-    guard let dx else { return bodyBranch!.training.backward(x, dy, nil, inside) }
+    guard let dx else { return bodyBranch.training.backward(x, dy, nil, inside) }
     let gradient = TensorView(
       bodyGradient.at(0, count: dx.count), batch: dx.batch, shape: dx.shape)
-    bodyBranch!.training.backward(x, dy, gradient, inside)
+    bodyBranch.training.backward(x, dy, gradient, inside)
     pass.runtime.parallel(over: dx.count, by: 16_384, (gradient, dx)) { context, range, _ in
       let (gradient, dx) = context
       Kernels.add(
@@ -151,21 +142,18 @@ public final class Residual: Layer {
   override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)
     -> PassCost?
   {
-    // The layers inside as one: their operations, and their inputs and outputs.
-    func sum(_ layers: [Layer], _ branch: Branch?) -> [PassCost] {
-      guard let plan = branch?.training else { return [] }
-      let passes: [LayerPass] =
-        pass == .forward
-        ? [.forward] : [.activationGradient, .inputGradient, .weightGradient, .backward]
-      return layers.indices.flatMap { index in
-        passes.compactMap {
-          layers[index].cost(
-            $0, index == 0 ? input : plan.shapes[index - 1], plan.shapes[index], runtime)
-        }
+    // The operations inside as one: what they compute, and their inputs and outputs.
+    let passes: [LayerPass] =
+      pass == .forward
+      ? [.forward] : [.activationGradient, .inputGradient, .weightGradient, .backward]
+    func sum(_ plan: Plan?) -> [PassCost] {
+      guard let plan else { return [] }
+      return plan.operations.indices.flatMap { index in
+        passes.compactMap { plan.cost($0, index) }
       }
     }
     guard pass == .forward || pass == .backward else { return nil }
-    let costs = sum(body, bodyBranch) + sum(shortcut, shortcutBranch)
+    let costs = sum(bodyBranch.training) + sum(shortcutBranch?.training)
     return PassCost(
       kernel: "its layers'", why: PassCost.onlyKernel,
       operations: costs.reduce(0) { $0 + $1.operations },

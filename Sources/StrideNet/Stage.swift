@@ -1,21 +1,129 @@
-/// A layer with its sizes, as exporters go through a network.
-struct Stage {
-  let layer: Layer
-  let input, output: Shape
+/// A parameter of a network: its values, and the gradient of the loss with respect to them. The
+/// network has all of them side by side in one block of memory, so that an update is one pass and a
+/// snapshot one reference.
+final class Parameter {
+  /// With the layer's place: "layers.0.weight".
+  let name: String
+  let description: ParameterShape
 
-  static func list(_ layers: [Layer], _ input: Shape, _ shapes: [Shape]) -> [Stage] {
-    layers.enumerated().map { index, layer in
-      Stage(layer: layer, input: index == 0 ? input : shapes[index - 1], output: shapes[index])
+  /// The values; `count` of them.
+  var value: UnsafeMutablePointer<Float>
+  /// The gradient; a backward pass overwrites it.
+  var gradient: UnsafeMutablePointer<Float>
+  /// What the optimiser remembers: of steps, and of gradients' squares if it does. Valid while the
+  /// network is trained.
+  var velocity, square: UnsafeMutablePointer<Float>
+
+  init(_ description: ParameterShape, name: String) {
+    (self.description, self.name) = (description, name)
+    // What a parameter points to before the network has given it memory.
+    let unbound = UnsafeMutablePointer<Float>(bitPattern: 64)!
+    (value, gradient, velocity, square) = (unbound, unbound, unbound, unbound)
+  }
+
+  var shape: [Int] { description.shape }
+  var count: Int { description.count }
+  var isTrained: Bool { description.isTrained }
+  var values: [Float] { Array(UnsafeBufferPointer(start: value, count: count)) }
+}
+
+/// An operation in its network, with the parameters there.
+struct Bound {
+  let operation: Operation
+  let parameters: [Parameter]
+  /// What it draws depends on it: dropout's masks.
+  let number: Int
+  /// Of a sum, what is added.
+  let body, shortcut: [Stage]
+
+  var kind: Operation.Kind { operation.kind }
+  var activation: Activation { operation.activation }
+  var input: Shape { operation.input }
+  var output: Shape { operation.output }
+
+  /// Whether it is a weighted sum with a weight for each product.
+  var hasWeights: Bool {
+    switch kind {
+    case .convolve, .multiply: true
+    default: false
+    }
+  }
+  /// Whether its sums are of more than what it multiplies.
+  var normalizes: Bool {
+    switch kind {
+    case .normalizeBatch, .normalizePixels: true
+    default: false
+    }
+  }
+
+  /// The same without its activation.
+  var withoutActivation: Bound {
+    Bound(
+      operation: Operation(operation.kind, input, output, operation.parameters),
+      parameters: parameters, number: number, body: body, shortcut: shortcut)
+  }
+}
+
+/// A layer in its network: what is walked by all that looks into a network or writes it elsewhere.
+struct Stage {
+  let layer: any Layer
+  let input, output: Shape
+  let operations: [Bound]
+
+  var text: String { layer.text }
+  /// The operation, of a layer that has one.
+  var only: Bound? { operations.count == 1 ? operations[0] : nil }
+  /// All that it learns or remembers, in the order of files; that of layers inside it included.
+  var parameters: [Parameter] {
+    operations.flatMap { $0.parameters + ($0.body + $0.shortcut).flatMap(\.parameters) }
+  }
+  /// Whether nothing is computed.
+  var onlyReshapes: Bool {
+    operations.allSatisfy { if case .reshape = $0.kind { true } else { false } }
+  }
+
+  /// The layers with parameters of their own.
+  /// - Parameters:
+  ///   - prefix: of the parameters' names: "layers"
+  ///   - number: that of the first layer among all, those inside others included
+  static func list(_ layers: [LayerOperations], prefix: String = "layers") -> [Stage] {
+    var number = 0
+    return list(layers, prefix, &number)
+  }
+
+  private static func list(_ layers: [LayerOperations], _ prefix: String, _ number: inout Int)
+    -> [Stage]
+  {
+    layers.enumerated().map { index, lowered in
+      let own = number
+      number += 1
+      let withParameters = lowered.operations.count { operation in
+        if case .add = operation.kind { true } else { !operation.parameters.isEmpty }
+      }
+      let operations = lowered.operations.enumerated().map { place, operation in
+        // Several of a layer's operations may have a "weight".
+        let prefix = "\(prefix).\(index)" + (withParameters > 1 ? ".\(place)" : "")
+        var (body, shortcut) = ([Stage](), [Stage]())
+        if case .add(let one, let other) = operation.kind {
+          body = list(one, "\(prefix).body", &number)
+          shortcut = list(other, "\(prefix).shortcut", &number)
+        }
+        return Bound(
+          operation: operation,
+          parameters: operation.parameters.map { Parameter($0, name: "\(prefix).\($0.name)") },
+          number: own + place << 24, body: body, shortcut: shortcut)
+      }
+      return Stage(
+        layer: lowered.layer, input: lowered.input, output: lowered.output, operations: operations)
     }
   }
 
   /// Says that a format hasn't the layer; `number` is its place in the network or around it.
-  func unknown(to format: String, number: Int) -> StrideNetError {
+  func unknown(_ operation: Bound, to format: String, number: Int) -> StrideNetError {
     StrideNetError(
-      .badData, "a layer that can't be exported to \(format)",
-      at: "layer \(number), \(layer.text)",
-      found: layer.finalActivation.isOwn
-        ? "the activation '\(layer.finalActivation.name)', a function of one's own"
+      .badData, "a layer that can't be exported to \(format)", at: "layer \(number), \(text)",
+      found: operation.activation.isOwn
+        ? "the activation '\(operation.activation.name)', a function of one's own"
         : "a layer of one's own",
       expected: "layers and activations of StrideNet's")
   }
@@ -27,32 +135,11 @@ extension Network {
   func stages(for path: String) throws -> [Stage] {
     try requireWeights(for: path)
     for tensor in snapshot().arrays { try tensor.checkFinite(at: path) }
-    return Stage.list(layers, input!, shapes)
+    return stages
   }
-}
-
-extension Parameter {
-  var values: [Float] { Array(UnsafeBufferPointer(start: value, count: count)) }
 }
 
 extension Activation {
   var isNone: Bool { if case .none = kind { true } else { false } }
   var isOwn: Bool { if case .own = kind { true } else { false } }
-}
-
-extension Conv2D {
-  /// The zeros around this input, as many as matter.
-  func zeros(_ input: Shape, _ output: Shape) -> (top: Int, left: Int, bottom: Int, right: Int) {
-    if case .explicit(let top, let left, let bottom, let right) = padding {
-      return (top, left, bottom, right)
-    }
-    func end(_ outputs: Int, _ stride: Int, _ dilation: Int, _ size: Int, _ length: Int) -> Int {
-      max(0, (outputs - 1) * stride + dilation * (size - 1) + 1 - length)
-    }
-    return (
-      start.top, start.left,
-      end(output.height, stride.height, dilation.height, size.height, input.height + start.top),
-      end(output.width, stride.width, dilation.width, size.width, input.width + start.left)
-    )
-  }
 }

@@ -79,27 +79,31 @@ public struct StrideGroups: Sendable {
   }
 }
 
-extension Layer {
+extension Network {
   /// Of a convolution or pooling, how many stride groups there are along each axis, and its window's
   /// size; nil for other layers.
-  /// - Parameter output: the layer's output
-  public func strideGroups(output: Shape) -> (
+  /// - Parameter number: the layer's, from 0
+  public func strideGroups(layer number: Int) -> (
     groups: (rows: Int, columns: Int), window: (height: Int, width: Int)
   )? {
+    guard stages.indices.contains(number), let operation = stages[number].only else { return nil }
     func count(
       _ size: (height: Int, width: Int), _ stride: (height: Int, width: Int),
       _ dilation: (height: Int, width: Int)
     ) -> (rows: Int, columns: Int) {
-      (
-        ck_axis_groups((size.height - 1) * dilation.height + 1, stride.height, output.height)
-          .groups,
-        ck_axis_groups((size.width - 1) * dilation.width + 1, stride.width, output.width).groups
+      func groups(_ size: Int, _ stride: Int, _ dilation: Int, _ output: Int) -> Int {
+        ck_axis_groups((size - 1) * dilation + 1, stride, output).groups
+      }
+      let output = operation.output
+      return (
+        groups(size.height, stride.height, dilation.height, output.height),
+        groups(size.width, stride.width, dilation.width, output.width)
       )
     }
-    switch self {
-    case let layer as Conv2D:
+    switch operation.kind {
+    case .convolve(let layer, _):
       return (count(layer.size, layer.stride, layer.dilation), layer.size)
-    case let layer as Pool2D: return (count(layer.size, layer.stride, (1, 1)), layer.size)
+    case .pool(let window): return (count(window.size, window.stride, (1, 1)), window.size)
     default: return nil
     }
   }

@@ -79,19 +79,8 @@ extension Network {
     precondition(x.batch > 0 && repeats > 0)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
-    // Where a convolution and its pooling run together, one does the other's work backwards.
-    let (convolutions, poolings) = (
-      layers.compactMap { $0 as? Conv2D }, layers.compactMap { $0 as? MaxPool2D }
-    )
-    let (left, dropped) = (convolutions.map(\.leavesReluToPooling), poolings.map(\.dropsZeros))
-    convolutions.forEach { $0.leavesReluToPooling = false }
-    poolings.forEach { $0.dropsZeros = false }
-    defer {
-      for (layer, value) in zip(convolutions, left) { layer.leavesReluToPooling = value }
-      for (layer, value) in zip(poolings, dropped) { layer.dropsZeros = value }
-    }
     // Running statistics are what a training pass changes besides.
-    let statistics = layers.flatMap(\.parameters).filter { !$0.isTrained }
+    let statistics = stages.flatMap(\.parameters).filter { !$0.isTrained }
     let saved = statistics.map { Array(UnsafeBufferPointer(start: $0.value, count: $0.count)) }
     defer {
       for (parameter, values) in zip(statistics, saved) {
@@ -99,50 +88,56 @@ extension Network {
       }
     }
 
-    let pass = Pass(runtime: runtime, training: labels != nil, seed: seed, step: stepCount)
-    if labels == nil { try layers.forEach { try $0.prepareInference() } }
+    // Of its own, in which nothing runs together.
+    let isTraining = labels != nil
+    let plan = Plan(
+      self.plan!.operations, x.shape, runtime, training: isTraining, fusing: false)
+    let pass = Pass(runtime: runtime, training: isTraining, seed: seed, step: stepCount)
+    if !isTraining { for node in plan.nodes { try node?.prepareInference() } }
+    // Each operation's output; those of layers are the last ones of theirs.
     var (outputs, times) = ([x], [Double]())
-    for (index, layer) in layers.enumerated() {
-      let below = outputs[index]
-      guard !layer.onlyReshapes else {
-        outputs.append(Tensor(batch: x.batch, shape: shapes[index], below.values))
+    for (operation, node) in zip(plan.operations, plan.nodes) {
+      let below = outputs.last!
+      guard let node else {
+        outputs.append(Tensor(batch: x.batch, shape: operation.output, below.values))
         times.append(0)
         continue
       }
-      try layer.reserve(
-        batch: x.batch, input: below.shape, output: shapes[index], runtime: runtime,
-        training: labels != nil)
-      var output = Tensor(batch: x.batch, shape: shapes[index])
+      try node.reserve(
+        batch: x.batch, input: operation.input, output: operation.output, runtime: runtime,
+        training: isTraining)
+      var output = Tensor(batch: x.batch, shape: operation.output)
       times.append(
         below.withView { below in
           output.withMutableView { output in
-            Self.median(repeats) { layer.forward(below, output, pass) }
+            Self.median(repeats) { node.forward(below, output, pass) }
           }
         })
       outputs.append(output)
     }
 
-    let logits = layers.last!.leavesSoftmaxToLoss ? outputs.last! : nil
+    let logits = endsInSoftmax ? outputs.last! : nil
     var loss: Float?
+    // The gradient of each operation's output, and of what its activation was applied to.
     var (gradients, inner) = ([Tensor?](), [Tensor?]())
-    var backwardTimes = [Double?](repeating: nil, count: layers.count)
+    var backwardTimes = [Double](repeating: 0, count: plan.operations.count)
     if let labels {
       var upstream = Tensor(batch: x.batch, shape: shapes.last!)
       loss = traceLoss(outputs.last!, labels, &upstream)
-      for index in layers.indices.reversed() {
+      for (index, operation) in plan.operations.enumerated().reversed() {
         gradients.append(upstream)
-        guard !layers[index].onlyReshapes else {
+        guard let node = plan.nodes[index] else {
           inner.append(upstream)
-          upstream = Tensor(batch: x.batch, shape: outputs[index].shape, upstream.values)
+          upstream = Tensor(batch: x.batch, shape: operation.input, upstream.values)
           continue
         }
-        var (dy, dx) = (upstream, Tensor(batch: x.batch, shape: outputs[index].shape))
+        var (dy, dx) = (upstream, Tensor(batch: x.batch, shape: operation.input))
         backwardTimes[index] = outputs[index].withView { x in
           outputs[index + 1].withView { y in
             dx.withMutableView { dx in
               // The pass may overwrite the upstream gradient.
               Self.median(repeats, prepare: { dy = upstream.copy() }) {
-                dy.withMutableView { layers[index].backward(x, y, $0, dx, pass) }
+                dy.withMutableView { node.backward(x, y, $0, dx, pass) }
               }
             }
           }
@@ -153,34 +148,36 @@ extension Network {
     }
     (gradients, inner) = (gradients.reversed(), inner.reversed())
     if logits != nil {
-      outputs[layers.count].withMutableView {
+      outputs[outputs.count - 1].withMutableView {
         Kernels.softmaxForward(rows: $0.batch, $0.shape.count, $0.pointer, $0.pointer)
       }
     }
+    var end = 0
     return Trace(
       input: x,
-      layers: layers.enumerated().map { index, layer in
-        let cost =
-          layer.onlyReshapes
-          ? nil : layer.cost(.forward, outputs[index].shape, shapes[index], runtime)
-        let trained = layer.parameters.filter(\.isTrained)
+      layers: stages.enumerated().map { index, stage in
+        let all = end..<end + stage.operations.count
+        let last = all.upperBound - 1
+        end = all.upperBound
+        let costs = all.compactMap { plan.cost(.forward, $0) }
+        let trained = stage.parameters.filter(\.isTrained)
         return Trace.Layer(
-          number: index + 1, text: layer.text, output: outputs[index + 1],
-          gradient: gradients.isEmpty ? nil : gradients[index],
-          parameterGradientNorm: labels == nil || trained.isEmpty
+          number: index + 1, text: stage.text, output: outputs[last + 1],
+          gradient: isTraining ? gradients[last] : nil,
+          parameterGradientNorm: !isTraining || trained.isEmpty
             ? nil
             : Trace.norm(
               trained.lazy.flatMap { UnsafeBufferPointer(start: $0.gradient, count: $0.count) }),
           parameters: trained.reduce(0) { $0 + $1.count },
-          // What a batch's statistics take is for training alone.
-          kernel: labels == nil ? cost?.kernel.replacing("moments, ", with: "") : cost?.kernel,
-          why: cost?.why,
-          operations: (cost?.operations ?? 0) * Double(x.batch),
-          bytes: cost.map {
-            4 * (($0.inputs + $0.outputs) * Double(x.batch) + Double($0.weights))
-          } ?? 0,
-          seconds: times[index], backwardSeconds: backwardTimes[index],
-          innerGradient: inner.isEmpty ? nil : inner[index])
+          kernel: costs.isEmpty ? nil : costs.map(\.kernel).joined(separator: ", "),
+          why: costs.first?.why,
+          operations: costs.reduce(0) { $0 + $1.operations } * Double(x.batch),
+          bytes: costs.reduce(0) {
+            $0 + 4 * (($1.inputs + $1.outputs) * Double(x.batch) + Double($1.weights))
+          },
+          seconds: times[all].reduce(0, +),
+          backwardSeconds: isTraining && !costs.isEmpty ? backwardTimes[all].reduce(0, +) : nil,
+          innerGradient: isTraining ? inner[last] : nil)
       },
       logits: logits, loss: loss)
   }
@@ -193,7 +190,7 @@ extension Network {
       gradient.withMutableView { gradient in
         losses.withMutableView { losses in
           loss.compute(
-            output, labels: labels, endsInSoftmax: layers.last!.leavesSoftmaxToLoss,
+            output, labels: labels, endsInSoftmax: self.endsInSoftmax,
             gradient: gradient.pointer, loss: losses.pointer, wrong: &wrong)
         }
       }

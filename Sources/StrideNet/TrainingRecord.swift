@@ -170,10 +170,9 @@ extension Network {
   var trainedArrays:
     [(name: String, values: UnsafeBufferPointer<Float>, gradients: UnsafeBufferPointer<Float>)]
   {
-    zip(snapshot().parameters, layers.flatMap(\.parameters)).filter { $1.isTrained }.map {
-      entry, parameter in
+    stages.flatMap(\.parameters).filter(\.isTrained).map { parameter in
       (
-        entry.name, UnsafeBufferPointer(start: parameter.value, count: parameter.count),
+        parameter.name, UnsafeBufferPointer(start: parameter.value, count: parameter.count),
         UnsafeBufferPointer(start: parameter.gradient, count: parameter.count)
       )
     }
@@ -183,18 +182,15 @@ extension Network {
   /// or for each of up to 64 outputs of a dense layer its weights in the image's shape
   /// (outputs, H, W, C); nil where something else comes first.
   public var firstFilters: (shape: [Int], values: [Float])? {
-    guard let first = layers.first(where: { !$0.parameters.isEmpty }), let input else { return nil }
-    if let layer = first as? Conv2D {
-      return (
-        layer.weight.shape,
-        Array(UnsafeBufferPointer(start: layer.weight.value, count: layer.weight.count))
-      )
-    }
-    guard let layer = first as? Dense, layer.weight.shape[1] == input.count else { return nil }
-    let outputs = min(64, layer.outputs)
+    let first = stages.flatMap(\.operations).first { !$0.parameters.isEmpty || !$0.body.isEmpty }
+    guard let first, first.hasWeights, let input else { return nil }
+    let weight = first.parameters[0]
+    if case .convolve = first.kind { return (weight.shape, weight.values) }
+    guard weight.shape[1] == input.count else { return nil }
+    let outputs = min(64, weight.shape[0])
     return (
       [outputs, input.height, input.width, input.channels],
-      Array(UnsafeBufferPointer(start: layer.weight.value, count: outputs * input.count))
+      Array(UnsafeBufferPointer(start: weight.value, count: outputs * input.count))
     )
   }
 }

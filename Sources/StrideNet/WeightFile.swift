@@ -28,13 +28,11 @@ extension Network {
       Self.inputKey: "\(input!.height)x\(input!.width)x\(input!.channels)",
     ]
     // Where nothing is said, it is the only one that such a network can have, or the usual one.
-    if loss != Self.usualLoss(layers) { result[Self.lossKey] = "\(loss)" }
+    if loss != usualLoss { result[Self.lossKey] = "\(loss)" }
     return result
   }
 
-  private static func usualLoss(_ layers: [Layer]) -> Loss {
-    layers.last?.finalActivation.isSoftmax == true ? .crossEntropy() : .meanSquaredError
-  }
+  private var usualLoss: Loss { endsInSoftmax ? .crossEntropy() : .meanSquaredError }
 
   /// A network as it was saved: layers and weights from the file alone.
   public static func load(from path: String, runtime: Runtime = Runtime()) throws -> Network {
@@ -42,7 +40,7 @@ extension Network {
   }
 
   /// The same for a network with layers of one's own, which the file only names.
-  public static func load(from path: String, layers: [Layer]?, runtime: Runtime = Runtime()) throws
+  public static func load(from path: String, layers: [any Layer]?, runtime: Runtime = Runtime()) throws
     -> Network
   {
     try load(from: InputFile(path), layers: layers, runtime: runtime)
@@ -60,7 +58,7 @@ extension Network {
     return try! load(from: InputFile(bytes, name: "digits"), layers: nil, runtime: runtime)
   }
 
-  static func load(from input: InputFile, layers: [Layer]?, runtime: Runtime) throws
+  static func load(from input: InputFile, layers: [any Layer]?, runtime: Runtime) throws
     -> Network
   {
     let (file, path) = (try Safetensors.read(input), input.path)
@@ -89,7 +87,7 @@ extension Network {
       try network.build(for: Shape(sizes[0], sizes[1], sizes[2])) { expected in
         try matches(file, expected, path)
       }
-      network.loss = try file.metadata[lossKey].map { try Loss($0) } ?? usualLoss(network.layers)
+      network.loss = try file.metadata[lossKey].map { try Loss($0) } ?? network.usualLoss
     } catch let error as StrideNetError where error.kind == .usage {
       throw StrideNetError(
         .badData, error.what, at: error.place, found: error.found, expected: error.expected,

@@ -238,11 +238,12 @@ package final class Machine {
     return State(
       network: text, parameters: network.parameterCount,
       input: [shape.height, shape.width, shape.channels],
-      layers: zip(network.layers, network.shapes).map { layer, shape in
-        let windows = layer.strideGroups(output: shape)
+      layers: try network.summary().layers.map { layer in
+        let windows = network.strideGroups(layer: layer.number - 1)
         return State.LayerState(
-          text: layer.text, shape: [shape.height, shape.width, shape.channels],
-          parameters: layer.parameters.reduce(0) { $0 + ($1.isTrained ? $1.count : 0) },
+          text: layer.text,
+          shape: [layer.output.height, layer.output.width, layer.output.channels],
+          parameters: layer.parameters,
           groups: windows.map { [$0.groups.rows, $0.groups.columns] },
           window: windows.map { [$0.window.height, $0.window.width] })
       },
