@@ -53,7 +53,7 @@ final class Plan {
     steps.append(
       Step(
         node: node, first: range.lowerBound, last: range.upperBound,
-        parameters: operations[finished].flatMap(\.parameters).filter(\.isTrained)))
+        parameters: operations[finished].flatMap(\.allParameters).filter(\.isTrained)))
   }
 
   private static func node(_ operation: Bound, _ runtime: Runtime, training: Bool) -> Node? {

@@ -41,6 +41,9 @@ struct Bound {
   var input: Shape { operation.input }
   var output: Shape { operation.output }
 
+  /// Its parameters and those of layers inside it, in the order of files.
+  var allParameters: [Parameter] { parameters + (body + shortcut).flatMap(\.parameters) }
+
   /// Whether it is a weighted sum with a weight for each product.
   var hasWeights: Bool {
     switch kind {
@@ -74,9 +77,7 @@ struct Stage {
   /// The operation, of a layer that has one.
   var only: Bound? { operations.count == 1 ? operations[0] : nil }
   /// All that it learns or remembers, in the order of files; that of layers inside it included.
-  var parameters: [Parameter] {
-    operations.flatMap { $0.parameters + ($0.body + $0.shortcut).flatMap(\.parameters) }
-  }
+  var parameters: [Parameter] { operations.flatMap(\.allParameters) }
   /// Whether nothing is computed.
   var onlyReshapes: Bool {
     operations.allSatisfy { if case .reshape = $0.kind { true } else { false } }
