@@ -5,37 +5,34 @@
 import StrideNet
 
 /// y = x · scale[c] + offset[c]: a learned contrast and brightness for each channel.
-final class ChannelAffine: Layer {
-  private var scale, offset: Parameter?
-
-  override var parameters: [Parameter] { [scale, offset].compactMap { $0 } }
-
-  override func build(for input: Shape, runtime: Runtime) throws -> Shape {
-    scale = Parameter("scale", shape: [input.channels], .constant(1))
-    offset = Parameter("offset", shape: [input.channels], .constant(0))
-    return input
+struct ChannelAffine: CustomLayer {
+  func parameters(for input: Shape) -> [ParameterShape] {
+    [
+      ParameterShape("scale", shape: [input.channels], .constant(1)),
+      ParameterShape("offset", shape: [input.channels], .constant(0)),
+    ]
   }
 
-  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+  func forward(_ x: TensorView, _ y: TensorView, _ pass: CustomPass) {
+    let (scale, offset) = (pass.weights(0), pass.weights(1))
     for i in 0..<x.count {
-      let c = i % x.shape.channels
-      y[i] = x[i] * scale!.value[c] + offset!.value[c]
+      let c = i % scale.count
+      y[i] = scale[c] * x[i] + offset[c]
     }
   }
 
-  // dL/dscale = Σ dy · x, dL/doffset = Σ dy, dL/dx = dy · scale.
-  override func backward(
-    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: CustomPass
   ) {
-    for c in 0..<x.shape.channels {
-      scale!.gradient[c] = 0
-      offset!.gradient[c] = 0
-    }
+    let scale = pass.weights(0)
+    let (scaleGradient, offsetGradient) = (pass.gradient(0), pass.gradient(1))
+    scaleGradient.update(repeating: 0)
+    offsetGradient.update(repeating: 0)
     for i in 0..<x.count {
-      let c = i % x.shape.channels
-      scale!.gradient[c] += dy[i] * x[i]
-      offset!.gradient[c] += dy[i]
-      dx?[i] = dy[i] * scale!.value[c]
+      let c = i % scale.count
+      scaleGradient[c] += dy[i] * x[i]
+      offsetGradient[c] += dy[i]
+      dx?[i] = dy[i] * scale[c]
     }
   }
 }

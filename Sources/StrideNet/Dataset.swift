@@ -72,6 +72,7 @@ public struct Dataset: Sendable {
         .usage, "the split leaves nothing for training or nothing for the test",
         found: "\(share) of \(total) images", expected: "a number between 0 and 1, such as 0.8")
     }
+    try train.probe(total)
     var generator = SeededGenerator(seed: seed)
     let order = generator.permutation(total)
     return try Dataset(
@@ -87,6 +88,7 @@ public struct Dataset: Sendable {
         .usage, "the data set can't be limited to this number of training images", at: source,
         found: "\(n)", expected: "1 to \(train.count)")
     }
+    try train.probe(n)
     return try Dataset(
       name: name, source: "\(source), first \(n) training images", train: train.prefix(n),
       test: test)
@@ -102,6 +104,7 @@ public struct Dataset: Sendable {
         .usage, "these training images can't be held out", at: source, found: "\(amount)",
         expected: "a share of at least one image, such as 0.1, or 1 to \(train.count - 1)")
     }
+    try train.probe(train.count)
     return try Dataset(
       name: name, source: "\(source), last \(n) training images held out",
       train: train.prefix(train.count - n), test: train.picking(train.count - n..<train.count))

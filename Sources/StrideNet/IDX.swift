@@ -66,6 +66,7 @@ public struct ImageSet: Sendable {
         .badData, "sets with images of different sizes can't be joined", found: set.imageText,
         expected: first.imageText)
     }
+    try first.probe(sets.reduce(0) { $0 + $1.count })
     return picking(0..<sets.reduce(0) { $0 + $1.count }, from: sets)
   }
 
@@ -96,6 +97,11 @@ public struct ImageSet: Sendable {
     }
     return ImageSet(
       unchecked: indices.count, sets[0].height, sets[0].width, sets[0].channels, pixels, labels)
+  }
+
+  /// - Throws: ``StrideNetError`` where there is no memory for so many images more
+  func probe(_ count: Int) throws {
+    try MemoryNeed.probe(bytes: count * imageSize, for: "\(count) images of \(imageText)")
   }
 
   func hasImageSize(of other: ImageSet) -> Bool {
@@ -221,6 +227,7 @@ public enum IDX {
     var need = MemoryNeed()
     need.add(size / 4, for: "\(stream.name), \(text)")
     try need.require(hint: "make a smaller file of it")
+    try MemoryNeed.probe(bytes: size, for: "\(stream.name), \(text)")
     let bytes = try [UInt8](unsafeUninitializedCapacity: size) { buffer, done in
       done = try stream.read(into: UnsafeMutableRawBufferPointer(buffer))
     }

@@ -185,6 +185,10 @@ public protocol CustomLayer: Layer {
   /// The arrays that it learns, in the order in which they are saved.
   func parameters(for input: Shape) -> [ParameterShape]
 
+  /// Floats for each example that the forward pass leaves to the backward pass, in
+  /// ``CustomPass/memory``.
+  func memory(for input: Shape) -> Int
+
   /// Computes the output `y` from the input `x`; both hold the same number of examples.
   func forward(_ x: TensorView, _ y: TensorView, _ pass: CustomPass)
 
@@ -202,6 +206,7 @@ public protocol CustomLayer: Layer {
 extension CustomLayer {
   public func output(for input: Shape) throws -> Shape { input }
   public func parameters(for input: Shape) -> [ParameterShape] { [] }
+  public func memory(for input: Shape) -> Int { 0 }
   public var exports: CustomExports { CustomExports() }
 
   public func operations(for input: Shape) throws -> [Operation] {
@@ -216,6 +221,8 @@ extension CustomLayer {
 /// What a layer of one's own works with in a pass.
 public struct CustomPass {
   let parameters: [Parameter]
+  /// What ``CustomLayer/memory(for:)`` asked for, for all examples of the batch.
+  public let memory: UnsafeMutableBufferPointer<Float>
   public let runtime: Runtime
   /// False for evaluation and prediction: nothing need be kept for a backward pass.
   public let isTraining: Bool

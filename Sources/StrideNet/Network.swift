@@ -661,6 +661,52 @@ public final class Network {
     }
   }
 
+  // MARK: Weights by name
+
+  private func parameter(_ name: String) throws -> Parameter {
+    guard let parameter = parameters.first(where: { $0.name == name }) else {
+      throw StrideNetError(
+        .usage, "no array of that name", found: "'\(name)'",
+        expected: parameters.isEmpty
+          ? "a network that has been built" : parameters.map(\.name).joined(separator: ", "))
+    }
+    return parameter
+  }
+
+  /// The names and shapes of what is learned or remembered of training, in the order of files; empty
+  /// until built.
+  public var arrays: [(name: String, shape: [Int])] { parameterList }
+
+  /// The values of one array: "layers.0.weight".
+  /// - Throws: ``StrideNetError`` with the names that there are
+  public func weights(_ name: String) throws -> [Float] { try parameter(name).values }
+
+  /// The gradient of one array in the last training step.
+  /// - Throws: ``StrideNetError`` with the names that there are
+  public func gradient(_ name: String) throws -> [Float] {
+    let parameter = try parameter(name)
+    return Array(UnsafeBufferPointer(start: parameter.gradient, count: parameter.count))
+  }
+
+  /// Overwrites one array.
+  /// - Throws: ``StrideNetError`` with the names that there are, or the number of values
+  public func setWeights(_ name: String, _ values: [Float]) throws {
+    let parameter = try parameter(name)
+    guard values.count == parameter.count else {
+      throw StrideNetError(
+        .usage, "another number of values than the array has", at: name,
+        found: "\(values.count)",
+        expected: parameter.shape.map(String.init).joined(separator: "×") + ", \(parameter.count)")
+    }
+    try exclusively {
+      if !isKnownUniquelyReferenced(&weights) {
+        weights = try weights.copy()
+        point(parameters)
+      }
+      parameter.value.update(from: values, count: values.count)
+    }
+  }
+
   /// Overwrites all weights with arrays given by name.
   func setWeights(_ values: (_ name: String) -> [Float]) throws {
     if !isKnownUniquelyReferenced(&weights) { weights = try weights.copy() }

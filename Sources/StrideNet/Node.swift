@@ -142,25 +142,37 @@ class ImageNode: Node {
 final class CustomNode: Node {
   private let layer: any CustomLayer
   private let parameters: [Parameter]
+  private var memory = FloatStorage.empty
+  // Floats for each example.
+  private let kept: Int
 
   init(_ layer: any CustomLayer, _ operation: Bound) {
     (self.layer, parameters) = (layer, operation.parameters)
+    kept = layer.memory(for: operation.input)
   }
 
-  private func custom(_ pass: Pass) -> CustomPass {
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
+    if memory.count < batch * kept { memory = try FloatStorage(count: batch * kept) }
+  }
+
+  private func custom(_ pass: Pass, _ batch: Int) -> CustomPass {
     CustomPass(
-      parameters: parameters, runtime: pass.runtime, isTraining: pass.training, seed: pass.seed,
-      step: pass.step)
+      parameters: parameters,
+      memory: UnsafeMutableBufferPointer(
+        start: memory.at(0, count: batch * kept), count: batch * kept),
+      runtime: pass.runtime, isTraining: pass.training, seed: pass.seed, step: pass.step)
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    layer.forward(x, y, custom(pass))
+    layer.forward(x, y, custom(pass, x.batch))
   }
 
   override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    layer.backward(x, y, dy, dx, custom(pass))
+    layer.backward(x, y, dy, dx, custom(pass, x.batch))
   }
 
   /// All arrays read or written once.

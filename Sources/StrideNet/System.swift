@@ -123,6 +123,19 @@ struct MemoryNeed {
       hint: hint ?? "smaller mini-batches (--batch-size), fewer filters, or smaller images")
   }
 
+  /// Swift's arrays end the program where there is no memory for them: whether there is is asked before
+  /// a large one is made.
+  /// - Throws: ``StrideNetError`` where the system doesn't give so many bytes
+  static func probe(bytes: Int, for what: @autoclosure () -> String) throws {
+    // What an array has in front of its elements, and what it is rounded up to.
+    let memory = malloc(bytes + 4096)
+    defer { free(memory) }
+    guard memory == nil else { return }
+    throw StrideNetError(
+      .badData, "more memory needed than the system gives", at: what(),
+      found: "\(text(Double(bytes))) asked for", hint: "fewer or smaller images (--limit)")
+  }
+
   static func text(_ bytes: Double) -> String {
     let (size, unit) = bytes < 1e9 ? (bytes / 1e6, "MB") : (bytes / 1e9, "GB")
     return String(format: size < 10 ? "%.1f %@" : "%.0f %@", size, unit)

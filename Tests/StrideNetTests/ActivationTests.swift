@@ -22,18 +22,16 @@ import Testing
     for c in cases {
       let slope = c.activation == "leaky_relu" ? ",slope=\(c.slope)" : ""
       let text = "activation(\(c.activation)\(slope))"
-      let layer = try Architecture.layers(text)[0]
       let (batch, shape) = (c.n / 5, Shape(5))
-      let runtime = Runtime(threads: threads)
-      try layer.reserve(batch: batch, input: shape, output: shape, runtime: runtime)
+      let layer = try LayerUnit(
+        try Architecture.layers(text)[0], shape, batch: batch, runtime: Runtime(threads: threads))
       let x = Guarded(values(c.n, 1).map { c.scale * $0 })
       let (dy, y, dx) = (Guarded(values(c.n, 4)), Guarded<Float>(c.n), Guarded<Float>(c.n))
       func view(_ memory: Guarded<Float>) -> TensorView {
         TensorView(memory.pointer, batch: batch, shape: shape)
       }
-      let pass = Pass(runtime: runtime, training: true)
-      layer.forward(view(x), view(y), pass)
-      layer.backward(view(x), view(y), view(dy), view(dx), pass)
+      try layer.forward(view(x), view(y))
+      layer.backward(view(x), view(y), view(dy), view(dx))
       #expect(y.guardsHold && dx.guardsHold)
       // Where y was rounded near 1, f′ computed from it is off by as much.
       expectClose(y.values, c.y, within: 5 * .ulpOfOne * max(1, c.scale / 2), "\(text) y")

@@ -47,8 +47,8 @@ import Testing
 
   @Test func roomForEverySmallerBatch() {
     for most in 1...1030 {
-      let needed = (1...most).map(ImageLayer.pieces).max()!
-      #expect(ImageLayer.mostPieces(upTo: most) >= needed, "\(most)")
+      let needed = (1...most).map(ImageNode.pieces).max()!
+      #expect(ImageNode.mostPieces(upTo: most) >= needed, "\(most)")
     }
   }
 

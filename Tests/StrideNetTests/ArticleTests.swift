@@ -3,33 +3,34 @@ import StrideNet  // not @testable: the articles' examples may use what is publi
 import Testing
 
 /// Extending's layer of one's own: y = scale[c] · x + offset[c].
-final class ChannelAffine: Layer {
-  private var scale, offset: Parameter!
-
-  override var parameters: [Parameter] { scale == nil ? [] : [scale, offset] }
-
-  override func build(for input: Shape, runtime: Runtime) throws -> Shape {
-    scale = Parameter("scale", shape: [input.channels], .constant(1))
-    offset = Parameter("offset", shape: [input.channels], .constant(0))
-    return input
+struct ChannelAffine: CustomLayer {
+  func parameters(for input: Shape) -> [ParameterShape] {
+    [
+      ParameterShape("scale", shape: [input.channels], .constant(1)),
+      ParameterShape("offset", shape: [input.channels], .constant(0)),
+    ]
   }
 
-  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+  func forward(_ x: TensorView, _ y: TensorView, _ pass: CustomPass) {
+    let (scale, offset) = (pass.weights(0), pass.weights(1))
     for i in 0..<x.count {
-      let c = i % x.shape.channels
-      y[i] = scale.value[c] * x[i] + offset.value[c]
+      let c = i % scale.count
+      y[i] = scale[c] * x[i] + offset[c]
     }
   }
 
-  override func backward(
-    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: CustomPass
   ) {
-    for c in 0..<x.shape.channels { (scale.gradient[c], offset.gradient[c]) = (0, 0) }
+    let scale = pass.weights(0)
+    let (scaleGradient, offsetGradient) = (pass.gradient(0), pass.gradient(1))
+    scaleGradient.update(repeating: 0)
+    offsetGradient.update(repeating: 0)
     for i in 0..<x.count {
-      let c = i % x.shape.channels
-      scale.gradient[c] += dy[i] * x[i]
-      offset.gradient[c] += dy[i]
-      dx?[i] = dy[i] * scale.value[c]
+      let c = i % scale.count
+      scaleGradient[c] += dy[i] * x[i]
+      offsetGradient[c] += dy[i]
+      dx?[i] = dy[i] * scale[c]
     }
   }
 }
@@ -108,11 +109,10 @@ extension Activation {
     let y = zip(x, w).map(*).reduce(b, +)
     print(y)  // 0.25
 
-    let neuron = Dense(1, activation: .none)
-    let single = Network([neuron])
+    let single = Network([Dense(1, activation: .none)])
     try single.build(for: Shape(3))
-    for i in 0..<3 { neuron.weight.value[i] = w[i] }
-    neuron.bias.value[0] = b
+    try single.setWeights("layers.0.weight", w)
+    try single.setWeights("layers.0.bias", [b])
     let input = Tensor(batch: 1, shape: Shape(3), x)
     print(try single.predict(input).values)  // [0.25]
 
@@ -125,11 +125,10 @@ extension Activation {
     let x: [Float] = [1, 2, 3]
     let w: [Float] = [0.5, -1, 0.25]
     let b: Float = 1
-    let neuron = Dense(1, activation: .none)
-    let single = Network([neuron])
+    let single = Network([Dense(1, activation: .none)])
     try single.build(for: Shape(3))
-    for i in 0..<3 { neuron.weight.value[i] = w[i] }
-    neuron.bias.value[0] = b
+    try single.setWeights("layers.0.weight", w)
+    try single.setWeights("layers.0.bias", [b])
     let input = Tensor(batch: 1, shape: Shape(3), x)
 
     func squaredError(_ w: [Float]) -> Float {
@@ -165,13 +164,12 @@ extension Activation {
     let (_, wrong, _) = try softmax.evaluate(scores, [2])
     print(rounded([right, wrong]))  // [0.408, 2.408]
 
-    let layer = Dense(3, activation: .softmax, initializer: .constant(0))
-    let classifier = Network([layer])
+    let classifier = Network([Dense(3, activation: .softmax, initializer: .constant(0))])
     try classifier.build(for: Shape(1))
-    for i in 0..<3 { layer.bias.value[i] = scores[i] }
+    try classifier.setWeights("layers.0.bias", scores.values)
     let example = Batch(images: Tensor(batch: 1, shape: Shape(1), [1]), labels: [0])
     try classifier.train(example, learningRate: 0)
-    print(rounded((0..<3).map { layer.bias.gradient[$0] }))  // [-0.335, 0.245, 0.09]
+    print(rounded(try classifier.gradient("layers.0.bias")))  // [-0.335, 0.245, 0.09]
 
     try page.check("Tutorial", "A layer that chooses")
   }
@@ -236,10 +234,9 @@ extension Activation {
     print(try Network([sum]).predict(numbers).values)
     // [14.0, 18.0, 22.0, 30.0, 34.0, 38.0, 46.0, 50.0, 54.0]
 
-    let edge = Conv2D(1, 2, activation: .none)
-    let edges = Network([edge])
+    let edges = Network([Conv2D(1, 2, activation: .none)])
     try edges.build(for: Shape(3, 4, 1))
-    for (i, weight) in [-1, 1, -1, 1].enumerated() { edge.weight.value[i] = Float(weight) }
+    try edges.setWeights("layers.0.weight", [-1, 1, -1, 1])
     let step = Tensor(
       batch: 1, shape: Shape(3, 4, 1), [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1])
     print(try edges.predict(step).values)  // [0.0, 2.0, 0.0, 0.0, 2.0, 0.0]
@@ -283,10 +280,10 @@ extension Activation {
     print(output.values.prefix(3))  // [6521.0, 7632.0, 8743.0]
 
     for name in ["naive", "stride_groups", "im2col", "direct"] {
-      let slide = Conv2D(1, 2, activation: .none)
-      let network = Network([slide], runtime: Runtime(kernels: try KernelChoice(named: name)))
+      let network = Network(
+        [Conv2D(1, 2, activation: .none)], runtime: Runtime(kernels: try KernelChoice(named: name)))
       try network.build(for: numbers.shape)
-      for element in 0..<4 { slide.weight.value[element] = filter[element] }
+      try network.setWeights("layers.0.weight", filter)
       print(name, try network.predict(numbers).values == output.values)  // naive true …
     }
 
@@ -416,11 +413,10 @@ extension Activation {
     let batch = data.train.batch(0..<50)
     let before = try network.evaluate(batch.images, batch.labels).cce
     try network.train(batch, learningRate: 0)
-    for parameter in network.layers.flatMap(\.parameters) {
-      for i in 0..<parameter.count {
-        let slope = parameter.gradient[i]
-        if slope != 0 { parameter.value[i] -= slope > 0 ? 0.0005 : -0.0005 }
-      }
+    for (name, _) in network.arrays {
+      let slopes = try network.gradient(name)
+      let steps = slopes.map { $0 == 0 ? 0 : $0 > 0 ? Float(0.0005) : -0.0005 }
+      try network.setWeights(name, zip(try network.weights(name), steps).map { $0 - $1 })
     }
     print(try network.evaluate(batch.images, batch.labels).cce < before)  // true
 

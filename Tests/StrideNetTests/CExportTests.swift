@@ -79,14 +79,17 @@ import Testing
     #expect(numbers.map { $0?.bitPattern } == weights.map { $0.bitPattern })
   }
 
-  final class Own: Layer {
-    override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {}
+  struct Own: CustomLayer {
+    func forward(_ x: TensorView, _ y: TensorView, _ pass: CustomPass) {}
+    func backward(
+      _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: CustomPass
+    ) {}
   }
 
   /// What a format can't hold is named, and no file is left.
   @Test(arguments: [false, true]) func refusesWhatHasNoC(_ isLayer: Bool) throws {
     let cube = Activation("cube", { $0 * $0 * $0 }, derivative: { x, _ in 3 * x * x })
-    let (layers, name): ([Layer], String) =
+    let (layers, name): ([any Layer], String) =
       isLayer
       ? ([Flatten(), Own(), Dense(2)], "own")
       : ([Flatten(), Residual([Dense(4, activation: cube)])], "cube")

@@ -256,15 +256,13 @@ import Testing
     (12, 3, 1, "conv_forward_depthwise"),
   ])
   func cost(groups: Int, dilation: Int, channels: Int, kernel: String) throws {
-    let layer = Conv2D(12, 3, padding: .same, dilation: dilation, groups: groups)
-    let network = Network([layer])
-    try network.build(for: Shape(7, 6, 12))
-    let cost = try #require(
-      layer.cost(.forward, network.input!, network.shapes[0], network.runtime))
+    let layer = try LayerUnit(
+      Conv2D(12, 3, padding: .same, dilation: dilation, groups: groups), Shape(7, 6, 12), batch: 1)
+    let cost = try #require(layer.cost(.forward))
     #expect(cost.kernel == kernel)
     #expect(cost.operations == Double(2 * 7 * 6 * 12 * 9 * channels))
     #expect(cost.weights == 9 * channels * 12 + 12)
-    #expect(layer.weight.shape == [3, 3, channels, 12])
+    #expect(layer.parameters[0].shape == [3, 3, channels, 12])
   }
 
   /// Only phases that have outputs are gone through.

@@ -26,11 +26,10 @@ import Testing
     for (layer, input, variance) in [
       (Conv2D(40, (5, 3), initializer: c.initializer), Shape(6, 6, 20), c.convolution),
       (Dense(90, initializer: c.initializer), Shape(400), c.dense),
-    ] as [(Layer, Shape, Double)] {
+    ] as [(any Layer, Shape, Double)] {
       let network = Network([layer], seed: 5)
       try network.build(for: input)
-      let weight = layer.parameters[0]
-      let values = (0..<weight.count).map { Double(weight.value[$0]) }
+      let values = try network.weights("layers.0.weight").map(Double.init)
       let count = Double(values.count)
       let (deviation, bound) = (variance.squareRoot(), (3 * variance).squareRoot())
       // Four deviations of a mean of `count`, and of a variance where the kurtosis is at most 3.
@@ -42,8 +41,7 @@ import Testing
       let share = Double(outside) / count
       #expect(c.isNormal ? abs(share - 0.0833) < 0.01 : outside == 0)
       #expect(c.isNormal || values.map(abs).max()! > 0.999 * bound)
-      let bias = layer.parameters[1]
-      #expect((0..<bias.count).allSatisfy { bias.value[$0] == 0 })
+      #expect(try network.weights("layers.0.bias").allSatisfy { $0 == 0 })
     }
   }
 

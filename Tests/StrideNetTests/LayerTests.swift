@@ -9,7 +9,7 @@ import Testing
     // Sendable because each test makes its own layer.
     let name: String
     let input: Shape
-    let layer: () -> Layer
+    let layer: () -> any Layer
     /// Piecewise linear functions need inputs away from their corners.
     var kinks = false
 
@@ -87,14 +87,8 @@ import Testing
   func finiteDifferences(c: Case, kernels: String) throws {
     let batch = 3
     let runtime = Runtime(threads: 2, kernels: try KernelChoice(named: kernels))
-    let layer = c.layer()
-    // A network of one layer gives the parameters their memory.
-    let network = Network([layer], seed: 7, runtime: runtime)
-    try network.build(for: c.input)
-    layer.leavesSoftmaxToLoss = false
-    let output = network.shapes[0]
-    try layer.reserve(batch: batch, input: c.input, output: output, runtime: runtime)
-    let pass = Pass(runtime: runtime, training: true)
+    let layer = try LayerUnit(c.layer(), c.input, batch: batch, seed: 7, runtime: runtime)
+    let output = layer.output
 
     // Biases start at zero: give every parameter values that tell its elements apart.
     for (p, parameter) in layer.parameters.enumerated() {
@@ -110,30 +104,30 @@ import Testing
       TensorView(memory.pointer, batch: batch, shape: shape)
     }
     /// Σ dy · y: its gradient is what the backward pass gives for the upstream gradient dy.
-    func objective() -> Double {
+    func objective() throws -> Double {
       let y = Guarded<Float>(batch * output.count)
-      layer.forward(view(x, c.input), view(y, output), pass)
+      try layer.forward(view(x, c.input), view(y, output))
       #expect(y.guardsHold)
       return zip(y.values, dy).reduce(0) { $0 + Double($1.0) * Double($1.1) }
     }
 
     let y = Guarded<Float>(batch * output.count)
-    layer.forward(view(x, c.input), view(y, output), pass)
+    try layer.forward(view(x, c.input), view(y, output))
     let (upstream, dx) = (Guarded(dy), Guarded<Float>(batch * c.input.count))
     layer.backward(
-      view(x, c.input), view(y, output), view(upstream, output), view(dx, c.input), pass)
+      view(x, c.input), view(y, output), view(upstream, output), view(dx, c.input))
     #expect(upstream.guardsHold && dx.guardsHold)
 
     func check(
       _ name: String, _ memory: UnsafeMutablePointer<Float>, _ gradient: [Float]
-    ) {
+    ) throws {
       let step: Float = 1 / 128
       for i in stride(from: 0, to: gradient.count, by: max(1, gradient.count / 60)) {
         let old = memory[i]
         memory[i] = old + step
-        let up = objective()
+        let up = try objective()
         memory[i] = old - step
-        let down = objective()
+        let down = try objective()
         memory[i] = old
         let slope = (up - down) / Double(2 * step)
         let error = abs(slope - Double(gradient[i]))
@@ -143,12 +137,12 @@ import Testing
           "\(name)[\(i)]: slope \(slope), backward pass \(gradient[i])")
       }
     }
-    check("x", x.pointer, dx.values)
+    try check("x", x.pointer, dx.values)
     let gradients = layer.parameters.map {
       Array(UnsafeBufferPointer(start: $0.gradient, count: $0.count))
     }
     for (parameter, gradient) in zip(layer.parameters, gradients) {
-      check(parameter.name, parameter.value, gradient)
+      try check(parameter.name, parameter.value, gradient)
     }
   }
 
@@ -168,28 +162,25 @@ import Testing
 }
 
 /// The README's layer of one's own: a learned factor for each channel.
-final class ChannelScale: Layer {
-  private var scale: Parameter!
-
-  override var parameters: [Parameter] { scale.map { [$0] } ?? [] }
-
-  override func build(for input: Shape, runtime: Runtime) throws -> Shape {
-    scale = Parameter("scale", shape: [input.channels], .constant(1))
-    return input
+struct ChannelScale: CustomLayer {
+  func parameters(for input: Shape) -> [ParameterShape] {
+    [ParameterShape("scale", shape: [input.channels], .constant(1))]
   }
 
-  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    for i in 0..<x.count { y[i] = x[i] * scale.value[i % x.shape.channels] }
+  func forward(_ x: TensorView, _ y: TensorView, _ pass: CustomPass) {
+    let scale = pass.weights(0)
+    for i in 0..<x.count { y[i] = x[i] * scale[i % scale.count] }
   }
 
-  override func backward(
-    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: CustomPass
   ) {
-    for c in 0..<scale.count { scale.gradient[c] = 0 }
+    let (scale, gradient) = (pass.weights(0), pass.gradient(0))
+    gradient.update(repeating: 0)
     for i in 0..<x.count {
-      let c = i % x.shape.channels
-      scale.gradient[c] += dy[i] * x[i]
-      if let dx { dx[i] = dy[i] * scale.value[c] }
+      let c = i % scale.count
+      gradient[c] += dy[i] * x[i]
+      if let dx { dx[i] = dy[i] * scale[c] }
     }
   }
 }
@@ -215,22 +206,19 @@ final class ChannelScale: Layer {
     let cases = try expectations(Expected.self, "dense_softmax.json").dense
     #expect(cases.count >= 9)
     for c in cases {
-      let layer = Dense(
-        c.out, activation: try #require(Activation.builtIn.first { $0.name == c.activation }))
-      let runtime = Runtime(threads: 2)
-      let network = Network([layer], runtime: runtime)
-      try network.build(for: Shape(c.in))
-      try layer.reserve(batch: c.n, input: Shape(c.in), output: Shape(c.out), runtime: runtime)
-      for i in 0..<layer.weight.count { layer.weight.value[i] = value(i, 2) }
-      for i in 0..<layer.bias.count { layer.bias.value[i] = value(i, 3) }
+      let activation = try #require(Activation.builtIn.first { $0.name == c.activation })
+      let layer = try LayerUnit(
+        Dense(c.out, activation: activation), Shape(c.in), batch: c.n, runtime: Runtime(threads: 2))
+      let network = layer.network
+      try network.setWeights("layers.0.weight", values(c.in * c.out, 2))
+      try network.setWeights("layers.0.bias", values(c.out, 3))
       let (x, dy) = (Guarded(values(c.n * c.in, 1)), Guarded(values(c.n * c.out, 4)))
       let (y, dx) = (Guarded<Float>(c.n * c.out), Guarded<Float>(c.n * c.in))
       func view(_ memory: Guarded<Float>, _ count: Int) -> TensorView {
         TensorView(memory.pointer, batch: c.n, shape: Shape(count))
       }
-      let pass = Pass(runtime: runtime, training: true)
-      layer.forward(view(x, c.in), view(y, c.out), pass)
-      layer.backward(view(x, c.in), view(y, c.out), view(dy, c.out), view(dx, c.in), pass)
+      try layer.forward(view(x, c.in), view(y, c.out))
+      layer.backward(view(x, c.in), view(y, c.out), view(dy, c.out), view(dx, c.in))
       let name = "dense \(c.n)×\(c.in)→\(c.out) \(c.activation)"
       let bound = roundingBound(max(c.in, c.out, c.n))
       expectClose(y.values, c.y, within: bound, "\(name) y")

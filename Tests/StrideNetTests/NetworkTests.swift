@@ -305,7 +305,7 @@ import Testing
     #expect(loaded.snapshot().sha256 == network.snapshot().sha256)
     #expect(try loaded.predict(batch.images).values == network.predict(batch.images).values)
     // A network with a layer of one's own is loaded into its layers.
-    func own() -> [Layer] { [ChannelScale(), Flatten(), Dense(10, activation: .softmax)] }
+    func own() -> [any Layer] { [ChannelScale(), Flatten(), Dense(10, activation: .softmax)] }
     let custom = Network(own())
     try custom.train(batch, learningRate: 0.1)
     try custom.save(to: path)

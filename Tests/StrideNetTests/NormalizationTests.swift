@@ -29,39 +29,33 @@ import Testing
   }
 
   /// A layer's passes on the inputs that the stored cases were made of.
-  private func run(_ c: Expected.Case, _ layer: Layer) throws -> (
-    y: [Float], dx: [Float], network: Network, again: (_ training: Bool, _ scale: Float) -> [Float]
+  private func run(_ c: Expected.Case, _ layer: any Layer) throws -> (
+    y: [Float], dx: [Float], network: Network, again: (_ training: Bool, _ scale: Float) throws -> [Float]
   ) {
-    let runtime = Runtime(threads: 2)
     let shape = Shape(c.h, c.w, c.c)
-    let network = Network([layer], runtime: runtime)
-    try network.build(for: shape)
-    try layer.reserve(batch: c.n, input: shape, output: shape, runtime: runtime)
-    let (gain, bias) = (layer.parameters[0], layer.parameters[1])
-    for i in 0..<c.c {
-      gain.value[i] = 1 + value(i, 2)
-      bias.value[i] = value(i, 3)
-    }
+    let layer = try LayerUnit(layer, shape, batch: c.n, runtime: Runtime(threads: 2))
+    let network = layer.network
+    try network.setWeights("layers.0.weight", values(c.c, 2).map { 1 + $0 })
+    try network.setWeights("layers.0.bias", values(c.c, 3))
     let count = c.n * shape.count
     func view(_ memory: Guarded<Float>) -> TensorView {
       TensorView(memory.pointer, batch: c.n, shape: shape)
     }
     let input = values(count, 1).map { 3 * $0 + 1 }
-    func forward(_ training: Bool, _ x: Guarded<Float>) -> Guarded<Float> {
+    func forward(_ training: Bool, _ x: Guarded<Float>) throws -> Guarded<Float> {
       let y = Guarded<Float>(count)
-      layer.forward(view(x), view(y), Pass(runtime: runtime, training: training))
+      try layer.forward(view(x), view(y), training: training)
       #expect(y.guardsHold && x.guardsHold)
       return y
     }
     let x = Guarded(input)
-    let y = forward(true, x)
+    let y = try forward(true, x)
     let (dy, dx) = (Guarded(values(count, 4)), Guarded<Float>(count))
-    layer.backward(
-      view(x), view(y), view(dy), view(dx), Pass(runtime: runtime, training: true))
+    layer.backward(view(x), view(y), view(dy), view(dx))
     #expect(dy.guardsHold && dx.guardsHold)
     return (
       y.values, dx.values, network,
-      { training, scale in forward(training, Guarded(input.map { scale * $0 })).values }
+      { training, scale in try forward(training, Guarded(input.map { scale * $0 })).values }
     )
   }
 
@@ -78,11 +72,11 @@ import Testing
       let gradient = network.lastGradient
       expectClose(Array(gradient.prefix(c.c)), c.dw, within: 5e-6, "\(name) dw")
       expectClose(Array(gradient[c.c..<2 * c.c]), c.db, within: 5e-6, "\(name) db")
-      _ = again(true, 2)
+      _ = try again(true, 2)
       let weights = network.snapshot().values
       expectClose(Array(weights[2 * c.c..<3 * c.c]), c.mean!, within: 2e-6, "\(name) mean")
       expectClose(Array(weights.suffix(c.c)), c.variance!, within: 5e-6, "\(name) variance")
-      expectClose(again(false, 1), c.eval!, within: 5e-6, "\(name) eval")
+      expectClose(try again(false, 1), c.eval!, within: 5e-6, "\(name) eval")
     }
   }
 
@@ -102,16 +96,12 @@ import Testing
 
   /// Means far from zero mustn't cost the variance its digits.
   @Test func largeMeansKeepTheVariance() throws {
-    let layer = BatchNorm()
-    let network = Network([layer], runtime: Runtime(threads: 1))
     let shape = Shape(8, 8, 3)
-    try network.build(for: shape)
-    try layer.reserve(batch: 4, input: shape, output: shape, runtime: network.runtime)
+    let layer = try LayerUnit(BatchNorm(), shape, batch: 4, runtime: Runtime(threads: 1))
     let x = Guarded(values(4 * shape.count, 1).map { 1000 + $0 })
     let y = Guarded<Float>(x.count)
-    layer.forward(
-      TensorView(x.pointer, batch: 4, shape: shape), TensorView(y.pointer, batch: 4, shape: shape),
-      Pass(runtime: network.runtime, training: true))
+    try layer.forward(
+      TensorView(x.pointer, batch: 4, shape: shape), TensorView(y.pointer, batch: 4, shape: shape))
     for c in 0..<3 {
       let channel = stride(from: c, to: y.count, by: 3).map { Double(y.values[$0]) }
       let mean = channel.reduce(0, +) / Double(channel.count)
@@ -223,25 +213,16 @@ import Testing
     for batch in batches { try network.train(batch, learningRate: 0.05) }
     let images = batches[0].images
     let folded = try network.predict(images)
-    let pass = Pass(runtime: network.runtime, training: false)
-    var x = images
-    for (layer, shape) in zip(layers, network.shapes) {
-      var y = Tensor(batch: images.batch, shape: shape)
-      try x.withMutableView { x in
-        try y.withMutableView { y in
-          if layer.onlyReshapes {
-            y.pointer.update(from: x.pointer, count: x.count)
-          } else {
-            try layer.reserve(
-              batch: x.batch, input: x.shape, output: shape, runtime: network.runtime)
-            layer.forward(x, y, pass)
-          }
-        }
+    let plan = Plan(
+      network.plan!.operations, images.shape, network.runtime, training: false, fusing: false)
+    try plan.reserve(images.batch, training: false)
+    for node in plan.nodes { try node?.prepareInference() }
+    var x = Tensor(batch: images.batch, shape: Shape(10))
+    images.withView { images in
+      let logits = plan.forward(images, Pass(runtime: network.runtime, training: false))
+      x.withMutableView {
+        Kernels.softmaxForward(rows: images.batch, 10, logits.pointer, $0.pointer)
       }
-      x = y
-    }
-    x.withMutableView {
-      Kernels.softmaxForward(rows: images.batch, 10, $0.pointer, $0.pointer)
     }
     expectClose(folded.values, x.values, within: 1e-5, "folded")
     // Training goes on and the folded weights follow.
@@ -251,36 +232,32 @@ import Testing
 
   @Test func dropoutDropsItsShare() throws {
     for rate in [Float(0), 0.1, 0.5, 0.9] {
-      let layer = Dropout(rate)
-      let network = Network([layer, Dense(1)], seed: 5)
       let shape = Shape(100_003)
-      try network.build(for: shape)
-      func drop(step: Int, backward: Bool = false) -> [Float] {
+      let layer = try LayerUnit(Dropout(rate), shape, batch: 1)
+      func drop(step: Int, backward: Bool = false) throws -> [Float] {
         let x = Guarded([Float](repeating: 2, count: shape.count))
         let y = Guarded<Float>(shape.count)
-        var pass = Pass(runtime: network.runtime, training: true)
-        (pass.seed, pass.step) = (5, step)
         let (from, to) = (
           TensorView(x.pointer, batch: 1, shape: shape),
           TensorView(y.pointer, batch: 1, shape: shape)
         )
         if backward {
-          layer.backward(from, to, from, to, pass)
+          layer.backward(from, to, from, to, seed: 5, step: step)
         } else {
-          layer.forward(from, to, pass)
+          try layer.forward(from, to, seed: 5, step: step)
         }
         #expect(y.guardsHold)
         return y.values
       }
-      let first = drop(step: 0)
+      let first = try drop(step: 0)
       let dropped = Double(first.count { $0 == 0 }) / Double(first.count)
       let deviation = (Double(rate) * (1 - Double(rate)) / Double(first.count)).squareRoot()
       #expect(abs(dropped - Double(rate)) <= 4 * deviation, "\(rate): \(dropped)")
       #expect(first.allSatisfy { $0 == 0 || $0 == 2 / (1 - rate) })
       // The same again, backwards too, and another mask in the next step.
-      #expect(drop(step: 0, backward: true) == first)
+      #expect(try drop(step: 0, backward: true) == first)
       guard rate > 0 else { continue }
-      let second = drop(step: 1)
+      let second = try drop(step: 1)
       let both = Double(zip(first, second).count { $0 == 0 && $1 == 0 }) / Double(first.count)
       #expect(abs(both - Double(rate * rate)) < 0.01, "\(rate): \(both)")
       let neighbours = Double(zip(first, first.dropFirst()).count { $0 == 0 && $1 == 0 })

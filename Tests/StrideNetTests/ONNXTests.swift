@@ -216,7 +216,7 @@ private struct Interpreter {
   /// What a model's outputs have to be, by name.
   static func expected(_ network: Network, _ images: Tensor) throws -> [String: [Float]] {
     let output = try network.predict(images)
-    guard network.layers.last!.finalActivation.isSoftmax else {
+    guard network.endsInSoftmax else {
       let isFlat = output.shape.height * output.shape.width == 1
       return ["output": isFlat ? output.values : channelsFirst(output)]
     }

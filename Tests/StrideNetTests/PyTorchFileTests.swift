@@ -161,7 +161,7 @@ import Testing
     let folder = try TemporaryFolder()
     try network.exportPyTorch(to: folder.path + "/model.safetensors")
     try folder.write("in", images.values.withUnsafeBytes { Array($0) })
-    let endsInSoftmax = network.layers.last!.finalActivation.isSoftmax
+    let endsInSoftmax = network.endsInSoftmax
     let script = """
       import numpy, safetensors, torch
       with safetensors.safe_open("model.safetensors", "pt") as file:

@@ -94,3 +94,51 @@ func expectClose(
 /// What the rounding of a sum of `terms` products of values in ±0.5 may come to: each addition
 /// rounds by half an epsilon of a partial sum that grows with the square root of their number.
 func roundingBound(_ terms: Int) -> Float { Float.ulpOfOne * 0.25 * Float(terms + 8) }
+
+/// One layer at work on memory that a test gives it.
+final class LayerUnit {
+  let network: Network
+  /// In training, and where nothing is trained.
+  private let nodes: [Bool: Node]
+  var runtime: Runtime { network.runtime }
+  var parameters: [Parameter] { network.stages[0].parameters }
+  var output: Shape { network.shapes[0] }
+
+  init(
+    _ layer: any Layer, _ input: Shape, batch: Int, seed: UInt64 = 1, runtime: Runtime = Runtime()
+  ) throws {
+    network = Network([layer], seed: seed, runtime: runtime)
+    try network.build(for: input)
+    let operation = network.stages[0].operations[0]
+    var nodes: [Bool: Node] = [:]
+    for training in [true, false] {
+      let plan = Plan([operation], input, runtime, training: training, fusing: false)
+      let node = plan.nodes[0]!
+      try node.reserve(
+        batch: batch, input: input, output: operation.output, runtime: runtime, training: training)
+      nodes[training] = node
+    }
+    self.nodes = nodes
+  }
+
+  func forward(
+    _ x: TensorView, _ y: TensorView, training: Bool = true, seed: UInt64 = 0, step: Int = 0
+  ) throws {
+    let node = nodes[training]!
+    if !training { try node.prepareInference() }
+    node.forward(
+      x, y, Pass(runtime: runtime, training: training, seed: seed, step: step))
+  }
+
+  func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, seed: UInt64 = 0,
+    step: Int = 0
+  ) {
+    nodes[true]!.backward(
+      x, y, dy, dx, Pass(runtime: runtime, training: true, seed: seed, step: step))
+  }
+
+  func cost(_ pass: LayerPass) -> PassCost? {
+    nodes[true]!.cost(pass, network.input!, output, runtime)
+  }
+}

@@ -102,8 +102,9 @@ import Testing
   @Test(arguments: texts) func gradientsAreSums(_ text: String) throws {
     let network = try Self.network(text)
     let trace = try network.trace(Self.batch.images, labels: Self.batch.labels)
-    for (index, layer) in network.layers.enumerated() {
-      guard let weight = (layer as? Conv2D)?.weight ?? (layer as? Dense)?.weight else { continue }
+    for (index, layer) in network.stages.enumerated() {
+      guard let operation = layer.only, operation.hasWeights else { continue }
+      let weight = operation.parameters[0]
       for i in stride(from: 0, to: weight.count, by: max(1, weight.count / 12)) {
         var (place, rest) = ([Int](), i)
         for size in weight.shape.reversed() {
