@@ -85,7 +85,7 @@ public struct Conv2D: Layer {
     return "conv(\(arguments.joined(separator: ",")))"
   }
 
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     try requirePositive(filters, "filters", in: text)
     try requirePositive(groups, "groups", in: text)
     guard input.channels % groups == 0 && filters % groups == 0 else {
@@ -110,7 +110,7 @@ public struct Conv2D: Layer {
       "weight", shape: shape, initializer ?? activation.initializer,
       fanIn: window * channels, fanOut: window * filters / groups)
     return [
-      Operation(
+      LayerOperation(
         .convolve(self, start: output.start), input, Shape(output.rows, output.columns, filters),
         [weight, ParameterShape("bias", shape: [filters], .constant(0))], activation: activation)
     ]

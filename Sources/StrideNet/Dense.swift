@@ -18,7 +18,7 @@ public struct Dense: Layer {
     }
   }
 
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     try requirePositive(outputs, "outputs", in: text)
     guard input.height == 1 && input.width == 1 else {
       throw StrideNetError(
@@ -29,7 +29,7 @@ public struct Dense: Layer {
       "weight", shape: [outputs, input.count], initializer ?? activation.initializer,
       fanIn: input.count, fanOut: outputs)
     return [
-      Operation(
+      LayerOperation(
         .multiply, input, Shape(outputs),
         [weight, ParameterShape("bias", shape: [outputs], .constant(0))], activation: activation)
     ]
@@ -111,8 +111,8 @@ public struct Activate: Layer {
 
   public var text: String { "activation(\(activation.name)\(activation.slopeText))" }
 
-  public func operations(for input: Shape) throws -> [Operation] {
-    [Operation(.activate, input, input, activation: activation)]
+  public func operations(for input: Shape) throws -> [LayerOperation] {
+    [LayerOperation(.activate, input, input, activation: activation)]
   }
 }
 

@@ -12,9 +12,9 @@ public struct Dropout: Layer {
 
   public var text: String { "dropout(\(rate))" }
 
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     try require(rate >= 0 && rate < 1, "rate", rate, "0 up to, not with, 1", in: text)
-    return [Operation(.drop(rate: rate), input, input)]
+    return [LayerOperation(.drop(rate: rate), input, input)]
   }
 }
 

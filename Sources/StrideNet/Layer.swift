@@ -7,8 +7,8 @@
 ///
 ///     struct Block: Layer {
 ///       let filters: Int
-///       func operations(for input: Shape) throws -> [Operation] {
-///         try Operation.sequence(
+///       func operations(for input: Shape) throws -> [LayerOperation] {
+///         try LayerOperation.sequence(
 ///           [Conv2D(filters, 3, padding: .same, activation: .none), BatchNorm(activation: .relu)],
 ///           for: input)
 ///       }
@@ -22,7 +22,7 @@ public protocol Layer: Sendable {
 
   /// What the layer does to examples of that size, one operation after the other.
   /// - Throws: ``StrideNetError`` if the layer can't take that input
-  func operations(for input: Shape) throws -> [Operation]
+  func operations(for input: Shape) throws -> [LayerOperation]
 }
 
 extension Layer {
@@ -31,7 +31,7 @@ extension Layer {
 
 /// A step of what layers do, of a short closed list: the network binds each to memory and kernels,
 /// and whatever looks into a network or writes it elsewhere goes through its operations.
-public struct Operation: Sendable {
+public struct LayerOperation: Sendable {
   enum Kind: Sendable {
     /// Windows that slide over the image, each a weighted sum: weight (FH, FW, C / groups, F) and
     /// bias (F).
@@ -50,7 +50,7 @@ public struct Operation: Sendable {
     /// The same values, read under another shape.
     case reshape
     /// The sum of two lists of layers' outputs; without a shortcut, of one's and the input.
-    case add(body: [LayerOperations], shortcut: [LayerOperations])
+    case add(body: [LoweredLayer], shortcut: [LoweredLayer])
     case own(any CustomLayer)
   }
 
@@ -74,8 +74,8 @@ public struct Operation: Sendable {
 
   /// The operations of layers one after the other.
   /// - Throws: ``StrideNetError`` naming the layer that doesn't fit
-  public static func sequence(_ layers: [any Layer], for input: Shape) throws -> [Operation] {
-    try LayerOperations.list(layers, for: input).flatMap(\.operations)
+  public static func sequence(_ layers: [any Layer], for input: Shape) throws -> [LayerOperation] {
+    try LoweredLayer.list(layers, for: input).flatMap(\.operations)
   }
 }
 
@@ -102,19 +102,19 @@ public struct ParameterShape: Sendable {
 }
 
 /// A layer together with what it does to inputs of a size.
-struct LayerOperations: Sendable {
+struct LoweredLayer: Sendable {
   let layer: any Layer
-  let operations: [Operation]
+  let operations: [LayerOperation]
   let input, output: Shape
 
   /// - Throws: ``StrideNetError`` naming the layer that doesn't fit and both shapes
-  static func list(_ layers: [any Layer], for input: Shape) throws -> [LayerOperations] {
+  static func list(_ layers: [any Layer], for input: Shape) throws -> [LoweredLayer] {
     var shape = input
     return try layers.enumerated().map { index, layer in
       let place = "layer \(index + 1), \(layer.text)"
-      var result: LayerOperations
+      var result: LoweredLayer
       do {
-        result = LayerOperations(
+        result = LoweredLayer(
           layer: layer, operations: try layer.operations(for: shape), input: shape, output: shape)
       } catch let error as StrideNetError {
         throw StrideNetError(
@@ -144,7 +144,7 @@ struct LayerOperations: Sendable {
             expected: "at most 2³¹ values and as many weights")
         }
       }
-      result = LayerOperations(
+      result = LoweredLayer(
         layer: layer, operations: result.operations, input: result.input, output: shape)
       return result
     }
@@ -209,12 +209,12 @@ extension CustomLayer {
   public func memory(for input: Shape) -> Int { 0 }
   public var exports: CustomExports { CustomExports() }
 
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     let output = try output(for: input)
     for size in [output.height, output.width, output.channels] {
       try requirePositive(size, "output size", in: text)
     }
-    return [Operation(.own(self), input, output, parameters(for: input))]
+    return [LayerOperation(.own(self), input, output, parameters(for: input))]
   }
 }
 

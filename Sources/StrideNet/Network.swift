@@ -131,7 +131,7 @@ public final class Network {
     guard !layers.isEmpty else {
       throw StrideNetError(.badData, "a network without layers", hint: "give it at least one layer")
     }
-    let lowered = try LayerOperations.list(layers, for: input)
+    let lowered = try LoweredLayer.list(layers, for: input)
     guard lowered.contains(where: { !$0.onlyReshapes }) else {
       throw StrideNetError(
         .badData, "a network that computes nothing", found: Architecture.text(layers),
@@ -219,7 +219,7 @@ public final class Network {
   public static func size(of layers: [any Layer], for input: Shape) throws -> (
     parameters: Int, activations: Int
   ) {
-    let stages = Stage.list(try LayerOperations.list(layers, for: input))
+    let stages = Stage.list(try LoweredLayer.list(layers, for: input))
     return (
       stages.flatMap(\.parameters).reduce(0) { $0 + $1.count },
       stages.reduce(0) { $0 + $1.output.count }

@@ -25,12 +25,12 @@ package struct NetworkNeed: Sendable {
   package init(of layers: [any Layer], for input: Shape, kernels: KernelChoice = .bound) throws {
     self.input = Double(input.count)
     activations = self.input
-    let lowered = try LayerOperations.list(layers, for: input)
+    let lowered = try LoweredLayer.list(layers, for: input)
     activations += lowered.reduce(0) { $0 + Double($1.output.count) }
     for operation in lowered.flatMap(\.operations) { add(operation, kernels) }
   }
 
-  private mutating func add(_ operation: Operation, _ kernels: KernelChoice) {
+  private mutating func add(_ operation: LayerOperation, _ kernels: KernelChoice) {
     let (input, output) = (Double(operation.input.count), Double(operation.output.count))
     if case .add(let body, let shortcut) = operation.kind {
       for inner in (body + shortcut).flatMap(\.operations) { add(inner, kernels) }

@@ -27,14 +27,14 @@ public struct BatchNorm: Layer {
     return "batchnorm" + (arguments.isEmpty ? "" : "(\(arguments.joined(separator: ",")))")
   }
 
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     try require(momentum > 0 && momentum <= 1, "momentum", momentum, "above 0, at most 1", in: text)
     try require(epsilon > 0 && epsilon < 1, "epsilon", epsilon, "above 0, below 1", in: text)
     func row(_ name: String, _ start: Float, isTrained: Bool = true) -> ParameterShape {
       ParameterShape(name, shape: [input.channels], .constant(start), isTrained: isTrained)
     }
     return [
-      Operation(
+      LayerOperation(
         .normalizeBatch(momentum: momentum, epsilon: epsilon), input, input,
         [
           row("weight", 1), row("bias", 0), row("running_mean", 0, isTrained: false),
@@ -282,10 +282,10 @@ public struct LayerNorm: Layer {
 
   public var text: String { epsilon == 1e-5 ? "layernorm" : "layernorm(\(epsilon))" }
 
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     try require(epsilon > 0 && epsilon < 1, "epsilon", epsilon, "above 0, below 1", in: text)
     return [
-      Operation(
+      LayerOperation(
         .normalizePixels(epsilon: epsilon), input, input,
         [
           ParameterShape("weight", shape: [input.channels], .constant(1)),

@@ -199,7 +199,7 @@ final class InferencePlan {
         case .convolve = below.kind, below.activation.isNone
       {
         let folded = Bound(
-          operation: Operation(
+          operation: LayerOperation(
             below.kind, below.input, below.output, below.operation.parameters,
             activation: operation.activation),
           parameters: below.parameters.map { Parameter($0.description, name: $0.name) },

@@ -19,7 +19,7 @@ struct Pooling: Sendable {
     }
   }
 
-  func operations(for input: Shape) throws -> [Operation] {
+  func operations(for input: Shape) throws -> [LayerOperation] {
     let (rows, columns, _) = try windows(over: input, size: size, stride: stride, in: text)
     // The place of a largest value is kept in two bytes.
     let largest = isMax ? 65_535 : 1 << 24
@@ -28,7 +28,7 @@ struct Pooling: Sendable {
         .badData, "window too large", at: text, found: "\(size.height)×\(size.width)",
         expected: "at most \(largest) elements")
     }
-    return [Operation(.pool(self), input, Shape(rows, columns, input.channels))]
+    return [LayerOperation(.pool(self), input, Shape(rows, columns, input.channels))]
   }
 
   func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_pool_shape {
@@ -55,7 +55,7 @@ public struct MaxPool2D: Layer {
   }
 
   public var text: String { pooling.text }
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     try pooling.operations(for: input)
   }
 }
@@ -74,7 +74,7 @@ public struct AvgPool2D: Layer {
   }
 
   public var text: String { pooling.text }
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     try pooling.operations(for: input)
   }
 }
@@ -86,7 +86,7 @@ public struct GlobalAvgPool: Layer {
 
   public var text: String { "globalavgpool" }
 
-  public func operations(for input: Shape) throws -> [Operation] {
+  public func operations(for input: Shape) throws -> [LayerOperation] {
     let size = (input.height, input.width)
     return try Pooling(kind: .globalAverage, size: size, stride: size).operations(for: input)
   }
@@ -161,7 +161,7 @@ final class PoolingNode: ImageNode {
 public struct Flatten: Layer {
   public init() {}
   public var text: String { "flatten" }
-  public func operations(for input: Shape) throws -> [Operation] {
-    [Operation(.reshape, input, Shape(input.count))]
+  public func operations(for input: Shape) throws -> [LayerOperation] {
+    [LayerOperation(.reshape, input, Shape(input.count))]
   }
 }

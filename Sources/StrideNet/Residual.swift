@@ -16,9 +16,9 @@ public struct Residual: Layer {
     return "residual(\(Architecture.text(body))\(other))"
   }
 
-  public func operations(for input: Shape) throws -> [Operation] {
-    func side(_ layers: [any Layer]) throws -> [LayerOperations] {
-      let result = try LayerOperations.list(layers, for: input)
+  public func operations(for input: Shape) throws -> [LayerOperation] {
+    func side(_ layers: [any Layer]) throws -> [LoweredLayer] {
+      let result = try LoweredLayer.list(layers, for: input)
       guard result.contains(where: { !$0.onlyReshapes }) else {
         throw StrideNetError(
           .badData, "a residual connection around nothing", at: text,
@@ -37,7 +37,7 @@ public struct Residual: Layer {
           ? "use padding=same in its convolutions, or give it a shortcut: residual(… | conv(\(output.channels),1,activation=none))"
           : "change the shortcut's filters or stride")
     }
-    return [Operation(.add(body: inner, shortcut: other), input, output)]
+    return [LayerOperation(.add(body: inner, shortcut: other), input, output)]
   }
 }
 

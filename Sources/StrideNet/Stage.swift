@@ -29,14 +29,14 @@ final class Parameter {
 
 /// An operation in its network, with the parameters there.
 struct Bound {
-  let operation: Operation
+  let operation: LayerOperation
   let parameters: [Parameter]
   /// What it draws depends on it: dropout's masks.
   let number: Int
   /// Of a sum, what is added.
   let body, shortcut: [Stage]
 
-  var kind: Operation.Kind { operation.kind }
+  var kind: LayerOperation.Kind { operation.kind }
   var activation: Activation { operation.activation }
   var input: Shape { operation.input }
   var output: Shape { operation.output }
@@ -62,7 +62,7 @@ struct Bound {
   /// The same without its activation.
   var withoutActivation: Bound {
     Bound(
-      operation: Operation(operation.kind, input, output, operation.parameters),
+      operation: LayerOperation(operation.kind, input, output, operation.parameters),
       parameters: parameters, number: number, body: body, shortcut: shortcut)
   }
 }
@@ -87,12 +87,12 @@ struct Stage {
   /// - Parameters:
   ///   - prefix: of the parameters' names: "layers"
   ///   - number: that of the first layer among all, those inside others included
-  static func list(_ layers: [LayerOperations], prefix: String = "layers") -> [Stage] {
+  static func list(_ layers: [LoweredLayer], prefix: String = "layers") -> [Stage] {
     var number = 0
     return list(layers, prefix, &number)
   }
 
-  private static func list(_ layers: [LayerOperations], _ prefix: String, _ number: inout Int)
+  private static func list(_ layers: [LoweredLayer], _ prefix: String, _ number: inout Int)
     -> [Stage]
   {
     layers.enumerated().map { index, lowered in

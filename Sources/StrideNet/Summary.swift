@@ -30,7 +30,7 @@ public struct NetworkSummary: Sendable, CustomStringConvertible {
   public init(_ layers: [any StrideNet.Layer], input: Shape) throws {
     self.input = input
     bytesToPredict = try NetworkNeed(of: layers, for: input).bytesToPredict(1)
-    self.layers = Stage.list(try LayerOperations.list(layers, for: input)).enumerated().map {
+    self.layers = Stage.list(try LoweredLayer.list(layers, for: input)).enumerated().map {
       index, stage in
       let parameters = stage.parameters
       return Layer(

@@ -35,6 +35,17 @@ struct ChannelAffine: CustomLayer {
   }
 }
 
+/// Extending's layer that is made of others.
+struct Block: Layer {
+  let filters: Int
+
+  func operations(for input: Shape) throws -> [LayerOperation] {
+    try LayerOperation.sequence(
+      [Conv2D(filters, 3, padding: .same, activation: .none), BatchNorm(activation: .relu)],
+      for: input)
+  }
+}
+
 /// Extending's activation of one's own.
 extension Activation {
   static let bent = Activation(
