@@ -291,8 +291,10 @@ private final class LabelledPictures {
           skip(path, [error?.what, error?.found].compactMap { $0 }.joined(separator: ": "))
         }
       }
+      // Each picture has as many values as the shape.
       return labels.isEmpty
-        ? nil : Batch(images: Tensor(batch: labels.count, shape: shape, values), labels: labels)
+        ? nil
+        : Batch(images: try! Tensor(batch: labels.count, shape: shape, values), labels: labels)
     }
   }
 

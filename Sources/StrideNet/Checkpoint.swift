@@ -129,13 +129,11 @@ public struct Checkpoint {
     }
     let progress = place.progress
     let batches = (place.images - 1) / trainer.settings.batchSize + 1
-    guard progress.results.count <= trainer.settings.epochs,
-      (0...batches).contains(progress.batchesDone)
-    else {
+    guard (0...batches).contains(progress.batchesDone) else {
       throw StrideNetError(
         .badData, "a place that the run doesn't have", at: "\(path), metadata '\(Self.placeKey)'",
         found: "epoch \(progress.results.count), mini-batch \(progress.batchesDone)",
-        expected: "at most epoch \(trainer.settings.epochs), mini-batch \(batches)")
+        expected: "at most mini-batch \(batches)")
     }
     var weights: [Float] = []
     for (name, shape) in network.snapshot().parameters {

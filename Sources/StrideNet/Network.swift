@@ -252,6 +252,13 @@ public final class Network {
     }
   }
 
+  /// Before anything is written to the weights: somebody may have kept a snapshot of them.
+  func ownWeights() throws {
+    guard !isKnownUniquelyReferenced(&weights) else { return }
+    weights = try weights.copy()
+    point(parameters)
+  }
+
   private func check(_ shape: Shape) throws {
     guard shape == input else {
       throw StrideNetError(
@@ -387,10 +394,7 @@ public final class Network {
   ) throws -> (cce: Float, ce: Float) {
     try reserve(x.batch, training: true, optimizer)
     // Somebody may have kept a snapshot of either.
-    if !isKnownUniquelyReferenced(&weights) {
-      weights = try weights.copy()
-      point(parameters)
-    }
+    try ownWeights()
     let isNewAverage = averageDecay != nil && average == nil
     if averageDecay != nil {
       if average == nil {
@@ -605,7 +609,8 @@ public final class Network {
     copy.loss = loss
     try copy.build(for: input)
     copy.stepCount = stepCount
-    copy.restore(snapshot())
+    try copy.restore(snapshot())
+    try copy.ownWeights()
     return copy
   }
 
@@ -615,10 +620,17 @@ public final class Network {
   public func snapshot() -> Snapshot { Snapshot(storage: weights, parameters: parameterList) }
 
   /// Puts weights back; momentum starts anew.
-  public func restore(_ snapshot: Snapshot) {
-    precondition(
-      snapshot.storage.count == weights.count,
-      "a snapshot of \(snapshot.storage.count) weights for a network of \(weights.count)")
+  /// - Throws: ``StrideNetError`` if they are of another network, or this one isn't built
+  public func restore(_ snapshot: Snapshot) throws {
+    guard snapshot.parameters.map(\.shape) == parameterList.map(\.shape), input != nil else {
+      func text(_ arrays: [(name: String, shape: [Int])]) -> String {
+        arrays.map { "\($0.name) \($0.shape.map(String.init).joined(separator: "×"))" }
+          .joined(separator: ", ")
+      }
+      throw StrideNetError(
+        .usage, "a snapshot of another network", found: text(snapshot.parameters),
+        expected: input == nil ? "a network that has been built" : text(parameterList))
+    }
     exclusively {
       weights = snapshot.storage
       point(parameters)
@@ -652,8 +664,7 @@ public final class Network {
           expected: layers[index].text)
       }
     }
-    if !isKnownUniquelyReferenced(&weights) { weights = try weights.copy() }
-    point(parameters)
+    try ownWeights()
     for index in range {
       for (mine, its) in zip(stages[index].parameters, other.stages[index].parameters) {
         mine.value.update(from: its.value, count: mine.count)
@@ -699,20 +710,15 @@ public final class Network {
         expected: parameter.shape.map(String.init).joined(separator: "×") + ", \(parameter.count)")
     }
     try exclusively {
-      if !isKnownUniquelyReferenced(&weights) {
-        weights = try weights.copy()
-        point(parameters)
-      }
+      try ownWeights()
       parameter.value.update(from: values, count: values.count)
     }
   }
 
   /// Overwrites all weights with arrays given by name.
   func setWeights(_ values: (_ name: String) -> [Float]) throws {
-    if !isKnownUniquelyReferenced(&weights) { weights = try weights.copy() }
-    let all = parameters
-    point(all)
-    for (parameter, entry) in zip(all, parameterList) {
+    try ownWeights()
+    for (parameter, entry) in zip(parameters, parameterList) {
       let new = values(entry.name)
       precondition(new.count == parameter.count)
       parameter.value.update(from: new, count: new.count)

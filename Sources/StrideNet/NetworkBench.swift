@@ -61,7 +61,7 @@ public final class NetworkBench {
 
   /// Weights as at first, momentum 0.
   private func reset() throws {
-    network.restore(start)
+    try network.restore(start)
     try network.setWeights { first[$0]! }
   }
 

@@ -137,7 +137,7 @@ extension PNG.Image {
           expected: "\(shape.channels)")
       }
       let values = pixels.map { Float($0) / 255 }
-      return Tensor(
+      return try Tensor(
         batch: 1, shape: shape,
         Self.resized(values, (height, width), channels, to: (shape.height, shape.width)))
     }

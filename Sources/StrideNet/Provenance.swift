@@ -68,7 +68,8 @@ public struct Provenance: Sendable {
     (self.kind, self.terms, self.bias, self.value) = (kind, terms, bias, value)
     sum = terms.reduce(Double(bias)) { $0 + $1.product }
     self.activation = activation.name
-    var result = Tensor(batch: 1, shape: Shape(1), [Float(sum)])
+    var result = Tensor(batch: 1, shape: Shape(1))
+    result[0] = Float(sum)
     if !activation.isSoftmax {
       let pass = ActivationPass(activation)
       let runtime = Runtime(threads: 1)

@@ -41,16 +41,28 @@ public struct TensorView: @unchecked Sendable {
   public var count: Int { batch * shape.count }
 
   public subscript(_ index: Int) -> Float {
-    get { pointer[index] }
-    nonmutating set { pointer[index] = newValue }
+    get { pointer[checked(index)] }
+    nonmutating set { pointer[checked(index)] = newValue }
   }
 
   /// The value of example `n` at row `y`, column `x`, channel `c`.
   public subscript(_ n: Int, _ y: Int, _ x: Int, _ c: Int) -> Float {
-    get { pointer[((n * shape.height + y) * shape.width + x) * shape.channels + c] }
-    nonmutating set {
-      pointer[((n * shape.height + y) * shape.width + x) * shape.channels + c] = newValue
+    get { pointer[checked(n, y, x, c)] }
+    nonmutating set { pointer[checked(n, y, x, c)] = newValue }
+  }
+
+  private func checked(_ index: Int) -> Int {
+    guard index >= 0 && index < count else {
+      fatalError("value \(index) of \(count), \(batch) × \(shape)")
     }
+    return index
+  }
+
+  private func checked(_ n: Int, _ y: Int, _ x: Int, _ c: Int) -> Int {
+    guard n >= 0 && n < batch && y >= 0 && y < shape.height && x >= 0 && x < shape.width && c >= 0
+      && c < shape.channels
+    else { fatalError("value [\(n), \(y), \(x), \(c)] of \(batch) × \(shape)") }
+    return ((n * shape.height + y) * shape.width + x) * shape.channels + c
   }
 
   /// The first value of example `n`.
@@ -145,17 +157,22 @@ public struct Tensor: Sendable {
   }
 
   private static func count(_ batch: Int, _ shape: Shape) -> Int {
-    precondition(
-      batch >= 0 && shape.height >= 0 && shape.width >= 0 && shape.channels >= 0,
-      "\(batch) × \(shape)")
-    return batch * shape.count
+    guard let count = IDX.product([batch, shape.height, shape.width, shape.channels]) else {
+      fatalError("a tensor of \(batch) × \(shape)")
+    }
+    return count
   }
 
   /// `values` in NHWC order, `batch` · `shape.count` of them.
-  public init(batch: Int, shape: Shape, _ values: [Float]) {
-    precondition(
-      values.count == batch * shape.count, "\(values.count) values for \(batch) × \(shape)")
-    self.init(batch: batch, shape: shape)
+  /// - Throws: ``StrideNetError`` where there is another number of them
+  public init(batch: Int, shape: Shape, _ values: [Float]) throws {
+    guard batch >= 0, values.count == IDX.product([batch, shape.height, shape.width, shape.channels])
+    else {
+      throw StrideNetError(
+        .badData, "another number of values than the tensor has", found: "\(values.count)",
+        expected: "\(batch) × \(shape)")
+    }
+    try self.init(zeros: batch, shape)
     storage.pointer.update(from: values, count: values.count)
   }
 
@@ -172,10 +189,7 @@ public struct Tensor: Sendable {
 
   /// The `index`-th value in NHWC order.
   public subscript(_ index: Int) -> Float {
-    get {
-      precondition(index >= 0 && index < count)
-      return storage.pointer[index]
-    }
+    get { view[index] }
     set { withMutableView { $0[index] = newValue } }
   }
 

@@ -79,6 +79,7 @@ extension Network {
     precondition(x.batch > 0 && repeats > 0)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
+    if labels != nil { try ownWeights() }
     // Running statistics are what a training pass changes besides.
     let statistics = stages.flatMap(\.parameters).filter { !$0.isTrained }
     let saved = statistics.map { Array(UnsafeBufferPointer(start: $0.value, count: $0.count)) }
@@ -99,7 +100,7 @@ extension Network {
     for (operation, node) in zip(plan.operations, plan.nodes) {
       let below = outputs.last!
       guard let node else {
-        outputs.append(Tensor(batch: x.batch, shape: operation.output, below.values))
+        outputs.append(try Tensor(batch: x.batch, shape: operation.output, below.values))
         times.append(0)
         continue
       }
@@ -128,7 +129,7 @@ extension Network {
         gradients.append(upstream)
         guard let node = plan.nodes[index] else {
           inner.append(upstream)
-          upstream = Tensor(batch: x.batch, shape: operation.input, upstream.values)
+          upstream = try Tensor(batch: x.batch, shape: operation.input, upstream.values)
           continue
         }
         var (dy, dx) = (upstream, Tensor(batch: x.batch, shape: operation.input))

@@ -147,6 +147,9 @@ public final class Trainer {
   private var batchesDone = 0
   private var sums = (cce: 0.0, ce: 0.0)
   private var best: Snapshot?
+  // Epochs to train until, and whether somebody asked for that.
+  private var epochs: Int
+  private var hasRun = false
 
   /// - Throws: ``StrideNetError`` where settings, data and network don't fit together
   public init(_ network: Network, _ data: Dataset, _ settings: TrainingSettings) throws {
@@ -158,6 +161,7 @@ public final class Trainer {
     self.network = network
     self.data = data
     self.settings = settings
+    epochs = settings.epochs
     buffer = try BatchBuffer(capacity: max(settings.batchSize, Network.chunk), shape: shape)
     order = Array(0..<data.train.count)
     if let augmentation = settings.augmentation {
@@ -178,7 +182,8 @@ public final class Trainer {
     let (x, labels) = buffer.gather(data.train, order[range], network.runtime, augmenter)
     network.times?.lap(.gather)
     let share = settings.schedule.share(
-      step: epoch * batches + batch, of: settings.epochs * batches, perEpoch: batches)
+      step: epoch % settings.epochs * batches + batch, of: settings.epochs * batches,
+      perEpoch: batches)
     let rate = settings.learningRate * Float(share)
     let (cce, ce) = try network.step(
       x, labels, learningRate: rate, settings.optimizer, averageDecay: settings.averageDecay)
@@ -187,36 +192,44 @@ public final class Trainer {
     return (cce, ce, rate)
   }
 
-  /// Trains for all epochs, or until ``shouldStop`` or the loss says otherwise.
+  /// Trains for all epochs, or until ``shouldStop`` or the loss says otherwise. Run again after that,
+  /// it goes on: with what is left if it was stopped, else for as many epochs once more, the schedule
+  /// from its beginning.
   @discardableResult
   public func run() throws -> TrainingEnd {
     let count = order.count
     var lastGood = lastGoodAtStart ?? network.snapshot()
     lastGoodAtStart = nil
-    func end(_ end: TrainingEnd) -> TrainingEnd {
-      network.restore(best ?? lastGood)
+    func end(_ end: TrainingEnd) throws -> TrainingEnd {
+      try network.restore(best ?? lastGood)
       (batchesDone, sums) = (0, (0, 0))
       return end
     }
+    let isAnother = hasRun
+    if isAnother && results.count == epochs { epochs += settings.epochs }
+    hasRun = true
     let clock = ContinuousClock()
-    for epoch in results.count..<settings.epochs {
-      if let patience = settings.patience, let bestEpoch, epoch - bestEpoch >= patience {
-        return end(.stoppedEarly)
+    let start = results.count
+    for epoch in start..<epochs {
+      if let patience = settings.patience, let bestEpoch,
+        epoch - bestEpoch >= patience, !(isAnother && epoch == start)
+      {
+        return try end(.stoppedEarly)
       }
       shuffle(for: epoch)
-      let start = clock.now
+      let begin = clock.now
       let (before, first) = (seconds, batchesDone)
       network.times?.skip()
       for batch in first..<batches {
         if shouldStop() {
           try onStop?(state(lastGood))
-          return end(.stopped)
+          return try end(.stopped)
         }
         let (cce, ce, rate) = try step(epoch, batch)
-        guard cce.isFinite else { return end(.diverged(epoch: epoch + 1, batch: batch + 1)) }
+        guard cce.isFinite else { return try end(.diverged(epoch: epoch + 1, batch: batch + 1)) }
         batchesDone = batch + 1
         if let onBatch {
-          let elapsed = (clock.now - start).inSeconds
+          let elapsed = (clock.now - begin).inSeconds
           let done = min(count, batchesDone * settings.batchSize)
           onBatch(
             BatchProgress(
@@ -228,15 +241,15 @@ public final class Trainer {
         }
       }
       network.times?.lap(.other)
-      let elapsed = (clock.now - start).inSeconds
+      let elapsed = (clock.now - begin).inSeconds
       network.exchangeAverage()
       guard let (testCCE, testCE) = try evaluate(data.test) else {
         network.exchangeAverage()
         try onStop?(state(lastGood))
-        return end(.stopped)
+        return try end(.stopped)
       }
       // The last step of an epoch may have been the one that went wrong.
-      guard testCCE.isFinite else { return end(.diverged(epoch: epoch + 1, batch: batches)) }
+      guard testCCE.isFinite else { return try end(.diverged(epoch: epoch + 1, batch: batches)) }
       lastGood = network.snapshot()
       let result = EpochResult(
         epoch: epoch + 1, seconds: elapsed,
@@ -254,7 +267,7 @@ public final class Trainer {
       try onState?(state(lastGood))
     }
     // Without a moving average or a better epoch the network has the last weights already.
-    return best != nil || settings.averageDecay != nil ? end(.finished) : .finished
+    return try best != nil || settings.averageDecay != nil ? end(.finished) : .finished
   }
 
   /// The order of an epoch follows from that of the one before.
@@ -309,12 +322,15 @@ public final class Trainer {
   /// Goes on from where a training with the same settings stood: from then on every number is what
   /// it would have been without a stop.
   func resume(_ state: State) throws {
-    network.restore(state.weights)
+    try network.restore(state.weights)
     try network.goOn(from: state.network)
     (results, bestEpoch) = (state.progress.results, state.progress.bestEpoch)
     (batchesDone, best) = (state.progress.batchesDone, state.best)
     sums = (state.progress.sumCCE, state.progress.sumCE)
     lastGoodAtStart = state.lastGood
+    let begun = results.count + (batchesDone > 0 ? 1 : 0)
+    epochs = max(1, (begun - 1) / settings.epochs + 1) * settings.epochs
+    hasRun = false
     (order, shuffles) = (Array(0..<data.train.count), 0)
   }
 

@@ -131,7 +131,7 @@ package final class Machine {
     }
     if let (network, has, _) = networks[name] {
       if has != generation {
-        network.restore(weights)
+        try network.restore(weights)
         networks[name]!.generation = generation
       }
       return network
@@ -140,7 +140,7 @@ package final class Machine {
     let runtime = Runtime(threads: 1, kernels: try KernelChoice(named: name))
     let network = Network(try Architecture.layers(text), runtime: runtime)
     try network.build(for: data.train.shape)
-    network.restore(weights)
+    try network.restore(weights)
     networks[name] = (network, generation, batch)
     return network
   }
@@ -200,7 +200,7 @@ package final class Machine {
           .badData, "values that aren't an image", found: "\(values.count) bytes",
           expected: "\(shape.count) finite floats")
       }
-      return (Tensor(batch: 1, shape: shape, floats), nil)
+      return (try Tensor(batch: 1, shape: shape, floats), nil)
     default:
       throw StrideNetError(
         .usage, "no image", expected: "one of drawing, test, train and values")

@@ -81,7 +81,7 @@ final class Judge {
 
   func batch(_ number: Int, of count: Int) -> Batch {
     let (images, labels) = subject.batch(number, of: count)
-    return Batch(images: Tensor(batch: count, shape: shape, images), labels: labels)
+    return Batch(images: try! Tensor(batch: count, shape: shape, images), labels: labels)
   }
 
   func field(_ tensor: Tensor) -> Field {

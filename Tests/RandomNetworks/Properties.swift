@@ -18,7 +18,7 @@ extension Judge {
 
   private func picking(_ indices: [Int], from tensor: Tensor) -> Tensor {
     let all = rows(tensor)
-    return Tensor(batch: indices.count, shape: tensor.shape, indices.flatMap { all[$0] })
+    return try! Tensor(batch: indices.count, shape: tensor.shape, indices.flatMap { all[$0] })
   }
 
   /// Evaluation and prediction: right, the same whatever stands beside an image, and without a trace

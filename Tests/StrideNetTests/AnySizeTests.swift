@@ -32,8 +32,8 @@ import Testing
       let batch = try Self.batch(size, from: 7 * step)
       let fresh = try Self.network(text)
       for network in [network, fresh] { try network.build(for: batch.images.shape) }
-      if step > 0 { fresh.restore(network.snapshot()) }
-      network.restore(fresh.snapshot())  // momentum anew in both
+      if step > 0 { try fresh.restore(network.snapshot()) }
+      try network.restore(fresh.snapshot())  // momentum anew in both
       let found = try network.train(batch, learningRate: 0.05)
       let expected = try fresh.train(batch, learningRate: 0.05)
       #expect(found.layers.sha256 == expected.layers.sha256 && found.cce == expected.cce)

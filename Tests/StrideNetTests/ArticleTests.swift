@@ -124,7 +124,7 @@ extension Activation {
     try single.build(for: Shape(3))
     try single.setWeights("layers.0.weight", w)
     try single.setWeights("layers.0.bias", [b])
-    let input = Tensor(batch: 1, shape: Shape(3), x)
+    let input = try Tensor(batch: 1, shape: Shape(3), x)
     print(try single.predict(input).values)  // [0.25]
 
     try page.check("Tutorial", "One neuron")
@@ -140,7 +140,7 @@ extension Activation {
     try single.build(for: Shape(3))
     try single.setWeights("layers.0.weight", w)
     try single.setWeights("layers.0.bias", [b])
-    let input = Tensor(batch: 1, shape: Shape(3), x)
+    let input = try Tensor(batch: 1, shape: Shape(3), x)
 
     func squaredError(_ w: [Float]) -> Float {
       let y = zip(x, w).map(*).reduce(b, +)
@@ -167,7 +167,7 @@ extension Activation {
 
     func rounded(_ values: [Float]) -> [Float] { values.map { ($0 * 1000).rounded() / 1000 } }
 
-    let scores = Tensor(batch: 1, shape: Shape(3), [2, 1, 0])
+    let scores = try Tensor(batch: 1, shape: Shape(3), [2, 1, 0])
     let softmax = Network([Activate(.softmax)])
     print(rounded(try softmax.predict(scores).values))  // [0.665, 0.245, 0.09]
 
@@ -178,7 +178,7 @@ extension Activation {
     let classifier = Network([Dense(3, activation: .softmax, initializer: .constant(0))])
     try classifier.build(for: Shape(1))
     try classifier.setWeights("layers.0.bias", scores.values)
-    let example = Batch(images: Tensor(batch: 1, shape: Shape(1), [1]), labels: [0])
+    let example = Batch(images: try Tensor(batch: 1, shape: Shape(1), [1]), labels: [0])
     try classifier.train(example, learningRate: 0)
     print(rounded(try classifier.gradient("layers.0.bias")))  // [-0.335, 0.245, 0.09]
 
@@ -189,7 +189,7 @@ extension Activation {
     let page = Page()
     func print(_ items: Any..., line: Int = #line) { page.print(items, line) }
 
-    let corners = Tensor(batch: 4, shape: Shape(2), [0, 0, 0, 1, 1, 0, 1, 1])
+    let corners = try Tensor(batch: 4, shape: Shape(2), [0, 0, 0, 1, 1, 0, 1, 1])
     let differ = Batch(images: corners, labels: [0, 1, 1, 0])
 
     let straight = Network([Dense(2, activation: .softmax)])
@@ -240,7 +240,7 @@ extension Activation {
     let page = Page()
     func print(_ items: Any..., line: Int = #line) { page.print(items, line) }
 
-    let numbers = Tensor(batch: 1, shape: Shape(4, 4, 1), (1...16).map { Float($0) })
+    let numbers = try Tensor(batch: 1, shape: Shape(4, 4, 1), (1...16).map { Float($0) })
     let sum = Conv2D(1, 2, activation: .none, initializer: .constant(1))
     print(try Network([sum]).predict(numbers).values)
     // [14.0, 18.0, 22.0, 30.0, 34.0, 38.0, 46.0, 50.0, 54.0]
@@ -248,7 +248,7 @@ extension Activation {
     let edges = Network([Conv2D(1, 2, activation: .none)])
     try edges.build(for: Shape(3, 4, 1))
     try edges.setWeights("layers.0.weight", [-1, 1, -1, 1])
-    let step = Tensor(
+    let step = try Tensor(
       batch: 1, shape: Shape(3, 4, 1), [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1])
     print(try edges.predict(step).values)  // [0.0, 2.0, 0.0, 0.0, 2.0, 0.0]
 
@@ -258,7 +258,7 @@ extension Activation {
   @Test func pooling() throws {
     let page = Page()
     func print(_ items: Any..., line: Int = #line) { page.print(items, line) }
-    let numbers = Tensor(batch: 1, shape: Shape(4, 4, 1), (1...16).map { Float($0) })
+    let numbers = try Tensor(batch: 1, shape: Shape(4, 4, 1), (1...16).map { Float($0) })
 
     print(try Network([MaxPool2D(2)]).predict(numbers).values)  // [6.0, 8.0, 14.0, 16.0]
     print(try Network([AvgPool2D(2)]).predict(numbers).values)  // [3.5, 5.5, 11.5, 13.5]
@@ -269,7 +269,7 @@ extension Activation {
   @Test func strideGroups() throws {
     let page = Page()
     func print(_ items: Any..., line: Int = #line) { page.print(items, line) }
-    let numbers = Tensor(batch: 1, shape: Shape(4, 4, 1), (1...16).map { Float($0) })
+    let numbers = try Tensor(batch: 1, shape: Shape(4, 4, 1), (1...16).map { Float($0) })
 
     let groups = StrideGroups(output: (3, 3), size: (2, 2), stride: (1, 1)).groups
     print(groups.map(\.positions.count))  // [4, 2, 2, 1]
@@ -472,7 +472,7 @@ extension Activation {
     for (input, size, stride) in [
       (28, 3, 2), (27, 3, 2), (29, 3, 2), (28, 5, 2), (28, 5, 3), (28, 4, 2),
     ] {
-      let images = Tensor(
+      let images = try Tensor(
         batch: 2, shape: Shape(input, input, 1),
         (0..<2 * input * input).map { Float($0 % 17) })
       let outputs = try ["naive", "stride_groups"].map { name in
@@ -484,7 +484,7 @@ extension Activation {
       print(apart < 1e-3)  // true true true true true true
     }
 
-    let best = Tensor(batch: 1, shape: Shape(10), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    let best = try Tensor(batch: 1, shape: Shape(10), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
     print(try Network([Activate(.softmax)]).evaluate(best, [0]).cce)  // 1.4611 …
 
     let digits = try Dataset.load("sample").train

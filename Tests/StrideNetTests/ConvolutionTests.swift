@@ -286,7 +286,7 @@ import Testing
   func same(axis: [Int], expected: [Int]) throws {
     let (input, size, stride, dilation) = (axis[0], axis[1], axis[2], axis[3])
     func output(_ layer: Conv2D, _ shape: Shape) throws -> Tensor {
-      let x = Tensor(batch: 2, shape: shape, values(2 * shape.count, 1))
+      let x = try Tensor(batch: 2, shape: shape, values(2 * shape.count, 1))
       return try Network([layer]).predict(x)
     }
     let rows = try output(

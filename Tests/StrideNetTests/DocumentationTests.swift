@@ -59,7 +59,7 @@ extension Activation {
     #expect(cce.isFinite && testCCE.isFinite && testCE < ce)
     #expect(output.values == probabilities.values && output.batch == 32 && output.shape.count == 10)
 
-    network.restore(layers)
+    try network.restore(layers)
     try network.save(to: path)
     let same = try Network.load(from: path)
 
@@ -88,7 +88,7 @@ extension Activation {
     let network = Network {
       Flatten(); Dense(4, activation: .square); Dense(2, activation: .softmax)
     }
-    let batch = Batch(images: Tensor(batch: 1, shape: Shape(2, 2, 1), [1, 2, 3, 4]), labels: [1])
+    let batch = Batch(images: try Tensor(batch: 1, shape: Shape(2, 2, 1), [1, 2, 3, 4]), labels: [1])
     let before = try network.train(batch, learningRate: 0.01).cce
     #expect(try network.train(batch, learningRate: 0.01).cce < before)
   }

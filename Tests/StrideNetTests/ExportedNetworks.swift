@@ -63,7 +63,7 @@ enum ExportedNetworks {
 
   /// Some images, of values from 0 to 1.
   static func images(_ count: Int, _ shape: Shape) -> Tensor {
-    Tensor(batch: count, shape: shape, values(count * shape.count, 3).map { $0 + 0.5 })
+    try! Tensor(batch: count, shape: shape, values(count * shape.count, 3).map { $0 + 0.5 })
   }
 }
 

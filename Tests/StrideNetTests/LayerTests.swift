@@ -154,7 +154,7 @@ import Testing
       Activate(.none), Conv2D(3, 3), Flatten(), Dense(4, activation: .softmax),
     ])
     let batch = Batch(
-      images: Tensor(batch: 5, shape: shape, values(5 * 64, 1)), labels: [0, 1, 2, 3, 1])
+      images: try Tensor(batch: 5, shape: shape, values(5 * 64, 1)), labels: [0, 1, 2, 3, 1])
     try network.train(batch, learningRate: 0.1)
     try padded.train(batch, learningRate: 0.1)
     #expect(network.lastGradient == padded.lastGradient)

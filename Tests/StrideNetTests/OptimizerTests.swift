@@ -110,7 +110,7 @@ import Testing
       try changed.train(batch, learningRate: 0.002, optimizer: Optimizer(.adam))
     }
     try fresh.build(for: Shape(28, 28, 1))
-    fresh.restore(changed.snapshot())
+    try fresh.restore(changed.snapshot())
     for batch in batches.suffix(3) {
       try changed.train(batch, learningRate: 0.05, optimizer: Optimizer(.nesterov))
       try fresh.train(batch, learningRate: 0.05, optimizer: Optimizer(.nesterov))
@@ -309,7 +309,7 @@ import Testing
   private static let layers =
     "conv(4,5,stride=2,activation=none) batchnorm(activation=relu) flatten dropout(0.3) softmax(10)"
 
-  private static func data() throws -> Dataset {
+  static func data() throws -> Dataset {
     let sample = try NetworkTests.sample.get()
     return try Dataset(
       name: "small", source: "small", train: sample.train.prefix(500), test: sample.test.prefix(200)

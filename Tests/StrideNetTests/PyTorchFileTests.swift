@@ -23,7 +23,7 @@ import Testing
     let expected = try expectations(File.self, "exchange.json").logits
     let network = try imported(
       Self.stored, Self.text.replacingOccurrences(of: "softmax", with: "dense"))
-    let images = Tensor(batch: 4, shape: Self.input, values(4 * Self.input.count, 77))
+    let images = try Tensor(batch: 4, shape: Self.input, values(4 * Self.input.count, 77))
     expectClose(try network.predict(images).values, expected, within: 1e-6, "logits")
     // The same weights go back as they came.
     let folder = try TemporaryFolder()
