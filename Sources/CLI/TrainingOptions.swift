@@ -51,6 +51,11 @@ struct TrainingOptions: ParsableArguments {
   @Flag(help: "End with the weights of the epoch with the lowest such loss.")
   var best = false
 
+  @Option(
+    help: ArgumentHelp(
+      "Leave these layers' weights as they are: 1-4,6.", valueName: "layers"))
+  var freeze: String?
+
   @Option(parsing: .unconditional, help: "Decides everything random (default: \(defaults.seed)).")
   var seed: UInt64?
 
@@ -63,7 +68,23 @@ struct TrainingOptions: ParsableArguments {
     if let ema { settings.averageDecay = ema }
     if let patience { settings.patience = patience }
     if best { settings.keepsBest = true }
+    if let freeze { settings.frozenLayers = try Self.layers(freeze) }
     if let seed { settings.seed = seed }
+  }
+
+  /// The layers, from 0, that "1-4,6" names.
+  private static func layers(_ text: String) throws -> [Int] {
+    try text.split(separator: ",", omittingEmptySubsequences: false).flatMap { part -> [Int] in
+      let ends = part.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) ?? 0 }
+      guard ends.count <= 2, let first = ends.first, let last = ends.last, first > 0, last >= first,
+        last <= 100_000
+      else {
+        throw StrideNetError(
+          .usage, "no layers", at: "--freeze", found: "'\(part)'",
+          expected: "numbers from 1, or two with a dash between them: 1-4,6")
+      }
+      return Array(first - 1...last - 1)
+    }
   }
 }
 
@@ -122,7 +143,7 @@ struct OptimizerOptions: ParsableArguments {
       let method = try Optimizer.Method(named: optimizer)
       if isNew || method != settings.optimizer.method {
         settings.optimizer = Optimizer(method)
-        if method.isAdaptive { settings.learningRate = 0.001 }
+        settings.learningRate = method.rule.usual.learningRate
       }
     }
     let method = settings.optimizer.method
@@ -132,10 +153,11 @@ struct OptimizerOptions: ParsableArguments {
         .usage, "\(option) means nothing to \(method.rawValue)", found: option,
         expected: "it with \(methods), or \(method.rawValue) without it")
     }
-    try refuse(method.isAdam && momentum != nil, "--momentum", "sgd, nesterov or rmsprop")
-    try refuse(!method.isAdam && beta1 != nil, "--beta1", "adam or adamw")
-    try refuse(!method.isAdaptive && beta2 != nil, "--beta2", "adam, adamw or rmsprop")
-    try refuse(!method.isAdaptive && epsilon != nil, "--epsilon", "adam, adamw or rmsprop")
+    let usual = method.rule.usual
+    try refuse(usual.isBeta1 && momentum != nil, "--momentum", "sgd, nesterov or rmsprop")
+    try refuse(!usual.isBeta1 && beta1 != nil, "--beta1", "adam or adamw")
+    try refuse(usual.beta2 == nil && beta2 != nil, "--beta2", "adam, adamw or rmsprop")
+    try refuse(usual.beta2 == nil && epsilon != nil, "--epsilon", "adam, adamw or rmsprop")
     if let learningRate { settings.learningRate = learningRate }
     if let momentum = momentum ?? beta1 { settings.optimizer.momentum = momentum }
     if let beta2 { settings.optimizer.beta2 = beta2 }

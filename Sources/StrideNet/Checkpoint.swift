@@ -57,8 +57,11 @@ public struct Checkpoint {
       guard let values, !values.isEmpty else { return }
       arrays.append(.init(name: prefix + name, shape: [values.count], values: values))
     }
-    add("velocity", state.network.velocity)
-    add("square", state.network.square)
+    for (name, values) in zip(
+      trainer.settings.optimizer.method.rule.memory, state.network.memory)
+    {
+      add(name, values)
+    }
     add("average", state.network.average)
     add("last", state.lastGood.values)
     add("best", state.best?.values)
@@ -144,14 +147,14 @@ public struct Checkpoint {
       }
       weights += part
     }
-    let isAdaptive = trainer.settings.optimizer.method.isAdaptive
     let started = place.updateCount > 0
     return Trainer.State(
       progress: progress,
       network: .init(
         stepCount: place.stepCount, updateCount: place.updateCount,
-        velocity: try values("velocity", required: started) ?? [],
-        square: try values("square", required: started && isAdaptive) ?? [],
+        memory: try trainer.settings.optimizer.method.rule.memory.compactMap {
+          try values($0, required: started)
+        },
         average: try values(
           "average", required: started && trainer.settings.averageDecay != nil) ?? []),
       weights: try network.snapshot(of: weights),

@@ -104,7 +104,7 @@ extension Network {
           number: (isFused ? step.first...step.last : index...index).map(number(ofOperation:))
             .joined(separator: "+"),
           name, pass.name,
-          kernel: cost.kernel + (cost.updates ? ", \(times.optimizer.method.kernel)" : ""),
+          kernel: cost.kernel + (cost.updates ? ", \(times.optimizer.method.rule.kernel)" : ""),
           why: cost.why,
           operations: cost.operations * images,
           bytes: 4 * ((cost.inputs + cost.outputs) * images + Double(cost.weights)),
@@ -133,7 +133,7 @@ extension Network {
     let rest = plan.steps.filter { !$0.node.updatesInBackward }.flatMap(\.parameters)
     if !rest.isEmpty {
       add(
-        "weights", "update", kernel: times.optimizer.method.kernel,
+        "weights", "update", kernel: times.optimizer.method.rule.kernel,
         bytes: Double(4 * times.optimizer.arraysMoved * rest.reduce(0) { $0 + $1.count }), .update)
     }
 

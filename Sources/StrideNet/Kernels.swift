@@ -184,28 +184,30 @@ enum Kernels {
     ck_layer_norm_backward(rows, channels, x, gain, epsilon, dy, dx, dgain, dbias)
   }
 
-  /// One step of an optimiser on some of a parameter's values.
-  static func update(_ u: Update, decays: Bool, _ range: Range<Int>, _ parameter: Parameter) {
-    let (optimizer, start, count) = (u.optimizer, range.lowerBound, range.count)
-    let decay = decays ? optimizer.weightDecay : 0
-    let isDecoupled = optimizer.method == .adamw
-    let steps = Double(u.step)
-    var update = ck_update(
-      rate: u.rate, scale: u.scale, l2: isDecoupled ? 0 : decay, l1: decays ? optimizer.l1 : 0,
-      keep: isDecoupled ? 1 - u.rate * decay : 1, momentum: optimizer.momentum,
+  // MARK: Optimisers
+
+  private static func constants(_ s: UpdateSlice, decoupled: Bool = false, nesterov: Bool = false)
+    -> ck_update
+  {
+    let (optimizer, steps) = (s.optimizer, Double(s.step))
+    return ck_update(
+      rate: s.rate, scale: s.scale, l2: decoupled ? 0 : s.weightDecay, l1: s.l1,
+      keep: decoupled ? 1 - s.rate * s.weightDecay : 1, momentum: optimizer.momentum,
       beta2: optimizer.beta2, epsilon: optimizer.epsilon,
       correction1: Float(1 - pow(Double(optimizer.momentum), steps)),
-      correction2: Float(1 - pow(Double(optimizer.beta2), steps)),
-      nesterov: optimizer.method == .nesterov ? 1 : 0)
-    let (gradient, velocity, square, weight) = (
-      parameter.gradient + start, parameter.velocity + start, parameter.square + start,
-      parameter.value + start
-    )
-    switch optimizer.method {
-    case .sgd, .nesterov: ck_sgd(count, &update, gradient, velocity, weight)
-    case .rmsprop: ck_rmsprop(count, &update, gradient, velocity, square, weight)
-    case .adam, .adamw: ck_adam(count, &update, gradient, velocity, square, weight)
-    }
+      correction2: Float(1 - pow(Double(optimizer.beta2), steps)), nesterov: nesterov ? 1 : 0)
+  }
+  static func sgd(_ s: UpdateSlice, nesterov: Bool) {
+    var update = constants(s, nesterov: nesterov)
+    ck_sgd(s.count, &update, s.gradient, s.memory(0), s.weights)
+  }
+  static func rmsprop(_ s: UpdateSlice) {
+    var update = constants(s)
+    ck_rmsprop(s.count, &update, s.gradient, s.memory(0), s.memory(1), s.weights)
+  }
+  static func adam(_ s: UpdateSlice, decoupled: Bool) {
+    var update = constants(s, decoupled: decoupled)
+    ck_adam(s.count, &update, s.gradient, s.memory(0), s.memory(1), s.weights)
   }
 
   /// y += share · (x − y)

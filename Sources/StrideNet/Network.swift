@@ -75,9 +75,8 @@ public final class Network {
 
   private var weights = FloatStorage.empty
   private var gradients = FloatStorage.empty
-  // What the optimiser remembers, and for how many steps.
-  private var velocity = FloatStorage.empty
-  private var square = FloatStorage.empty
+  // What the optimiser remembers, array after array, and for how many steps.
+  private var memory: [FloatStorage] = []
   private var updateCount = 0
   private var method: Optimizer.Method?
   // The moving average of the weights, if there is one.
@@ -158,6 +157,7 @@ public final class Network {
     try bindParameters(parameters)
     (self.stages, self.parameters, self.parameterList) = (stages, parameters, parameterList)
     (self.plan, self.inferencePlan, self.endsInSoftmax) = (plan, inferencePlan, endsInSoftmax)
+    markParameters()
     if timesPasses { timePasses() }
   }
 
@@ -181,9 +181,10 @@ public final class Network {
           + "\(shape)\(training ? ", and their gradients" : "")")
     }
     let weights = parameters.reduce(0) { $0 + $1.count }
-    if training && velocity.count == 0 { need.add(weights, for: "the optimiser's memory") }
-    if let optimizer, optimizer.method.isAdaptive, square.count == 0 {
-      need.add(weights, for: "the optimiser's memory")
+    if training, let optimizer {
+      need.add(
+        weights, times: max(0, optimizer.method.rule.memory.count - memory.count),
+        for: "the optimiser's memory")
     }
   }
 
@@ -246,8 +247,7 @@ public final class Network {
     for parameter in parameters {
       parameter.value = weights.pointer + offset
       parameter.gradient = gradients.pointer + offset
-      parameter.velocity = velocity.pointer + offset
-      parameter.square = square.pointer + offset
+      parameter.memory = memory.map { $0.pointer + offset }
       offset += parameter.count
     }
   }
@@ -281,13 +281,14 @@ public final class Network {
       losses = try FloatStorage(count: batch)
       wrong = [Int32](repeating: 0, count: batch)
     }
-    if training && velocity.count != weights.count {
-      velocity = try FloatStorage(count: weights.count)
-      point(parameters)
-    }
-    if let optimizer, optimizer.method.isAdaptive, square.count != weights.count {
-      square = try FloatStorage(count: weights.count)
-      point(parameters)
+    if let optimizer {
+      let arrays = optimizer.method.rule.memory.count
+      var memory = memory
+      while memory.count < arrays { memory.append(try FloatStorage(count: weights.count)) }
+      if memory.count != self.memory.count {
+        self.memory = memory
+        point(parameters)
+      }
     }
   }
 
@@ -403,7 +404,7 @@ public final class Network {
         average = try average!.copy()
       }
     }
-    if method?.kernel != optimizer.method.kernel {
+    if method?.rule.kernel != optimizer.method.rule.kernel {
       if method != nil { forgetSteps() }
       method = optimizer.method
     }
@@ -569,8 +570,10 @@ public final class Network {
   /// What a training needs to go on as if it had never stopped, beside the weights.
   struct TrainingState {
     var stepCount, updateCount: Int
+    /// What the optimiser remembers, each array as large as the weights.
+    var memory: [[Float]]
     /// As large as the weights, or empty where there is none.
-    var velocity, square, average: [Float]
+    var average: [Float]
   }
 
   var trainingState: TrainingState {
@@ -578,15 +581,15 @@ public final class Network {
       storage.map { Array(UnsafeBufferPointer(start: $0.pointer, count: $0.count)) } ?? []
     }
     return TrainingState(
-      stepCount: stepCount, updateCount: updateCount, velocity: array(velocity),
-      square: array(square), average: array(average))
+      stepCount: stepCount, updateCount: updateCount, memory: memory.map(array),
+      average: array(average))
   }
 
   func goOn(from state: TrainingState) throws {
-    let (velocity, square) = (try FloatStorage(state.velocity), try FloatStorage(state.square))
+    let memory = try state.memory.map { try FloatStorage($0) }
     average = state.average.isEmpty ? nil : try FloatStorage(state.average)
     (stepCount, updateCount) = (state.stepCount, state.updateCount)
-    (self.velocity, self.square) = (velocity, square)
+    self.memory = memory
     method = nil
     point(parameters)
   }
@@ -612,6 +615,31 @@ public final class Network {
     try copy.restore(snapshot())
     try copy.ownWeights()
     return copy
+  }
+
+  // MARK: What is trained
+
+  /// The layers, from 0, that training leaves as they are: gradients go through them, but no step
+  /// changes their weights. (Batch normalisation goes on taking its statistics.)
+  public var frozenLayers: Set<Int> = [] { didSet { markParameters() } }
+  private var regularizers: [(layers: Range<Int>, regularizer: any Regularizer)] = []
+
+  /// From now on the weights (not biases or factors) of these layers, or of all, have a regulariser.
+  /// - Parameter layers: from 0
+  public func regularize(_ regularizer: any Regularizer, layers: Range<Int>? = nil) {
+    regularizers.append((layers ?? 0..<self.layers.count, regularizer))
+    markParameters()
+  }
+
+  private func markParameters() {
+    for (index, stage) in stages.enumerated() {
+      for parameter in stage.parameters {
+        parameter.isFrozen = frozenLayers.contains(index)
+        parameter.regularizers =
+          parameter.shape.count > 1
+          ? regularizers.filter { $0.layers.contains(index) }.map(\.regularizer) : []
+      }
+    }
   }
 
   // MARK: Snapshots
@@ -640,8 +668,7 @@ public final class Network {
   }
 
   private func forgetSteps() {
-    velocity.pointer.update(repeating: 0, count: velocity.count)
-    square.pointer.update(repeating: 0, count: square.count)
+    for array in memory { array.pointer.update(repeating: 0, count: array.count) }
     updateCount = 0
   }
 

@@ -169,6 +169,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     (full.training.averageDecay, full.training.patience) = (0, 0)
     full.training.optimizer.clipNorm = 0
     full.training.augmentation = Augmentation()
+    full.training.frozenLayers = []
     let known = full.dictionary
     var defaults = RunConfiguration()
     if let training = given["training"] as? [String: Any],

@@ -10,15 +10,17 @@ final class Parameter {
   var value: UnsafeMutablePointer<Float>
   /// The gradient; a backward pass overwrites it.
   var gradient: UnsafeMutablePointer<Float>
-  /// What the optimiser remembers: of steps, and of gradients' squares if it does. Valid while the
-  /// network is trained.
-  var velocity, square: UnsafeMutablePointer<Float>
+  /// What the optimiser remembers. Valid while the network is trained.
+  var memory: [UnsafeMutablePointer<Float>] = []
+  /// Whether no step changes it, and what is added to its gradient.
+  var isFrozen = false
+  var regularizers: [any Regularizer] = []
 
   init(_ description: ParameterShape, name: String) {
     (self.description, self.name) = (description, name)
     // What a parameter points to before the network has given it memory.
     let unbound = UnsafeMutablePointer<Float>(bitPattern: 64)!
-    (value, gradient, velocity, square) = (unbound, unbound, unbound, unbound)
+    (value, gradient) = (unbound, unbound)
   }
 
   var shape: [Int] { description.shape }

@@ -19,6 +19,8 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
   /// Evaluates and returns a moving average of the weights, of which each step keeps this share
   /// (Polyak & Juditsky 1992); nil for the weights themselves.
   public var averageDecay: Float?
+  /// Layers, from 0, whose weights stay as they are; nil for those that the network has frozen itself.
+  public var frozenLayers: [Int]?
   /// Ends the training after so many epochs without a lower loss on the images that are evaluated.
   public var patience: Int?
   /// Ends with the weights of the epoch with the lowest loss, instead of the last one's.
@@ -158,6 +160,15 @@ public final class Trainer {
     network.loss = settings.loss
     try network.requireClassifier(for: shape, batch: settings.batchSize, settings.optimizer)
     try data.checkLabels(classes: network.classes)
+    if let frozen = settings.frozenLayers {
+      guard frozen.allSatisfy(network.layers.indices.contains) else {
+        throw StrideNetError(
+          .usage, "no such layers to freeze",
+          found: frozen.map { "\($0 + 1)" }.joined(separator: ", "),
+          expected: "1 … \(network.layers.count), as in \(Architecture.text(network.layers))")
+      }
+      network.frozenLayers = Set(frozen)
+    }
     self.network = network
     self.data = data
     self.settings = settings

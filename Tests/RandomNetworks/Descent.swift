@@ -63,6 +63,7 @@ struct Descent {
           s[i] = beta2 * s[i] + complement(optimizer.beta2) * (g * g)
           let mean = v[i] / correction(optimizer.momentum)
           w = w - rate * mean / ((s[i] / correction(optimizer.beta2)).squareRoot() + epsilon)
+        default: fatalError("a rule that isn't known here: \(optimizer.method.rawValue)")
         }
         new.append(w)
       }
