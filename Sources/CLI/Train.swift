@@ -262,15 +262,15 @@ struct Train: ParsableCommand {
           layers: Architecture.text(network.layers),
           kernels: network.runtime.kernels.name, isa: KernelChoice.instructionSet,
           threads: network.runtime.threads, parameters: network.parameterCount,
-          data: trainer.data.source, train_images: trainer.data.train.count,
-          validation_images: test == nil ? nil : trainer.data.test.count,
-          test_images: (test ?? trainer.data.test).count, seed: trainer.settings.seed))
+          data: trainer.source, train_images: trainer.train.count,
+          validation_images: test == nil ? nil : trainer.test.count,
+          test_images: (test ?? trainer.test).count, seed: trainer.settings.seed))
     } else {
       try Output.line(
         """
         network  \(Architecture.text(network.layers)), \(network.parameterCount.grouped) parameters
-        data     \(trainer.data.source): \(trainer.data.train.count.grouped) training and \
-        \(trainer.data.test.count.grouped) \(test == nil ? "test" : "validation") images of \
+        data     \(trainer.source): \(trainer.train.count.grouped) training and \
+        \(trainer.test.count.grouped) \(test == nil ? "test" : "validation") images of \
         \(network.input!)
         kernels  \(network.runtime.kernels), \(KernelChoice.instructionSet), \
         \(network.runtime.threads) thread\(network.runtime.threads == 1 ? "" : "s")
@@ -335,7 +335,7 @@ struct Train: ParsableCommand {
     // Images that nothing has seen are measured once, with the final weights.
     var testCE = last?.testCE
     if let test, last != nil { testCE = try network.evaluate(test).ce }
-    let images = (test ?? trainer.data.test).count
+    let images = (test ?? trainer.test).count
     // The share as it was counted, without the rounding of a Float.
     let accuracy = testCE.map {
       Double(images - Int((Double($0) * Double(images)).rounded())) / Double(images)

@@ -67,7 +67,7 @@ public struct Checkpoint {
     add("best", state.best?.values)
     let place = Place(
       progress: state.progress, stepCount: state.network.stepCount,
-      updateCount: state.network.updateCount, images: trainer.data.train.count,
+      updateCount: state.network.updateCount, images: trainer.train.count,
       digest: trainer.dataDigest)
     let text = String(decoding: try JSONEncoder().encode(place), as: UTF8.self)
     try Safetensors.write(
@@ -113,11 +113,11 @@ public struct Checkpoint {
   fileprivate func state(_ trainer: Trainer) throws -> Trainer.State {
     let network = trainer.network
     guard
-      place.images == trainer.data.train.count && place.digest == trainer.dataDigest
+      place.images == trainer.train.count && place.digest == trainer.dataDigest
     else {
       throw StrideNetError(
         .badData, "the checkpoint was made with other data", at: path,
-        found: "\(trainer.data.source), \(trainer.data.train.count) training images",
+        found: "\(trainer.source), \(trainer.train.count) training images",
         expected: "the \(place.images) training images that it was made with")
     }
     let count = network.snapshot().values.count

@@ -32,9 +32,8 @@ enum Kernels {
         transposeA ? a + i : a + i * k, transposeA ? m : k, b + j, n, c + i * n + j, n,
         runtime.scratch(worker))
       guard let (update, parameter) = update else { return }
-      for row in i..<min(m, i + tile.rows) {
-        update.apply(parameter, row * n + j..<row * n + min(n, j + tile.columns))
-      }
+      update.apply(
+        parameter, rows: i..<min(m, i + tile.rows), of: n, columns: j..<min(n, j + tile.columns))
     }
   }
 
@@ -189,13 +188,11 @@ enum Kernels {
   private static func constants(_ s: UpdateSlice, decoupled: Bool = false, nesterov: Bool = false)
     -> ck_update
   {
-    let (optimizer, steps) = (s.optimizer, Double(s.step))
-    return ck_update(
+    ck_update(
       rate: s.rate, scale: s.scale, l2: decoupled ? 0 : s.weightDecay, l1: s.l1,
-      keep: decoupled ? 1 - s.rate * s.weightDecay : 1, momentum: optimizer.momentum,
-      beta2: optimizer.beta2, epsilon: optimizer.epsilon,
-      correction1: Float(1 - pow(Double(optimizer.momentum), steps)),
-      correction2: Float(1 - pow(Double(optimizer.beta2), steps)), nesterov: nesterov ? 1 : 0)
+      keep: decoupled ? 1 - s.rate * s.weightDecay : 1, momentum: s.momentum, beta2: s.beta2,
+      epsilon: s.epsilon, correction1: s.momentumSum, correction2: s.beta2Sum,
+      nesterov: nesterov ? 1 : 0)
   }
   static func sgd(_ s: UpdateSlice, nesterov: Bool) {
     var update = constants(s, nesterov: nesterov)

@@ -247,7 +247,7 @@ public final class Network {
     for parameter in parameters {
       parameter.value = weights.pointer + offset
       parameter.gradient = gradients.pointer + offset
-      parameter.memory = memory.map { $0.pointer + offset }
+      parameter.setMemories(memory.map { $0.pointer + offset })
       offset += parameter.count
     }
   }
@@ -334,14 +334,15 @@ public final class Network {
   }
 
   /// Softmax, loss and, for training, the gradient that the backward pass starts from.
-  private func measure(_ output: TensorView, _ labels: UnsafePointer<Int32>, training: Bool) -> (
+  private func measure(_ output: TensorView, _ targets: Targets, training: Bool) -> (
     cce: Double, wrong: Int
   ) {
     let gradient = training ? plan!.outputGradient(output.batch).pointer : nil
     return wrong.withUnsafeMutableBufferPointer { wrong in
       loss.compute(
-        output, labels: labels, endsInSoftmax: endsInSoftmax,
-        gradient: gradient, loss: losses.pointer, wrong: wrong.baseAddress!)
+        LossBatch(
+          output: output, gradient: gradient, loss: losses.pointer, wrong: wrong.baseAddress!),
+        targets, endsInSoftmax: endsInSoftmax)
       var sum = 0.0
       var errors = 0
       for i in 0..<output.batch {
@@ -372,25 +373,23 @@ public final class Network {
     layers: Snapshot, cce: Float, ce: Float
   ) {
     try optimizer.check()
-    try prepare(batch.images, batch.labels)
+    try prepare(batch)
     let (cce, ce) = try batch.images.withView { x in
-      try batch.labels.withUnsafeBufferPointer {
-        try step(x, $0.baseAddress!, learningRate: learningRate, optimizer)
-      }
+      try batch.withTargets { try step(x, $0, learningRate: learningRate, optimizer) }
     }
     return (snapshot(), cce, ce)
   }
 
   /// The same without the checks, which a trainer has made for all of its data.
   func step(
-    _ x: TensorView, _ labels: UnsafePointer<Int32>, learningRate: Float, _ optimizer: Optimizer,
+    _ x: TensorView, _ targets: Targets, learningRate: Float, _ optimizer: Optimizer,
     averageDecay: Float? = nil
   ) throws -> (cce: Float, ce: Float) {
-    try exclusively { try step(x, labels, learningRate, optimizer, averageDecay) }
+    try exclusively { try step(x, targets, learningRate, optimizer, averageDecay) }
   }
 
   private func step(
-    _ x: TensorView, _ labels: UnsafePointer<Int32>, _ learningRate: Float,
+    _ x: TensorView, _ targets: Targets, _ learningRate: Float,
     _ optimizer: Optimizer, _ averageDecay: Float?
   ) throws -> (cce: Float, ce: Float) {
     try reserve(x.batch, training: true, optimizer)
@@ -412,7 +411,7 @@ public final class Network {
     defer { Kernels.flushDenormals(before) }
     times?.optimizer = optimizer
     times?.lap(.other)
-    let (sum, errors) = measure(forward(x, training: true), labels, training: true)
+    let (sum, errors) = measure(forward(x, training: true), targets, training: true)
     times?.lap(.loss)
     updateCount += 1
     backward(x, Update(rate: learningRate, optimizer: optimizer, step: updateCount))
@@ -451,13 +450,22 @@ public final class Network {
   public func evaluate(_ x: Tensor, _ labels: [Int32]) throws -> (
     output: Tensor, cce: Float, ce: Float
   ) {
-    try prepare(x, labels)
+    try evaluate(Batch(images: x, labels: labels))
+  }
+
+  /// The network's output for a mini-batch and how far it is from the targets.
+  /// - Returns: the output, of a classifier the probabilities; the loss; the class error: the share
+  ///   of examples whose largest output isn't their target's
+  public func evaluate(_ batch: Batch) throws -> (output: Tensor, cce: Float, ce: Float) {
+    try prepare(batch)
+    let x = batch.images
     var result = try Tensor(zeros: x.batch, shapes.last!)
+    let count = classes
     let (cce, ce) = try x.withView { x in
       try result.withMutableView { result in
-        try labels.withUnsafeBufferPointer { labels in
+        try batch.withTargets { targets in
           try evaluate(x.batch, keep: result.pointer) { range in
-            (x.examples(range), labels.baseAddress! + range.lowerBound)
+            (x.examples(range), targets.from(range.lowerBound, count))
           }
         }
       }
@@ -469,14 +477,14 @@ public final class Network {
   /// their number.
   func evaluate(
     _ count: Int, keep: UnsafeMutablePointer<Float>? = nil,
-    _ examples: (Range<Int>) -> (TensorView, UnsafePointer<Int32>)
+    _ examples: (Range<Int>) -> (TensorView, Targets)
   ) throws -> (cce: Float, ce: Float) {
     try exclusively { try evaluateAll(count, keep, examples) }
   }
 
   private func evaluateAll(
     _ count: Int, _ keep: UnsafeMutablePointer<Float>?,
-    _ examples: (Range<Int>) -> (TensorView, UnsafePointer<Int32>)
+    _ examples: (Range<Int>) -> (TensorView, Targets)
   ) throws -> (cce: Float, ce: Float) {
     var sum = 0.0
     var errors = 0
@@ -484,10 +492,10 @@ public final class Network {
     defer { Kernels.flushDenormals(before) }
     try inferencePlan?.fold()
     for start in stride(from: 0, to: count, by: Self.chunk) {
-      let (x, labels) = examples(start..<min(count, start + Self.chunk))
+      let (x, targets) = examples(start..<min(count, start + Self.chunk))
       try reserve(x.batch, training: false)
       let output = forward(x, training: false)
-      let part = measure(output, labels, training: false)
+      let part = measure(output, targets, training: false)
       sum += part.cce
       errors += part.wrong
       keep?.advanced(by: start * output.shape.count)
@@ -524,16 +532,27 @@ public final class Network {
     return result
   }
 
-  func prepare(_ x: Tensor, _ labels: [Int32]) throws {
+  /// Builds the network and checks that a mini-batch fits it.
+  func prepare(_ batch: Batch) throws {
+    let (x, labels) = (batch.images, batch.labels)
     guard x.batch > 0 else {
       throw StrideNetError(.badData, "an empty mini-batch", expected: "at least one image")
+    }
+    try requireClassifier(for: x.shape)
+    if let targets = batch.targets {
+      guard targets.batch == x.batch && targets.shape.count == classes else {
+        throw StrideNetError(
+          .badData, "targets that don't fit the network's outputs",
+          found: "\(targets.batch) of \(targets.shape)",
+          expected: "\(x.batch) of \(classes) values")
+      }
+      return
     }
     guard labels.count == x.batch else {
       throw StrideNetError(
         .badData, "images and labels differ in number", found: "\(labels.count) labels",
         expected: "\(x.batch), one an image")
     }
-    try requireClassifier(for: x.shape)
     if let index = labels.firstIndex(where: { $0 < 0 || $0 >= Int32(classes) }) {
       throw StrideNetError(
         .badData, "label out of range", at: "label \(index) of the mini-batch",
@@ -547,7 +566,7 @@ public final class Network {
   func requireClassifier(for input: Shape, batch: Int? = nil, _ optimizer: Optimizer? = nil) throws
   {
     try build(for: input, batch: batch, optimizer) { _ in }
-    guard endsInSoftmax || loss == .meanSquaredError else {
+    guard endsInSoftmax || !loss.needsSoftmax else {
       throw StrideNetError(
         .badData, "a network that isn't a classifier",
         at: "layer \(layers.count), \(layers.last!.text)",

@@ -131,14 +131,16 @@ public final class NetworkBench {
   }
 
   private func step(_ mode: Mode, _ part: Range<Int>) throws -> Float {
-    let (x, labels) = buffer.gather(images, part, network.runtime)
+    let (x, targets) = buffer.gather(images, part, network.runtime)
     return switch mode {
     case .train:
       try network.step(
-        x, labels, learningRate: Self.learningRate, Optimizer(.sgd, momentum: Self.momentum)
+        x, targets, learningRate: Self.learningRate, Optimizer(.sgd, momentum: Self.momentum)
       ).cce
     case .infer:
-      try network.evaluate(part.count) { (x.examples($0), labels + $0.lowerBound) }.cce
+      try network.evaluate(part.count) { [network] in
+        (x.examples($0), targets.from($0.lowerBound, network.classes))
+      }.cce
     }
   }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import Synchronization
 
 /// How gradients become steps: a rule and its constants. All of the library's rules start from
@@ -114,30 +115,47 @@ public struct OptimizerConstants: Sendable {
 
 /// Some of an array's values with all that a step on them needs.
 public struct UpdateSlice {
-  let parameter: Parameter
-  let range: Range<Int>
-  let update: Update
-
-  public var count: Int { range.count }
+  // Numbers and addresses alone: what is counted would be counted by all threads at once.
+  public private(set) var count: Int
   /// The loss' slope for each weight; it may be overwritten.
-  public var gradient: UnsafeMutablePointer<Float> { parameter.gradient + range.lowerBound }
-  public var weights: UnsafeMutablePointer<Float> { parameter.value + range.lowerBound }
-  /// Array number `index` of those that the rule remembers.
-  public func memory(_ index: Int) -> UnsafeMutablePointer<Float> {
-    parameter.memory[index] + range.lowerBound
-  }
+  public private(set) var gradient: UnsafeMutablePointer<Float>
+  public private(set) var weights: UnsafeMutablePointer<Float>
+  private let memories: UnsafePointer<UnsafeMutablePointer<Float>>
+  private var start: Int
   /// The learning rate of this step.
-  public var rate: Float { update.rate }
+  public let rate: Float
   /// From 1.
-  public var step: Int { update.step }
+  public let step: Int
   /// What the gradient is to be multiplied by first: below 1 where its norm was too large.
-  public var scale: Float { update.scale }
-  /// The constants.
-  public var optimizer: Optimizer { update.optimizer }
+  public fileprivate(set) var scale: Float
+  /// The optimiser's constants.
+  public let momentum, beta2, epsilon: Float
   /// Of these values: 0 for biases and the factors of normalisations.
-  public var weightDecay: Float { decays ? update.optimizer.weightDecay : 0 }
-  public var l1: Float { decays ? update.optimizer.l1 : 0 }
-  private var decays: Bool { parameter.shape.count > 1 }
+  public let weightDecay, l1: Float
+  /// 1 − momentumˢᵗᵉᵖ and 1 − beta2ˢᵗᵉᵖ: the sums of the shares that are remembered by now.
+  public let momentumSum, beta2Sum: Float
+
+  /// Array number `index` of those that the rule remembers.
+  public func memory(_ index: Int) -> UnsafeMutablePointer<Float> { memories[index] + start }
+
+  fileprivate init(_ update: Update, _ parameter: Parameter) {
+    let optimizer = update.optimizer
+    let decays = parameter.shape.count > 1
+    (count, start) = (parameter.count, 0)
+    (gradient, weights) = (parameter.gradient, parameter.value)
+    memories = UnsafePointer(parameter.memories)
+    (rate, step, scale) = (update.rate, update.step, update.scale)
+    (momentum, beta2, epsilon) = (optimizer.momentum, optimizer.beta2, optimizer.epsilon)
+    (weightDecay, l1) = decays ? (optimizer.weightDecay, optimizer.l1) : (0, 0)
+    (momentumSum, beta2Sum) = (update.momentumSum, update.beta2Sum)
+  }
+
+  /// Moves to other values of the array.
+  fileprivate mutating func move(to start: Int, count: Int) {
+    gradient += start - self.start
+    weights += start - self.start
+    (self.start, self.count) = (start, count)
+  }
 }
 
 // MARK: The library's rules
@@ -247,21 +265,38 @@ struct Update {
   let step: Int
   /// What gradients are multiplied by.
   var scale: Float = 1
+  let momentumSum, beta2Sum: Float
+
+  init(rate: Float, optimizer: Optimizer, step: Int) {
+    (self.rate, self.optimizer, self.step) = (rate, optimizer, step)
+    momentumSum = Float(1 - pow(Double(optimizer.momentum), Double(step)))
+    beta2Sum = Float(1 - pow(Double(optimizer.beta2), Double(step)))
+  }
+
+  /// Updates the columns of some rows of a parameter with rows of `length` values.
+  func apply(_ parameter: Parameter, rows: Range<Int>, of length: Int, columns: Range<Int>) {
+    if parameter.isFrozen { return }
+    let (rule, regularizers) = (optimizer.method.rule, parameter.regularizers)
+    var slice = UpdateSlice(self, parameter)
+    for row in rows {
+      slice.move(to: row * length + columns.lowerBound, count: columns.count)
+      if !regularizers.isEmpty { add(regularizers, to: &slice) }
+      rule.update(slice)
+    }
+  }
+
+  private func add(_ regularizers: [any Regularizer], to slice: inout UpdateSlice) {
+    let gradient = UnsafeMutableBufferPointer(start: slice.gradient, count: slice.count)
+    if scale != 1 { for i in gradient.indices { gradient[i] *= scale } }
+    slice.scale = 1
+    for regularizer in regularizers {
+      regularizer.addSlopes(
+        of: UnsafeBufferPointer(start: slice.weights, count: slice.count), to: gradient)
+    }
+  }
 
   func apply(_ parameter: Parameter, _ range: Range<Int>) {
-    if parameter.isFrozen { return }
-    var update = self
-    if !parameter.regularizers.isEmpty {
-      let gradient = UnsafeMutableBufferPointer(
-        start: parameter.gradient + range.lowerBound, count: range.count)
-      let weights = UnsafeBufferPointer(
-        start: parameter.value + range.lowerBound, count: range.count)
-      if scale != 1 { for i in gradient.indices { gradient[i] *= scale } }
-      update.scale = 1
-      for regularizer in parameter.regularizers { regularizer.addSlopes(of: weights, to: gradient) }
-    }
-    optimizer.method.rule.update(
-      UpdateSlice(parameter: parameter, range: range, update: update))
+    apply(parameter, rows: 0..<1, of: parameter.count, columns: range)
   }
 
   func apply(_ parameter: Parameter, _ runtime: Runtime) {

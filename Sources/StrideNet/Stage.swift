@@ -10,8 +10,8 @@ final class Parameter {
   var value: UnsafeMutablePointer<Float>
   /// The gradient; a backward pass overwrites it.
   var gradient: UnsafeMutablePointer<Float>
-  /// What the optimiser remembers. Valid while the network is trained.
-  var memory: [UnsafeMutablePointer<Float>] = []
+  /// What the optimiser remembers, array after array. Valid while the network is trained.
+  private(set) var memories = UnsafeMutablePointer<UnsafeMutablePointer<Float>>.allocate(capacity: 1)
   /// Whether no step changes it, and what is added to its gradient.
   var isFrozen = false
   var regularizers: [any Regularizer] = []
@@ -21,6 +21,14 @@ final class Parameter {
     // What a parameter points to before the network has given it memory.
     let unbound = UnsafeMutablePointer<Float>(bitPattern: 64)!
     (value, gradient) = (unbound, unbound)
+  }
+
+  deinit { memories.deallocate() }
+
+  func setMemories(_ addresses: [UnsafeMutablePointer<Float>]) {
+    memories.deallocate()
+    memories = .allocate(capacity: max(1, addresses.count))
+    memories.initialize(from: addresses, count: addresses.count)
   }
 
   var shape: [Int] { description.shape }

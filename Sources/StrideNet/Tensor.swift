@@ -214,15 +214,34 @@ public struct Tensor: Sendable {
   }
 }
 
-/// Images with their labels, ready for a training step.
+/// Examples with their labels or other targets, ready for a training step.
 public struct Batch: Sendable {
   /// N×H×W×C.
   public var images: Tensor
-  /// N class numbers, from 0.
+  /// N class numbers, from 0; empty where there are ``targets``.
   public var labels: [Int32]
+  /// What the outputs should be, where that is no class: as many values for each example as the
+  /// network has outputs.
+  public var targets: Tensor?
 
   public init(images: Tensor, labels: [Int32]) {
     self.images = images
     self.labels = labels
+  }
+
+  /// The same.
+  public init(images: Tensor, labels: [Int]) {
+    // What doesn't fit isn't a class of any network.
+    self.init(images: images, labels: labels.map { Int32(exactly: $0) ?? -1 })
+  }
+
+  /// Examples with values as targets: regression, several labels or none.
+  public init(images: Tensor, targets: Tensor) {
+    (self.images, labels, self.targets) = (images, [], targets)
+  }
+
+  func withTargets<R>(_ body: (Targets) throws -> R) rethrows -> R {
+    if let targets { return try targets.withView { try body(.values($0.pointer)) } }
+    return try labels.withUnsafeBufferPointer { try body(.labels($0.baseAddress!)) }
   }
 }

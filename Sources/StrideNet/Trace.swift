@@ -75,7 +75,11 @@ extension Network {
   ///   - repeats: how often each layer runs; its time is the median
   /// - Throws: ``StrideNetError`` if the images or labels don't fit the network
   public func trace(_ x: Tensor, labels: [Int32]? = nil, repeats: Int = 1) throws -> Trace {
-    if let labels { try prepare(x, labels) } else { try build(for: x.shape) }
+    if let labels {
+      try prepare(Batch(images: x, labels: labels))
+    } else {
+      try build(for: x.shape)
+    }
     precondition(x.batch > 0 && repeats > 0)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
@@ -190,9 +194,15 @@ extension Network {
     output.withMutableView { output in
       gradient.withMutableView { gradient in
         losses.withMutableView { losses in
-          loss.compute(
-            output, labels: labels, endsInSoftmax: self.endsInSoftmax,
-            gradient: gradient.pointer, loss: losses.pointer, wrong: &wrong)
+          wrong.withUnsafeMutableBufferPointer { wrong in
+            labels.withUnsafeBufferPointer { labels in
+              loss.compute(
+                LossBatch(
+                  output: output, gradient: gradient.pointer, loss: losses.pointer,
+                  wrong: wrong.baseAddress!),
+                .labels(labels.baseAddress!), endsInSoftmax: self.endsInSoftmax)
+            }
+          }
         }
       }
     }

@@ -124,7 +124,10 @@ public enum TrainingEnd: Sendable {
 ///     try trainer.run()
 public final class Trainer {
   public let network: Network
-  public let data: Dataset
+  /// What is trained on, and what is evaluated.
+  public let train, test: any ExampleSource
+  /// What errors call them.
+  public let source: String
   public let settings: TrainingSettings
   /// Called after each mini-batch.
   public var onBatch: ((BatchProgress) -> Void)?
@@ -154,12 +157,38 @@ public final class Trainer {
   private var hasRun = false
 
   /// - Throws: ``StrideNetError`` where settings, data and network don't fit together
-  public init(_ network: Network, _ data: Dataset, _ settings: TrainingSettings) throws {
-    try settings.check(images: data.train.count)
-    let shape = data.train.shape
+  public convenience init(_ network: Network, _ data: Dataset, _ settings: TrainingSettings) throws {
+    try self.init(
+      network, train: data.train, test: data.test, settings, source: data.source,
+      checkTargets: data.checkLabels(classes:))
+  }
+
+  /// Trains on any examples: numbers in memory (``TensorSet``), or a source of one's own.
+  /// - Throws: ``StrideNetError`` where settings, data and network don't fit together
+  public convenience init(
+    _ network: Network, train: any ExampleSource, test: any ExampleSource,
+    _ settings: TrainingSettings, source: String = "examples"
+  ) throws {
+    guard train.shape == test.shape && train.targetCount == test.targetCount else {
+      throw StrideNetError(
+        .badData, "examples of two kinds", at: source,
+        found: "\(train.shape) for training, \(test.shape) for the test",
+        expected: "the same size and targets")
+    }
+    try self.init(network, train: train, test: test, settings, source: source) { outputs in
+      for set in [train, test] { try set.checkTargets(outputs: outputs) }
+    }
+  }
+
+  private init(
+    _ network: Network, train: any ExampleSource, test: any ExampleSource,
+    _ settings: TrainingSettings, source: String, checkTargets: (Int) throws -> Void
+  ) throws {
+    try settings.check(images: train.count)
+    let shape = train.shape
     network.loss = settings.loss
     try network.requireClassifier(for: shape, batch: settings.batchSize, settings.optimizer)
-    try data.checkLabels(classes: network.classes)
+    try checkTargets(network.classes)
     if let frozen = settings.frozenLayers {
       guard frozen.allSatisfy(network.layers.indices.contains) else {
         throw StrideNetError(
@@ -170,11 +199,13 @@ public final class Trainer {
       network.frozenLayers = Set(frozen)
     }
     self.network = network
-    self.data = data
+    (self.train, self.test, self.source) = (train, test, source)
     self.settings = settings
     epochs = settings.epochs
-    buffer = try BatchBuffer(capacity: max(settings.batchSize, Network.chunk), shape: shape)
-    order = Array(0..<data.train.count)
+    buffer = try BatchBuffer(
+      capacity: max(settings.batchSize, Network.chunk), shape: shape,
+      targetCount: train.targetCount)
+    order = Array(0..<train.count)
     if let augmentation = settings.augmentation {
       let augmenter = Augmenter(augmentation, seed: settings.seed)
       try network.runtime.reserveScratch(augmenter.scratchCount(shape))
@@ -190,14 +221,14 @@ public final class Trainer {
       batch * settings.batchSize..<min(order.count, (batch + 1) * settings.batchSize)
     network.times?.lap(.other)
     augmenter?.epoch = epoch
-    let (x, labels) = buffer.gather(data.train, order[range], network.runtime, augmenter)
+    let (x, targets) = buffer.gather(train, order[range], network.runtime, augmenter)
     network.times?.lap(.gather)
     let share = settings.schedule.share(
       step: epoch % settings.epochs * batches + batch, of: settings.epochs * batches,
       perEpoch: batches)
     let rate = settings.learningRate * Float(share)
     let (cce, ce) = try network.step(
-      x, labels, learningRate: rate, settings.optimizer, averageDecay: settings.averageDecay)
+      x, targets, learningRate: rate, settings.optimizer, averageDecay: settings.averageDecay)
     sums.cce += Double(cce) * Double(range.count)
     sums.ce += Double(ce) * Double(range.count)
     return (cce, ce, rate)
@@ -254,7 +285,7 @@ public final class Trainer {
       network.times?.lap(.other)
       let elapsed = (clock.now - begin).inSeconds
       network.exchangeAverage()
-      guard let (testCCE, testCE) = try evaluate(data.test) else {
+      guard let (testCCE, testCE) = try evaluate(test) else {
         network.exchangeAverage()
         try onStop?(state(lastGood))
         return try end(.stopped)
@@ -301,7 +332,11 @@ public final class Trainer {
   /// Tells data sets apart: SHA-256 of all images and labels.
   private(set) lazy var dataDigest: String = {
     var digest = SHA256()
-    for bytes in [data.train.pixels, data.train.labels, data.test.pixels, data.test.labels] {
+    guard let train = train as? ImageSet, let test = test as? ImageSet else {
+      for set in [train, test] { Array(set.digest().utf8).withUnsafeBytes { digest.update($0) } }
+      return digest.hex
+    }
+    for bytes in [train.pixels, train.labels, test.pixels, test.labels] {
       bytes.withUnsafeBytes { digest.update($0) }
     }
     return digest.hex
@@ -342,10 +377,10 @@ public final class Trainer {
     let begun = results.count + (batchesDone > 0 ? 1 : 0)
     epochs = max(1, (begun - 1) / settings.epochs + 1) * settings.epochs
     hasRun = false
-    (order, shuffles) = (Array(0..<data.train.count), 0)
+    (order, shuffles) = (Array(0..<train.count), 0)
   }
 
-  private func evaluate(_ set: ImageSet) throws -> (cce: Float, ce: Float)? {
+  private func evaluate(_ set: any ExampleSource) throws -> (cce: Float, ce: Float)? {
     var stopped = false
     let result = try network.evaluate(set.count) { range in
       stopped = stopped || shouldStop()
@@ -355,40 +390,51 @@ public final class Trainer {
   }
 }
 
-/// Memory for the images and labels of a mini-batch, filled anew for each one.
+/// Memory for the examples and targets of a mini-batch, filled anew for each one.
 final class BatchBuffer {
   let capacity: Int
   private let shape: Shape
   private let images: FloatStorage
   private let labels: UnsafeMutablePointer<Int32>
+  private let targetCount: Int?
+  private let targets: FloatStorage
 
-  init(capacity: Int, shape: Shape) throws {
-    self.capacity = capacity
-    self.shape = shape
+  init(capacity: Int, shape: Shape, targetCount: Int? = nil) throws {
+    (self.capacity, self.shape, self.targetCount) = (capacity, shape, targetCount)
     images = try FloatStorage(count: capacity * shape.count)
+    targets = try FloatStorage(count: capacity * (targetCount ?? 0))
     labels = .allocate(capacity: capacity)
   }
 
   deinit { labels.deallocate() }
 
-  /// The images at these places, scaled to 0…1, and their labels; good until the next call.
+  /// The examples at these places, and their targets; good until the next call.
   func gather(
-    _ set: ImageSet, _ indices: some RandomAccessCollection<Int>, _ runtime: Runtime,
+    _ set: any ExampleSource, _ indices: some RandomAccessCollection<Int>, _ runtime: Runtime,
     _ augmenter: Augmenter? = nil
-  ) -> (TensorView, UnsafePointer<Int32>) {
+  ) -> (TensorView, Targets) {
     precondition(indices.count <= capacity)
     let x = TensorView(images.pointer, batch: indices.count, shape: shape)
-    let context = (set, indices, x, labels, augmenter, runtime)
+    let context = (self, set, indices, x, augmenter, runtime)
     runtime.parallel(over: indices.count, by: 16, context) { context, range, worker in
-      let (set, indices, x, labels, augmenter, runtime) = context
+      let (buffer, set, indices, x, augmenter, runtime) = context
       for slot in range {
         let index = indices[indices.index(indices.startIndex, offsetBy: slot)]
-        set.scale(index, into: x.example(slot))
+        set.read(
+          index,
+          into: UnsafeMutableBufferPointer(start: x.example(slot), count: x.shape.count))
         augmenter?.apply(x.example(slot), x.shape, index: index, runtime.scratch(worker))
-        labels[slot] = Int32(set.labels[index])
+        if let count = buffer.targetCount {
+          set.readTarget(
+            index,
+            into: UnsafeMutableBufferPointer(
+              start: buffer.targets.at(slot * count, count: count), count: count))
+        } else {
+          buffer.labels[slot] = Int32(set.label(index))
+        }
       }
     }
-    return (x, UnsafePointer(labels))
+    return (x, targetCount == nil ? .labels(labels) : .values(targets.pointer))
   }
 }
 

@@ -57,17 +57,19 @@ public final class TrainingRecord {
   ///   - frames: looks into the network, more of them at the beginning, when most changes
   public init(_ trainer: Trainer, frames: Int = 24) throws {
     self.trainer = trainer
-    let (network, data, settings) = (trainer.network, trainer.data, trainer.settings)
-    let batches = (data.train.count + settings.batchSize - 1) / settings.batchSize
+    let (network, test, settings) = (trainer.network, trainer.test, trainer.settings)
+    let batches = (trainer.train.count + settings.batchSize - 1) / settings.batchSize
     let steps = settings.epochs * batches
     stepsAPoint = max(1, steps / 1000)
     looks = (1..<max(2, frames)).map { i in
       max(1, Int((Double(steps) * pow(Double(i) / Double(max(2, frames) - 1), 1.7)).rounded()))
     }
-    let firsts = (0..<network.classes).compactMap { label in
-      data.test.labels.firstIndex { Int($0) == label }
-    }
-    images = data.test.batch(firsts.isEmpty ? [0] : firsts)
+    // Without classes, the first ones.
+    let firsts =
+      test.targetCount == nil
+      ? (0..<network.classes).compactMap { label in (0..<test.count).first { test.label($0) == label } }
+      : Array(0..<min(test.count, 10))
+    images = try test.examples(firsts.isEmpty ? [0] : firsts)
     arrays = network.trainedArrays.map(\.name)
     filterShape = network.firstFilters?.shape ?? []
     epochs = trainer.results
