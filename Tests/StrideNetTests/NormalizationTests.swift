@@ -116,10 +116,14 @@ import Testing
       let logits = Guarded(values(c.n * c.classes, 1).map { 4 * $0 })
       let (gradient, losses) = (Guarded<Float>(c.n * c.classes), Guarded<Float>(c.n))
       let wrong = Guarded<Int32>(c.n)
-      loss.compute(
-        TensorView(logits.pointer, batch: c.n, shape: Shape(c.classes)),
-        labels: (0..<c.n).map { Int32(7 * $0 % c.classes) }, endsInSoftmax: true,
-        gradient: gradient.pointer, loss: losses.pointer, wrong: wrong.pointer)
+      let labels = (0..<c.n).map { Int32(7 * $0 % c.classes) }
+      labels.withUnsafeBufferPointer {
+        loss.compute(
+          LossBatch(
+            output: TensorView(logits.pointer, batch: c.n, shape: Shape(c.classes)),
+            gradient: gradient.pointer, loss: losses.pointer, wrong: wrong.pointer),
+          .labels($0.baseAddress!), endsInSoftmax: true)
+      }
       #expect(gradient.guardsHold && losses.guardsHold && wrong.guardsHold && logits.guardsHold)
       expectClose(losses.values, c.losses, within: 2e-6, "\(loss) losses")
       expectClose(gradient.values, c.dlogits, within: 1e-6, "\(loss) gradient")

@@ -484,7 +484,7 @@ import Testing
     #expect(averaged.results[0].trainCCE == plain.results[0].trainCCE)
     #expect(averaged.results[2].trainCCE == plain.results[2].trainCCE)
     #expect(averaged.results[2].testCCE != plain.results[2].testCCE)
-    let evaluated = try averaged.network.evaluate(averaged.data.test)
+    let evaluated = try averaged.network.evaluate(averaged.test as! ImageSet)
     #expect(evaluated.cce == averaged.results[2].testCCE)
     // By hand: each step's weights, averaged.
     let network = try OptimizerTests.flat()
@@ -520,7 +520,7 @@ import Testing
     #expect(trainer.results.count == best + 2)
     #expect(trainer.results.allSatisfy { $0.testCCE >= trainer.results[best - 1].testCCE })
     #expect(
-      try trainer.network.evaluate(trainer.data.test).cce == trainer.results[best - 1].testCCE)
+      try trainer.network.evaluate(trainer.test as! ImageSet).cce == trainer.results[best - 1].testCCE)
 
     // Somebody who stops it has the best too; what goes on stops where this did, and no later.
     let folder = try TemporaryFolder()
