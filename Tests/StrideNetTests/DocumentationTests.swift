@@ -90,7 +90,8 @@ extension Activation {
     let network = Network {
       Flatten(); Dense(4, activation: .square); Dense(2, activation: .softmax)
     }
-    let batch = Batch(images: try Tensor(batch: 1, shape: Shape(2, 2, 1), [1, 2, 3, 4]), labels: [1])
+    let batch = Batch(
+      images: try Tensor(batch: 1, shape: Shape(2, 2, 1), [1, 2, 3, 4]), labels: [1])
     let before = try network.train(batch, learningRate: 0.01).cce
     #expect(try network.train(batch, learningRate: 0.01).cce < before)
   }
