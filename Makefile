@@ -20,7 +20,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run serve test random fuzz bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
+.PHONY: help setup build install uninstall run serve test random fuzz bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
   check arm64 memcheck faults dependant docs clean
 
 ## help: this list
@@ -35,6 +35,21 @@ setup:
 ## build: the release build
 build: setup
 	$(BUILD)
+
+# Where `make install` puts things; DESTDIR, for packagers, goes before all of it.
+PREFIX ?= /usr/local
+INSTALLED = bin/stridenet share/man/man1/stridenet.1 \
+  share/bash-completion/completions/stridenet share/zsh/site-functions/_stridenet \
+  share/fish/vendor_completions.d/stridenet.fish
+
+## install: what is built, its manual page and completions for shells (PREFIX=/usr/local, DESTDIR=)
+install:
+	@[ -x $(BINARY) ] || { sh Sources/setup.sh && $(BUILD); }
+	@sh Sources/install.sh $(BINARY) "$(DESTDIR)$(PREFIX)" $(INSTALLED)
+
+## uninstall: remove what install put there (PREFIX=, DESTDIR= as then)
+uninstall:
+	cd "$(DESTDIR)$(PREFIX)" && rm -f $(INSTALLED)
 
 ## run: train the CNN on the digits that are in the package
 run: build

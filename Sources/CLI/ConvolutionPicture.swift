@@ -196,7 +196,7 @@ struct ConvolutionPicture {
     text(margin, 50, "\(walk.heading)", "h1")
     text(
       margin, 76,
-      "\(walk.summary): within a group no two windows overlap, so all of it is one matrix product.",
+      "\(walk.summary): one matrix product each, and no two windows of a group overlap.",
       "soft", size: 14)
     var y = 116.0
     y = drawOperands(margin, y, width - margin, side, out) + 48

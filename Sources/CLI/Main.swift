@@ -14,6 +14,7 @@ struct StrideNetCommand: AsyncParsableCommand {
       73 and 74 cannot write, 129 stopped by SIGHUP, 130 by Ctrl-C, 143 by \
       SIGTERM.
       """,
+    version: Runtime.version,
     subcommands: [
       Train.self, Serve.self, Evaluate.self, Predict.self, Export.self, Import.self, Augment.self,
       TraceCommand.self, ExplainCommand.self, ReportCommand.self, GradCheck.self, Speedrun.self,

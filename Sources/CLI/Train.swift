@@ -10,13 +10,10 @@ struct Train: ParsableCommand {
       Models:
       \(Architecture.presets.map { "  \($0.name): \($0.text)" }.joined(separator: "\n"))
 
-      Layers: conv(filters,size[,stride[,padding]]) with ReLU (also padding=same, dilation=2, \
-      groups=4, activation=gelu), maxpool(size[,stride]), \
-      avgpool(size[,stride]), globalavgpool, flatten, dense(n), and dense layers by their activation: relu(n), \
-      leaky_relu(n[,slope]), elu(n), gelu(n), silu(n), sigmoid(n), tanh(n), softplus(n), \
-      softmax(n). Arguments also go by name: conv(32,3,stride=2), and \
-      init= says how weights start: \(Initializer.names). A size may be two \
-      numbers: conv(8,3x5).
+      Layers; arguments by position or by name (stride=2), those in [] are optional:
+      \(Architecture.usage.map { "  \($0)" }.joined(separator: "\n"))
+
+      \(Architecture.values)
 
       Recipes:
       \(RunConfiguration.recipes.map { "  \($0.name): \($0.summary)" }.joined(separator: "\n"))

@@ -30,32 +30,56 @@ public enum Architecture {
     layers.map(\.text).joined(separator: " ")
   }
 
-  // What each layer takes: names in the order of position.
-  private static let grammar: [(name: String, arguments: [String])] =
+  // What each layer takes: names in the order of position, of which the first so many must be given.
+  private static let grammar: [(name: String, arguments: [String], required: Int)] =
     [
       (
         "conv",
         [
           "filters", "size", "stride", "padding", "activation", "slope", "init", "dilation",
           "groups",
-        ]
+        ], 2
       ),
-      ("maxpool", ["size", "stride"]),
-      ("avgpool", ["size", "stride"]),
-      ("globalavgpool", []),
-      ("flatten", []),
+      ("maxpool", ["size", "stride"], 1),
+      ("avgpool", ["size", "stride"], 1),
+      ("globalavgpool", [], 0),
+      ("flatten", [], 0),
     ]
     + Activation.builtIn.dropFirst().map {
-      ($0.name, $0.name == "leaky_relu" ? ["outputs", "slope", "init"] : ["outputs", "init"])
+      ($0.name, $0.name == "leaky_relu" ? ["outputs", "slope", "init"] : ["outputs", "init"], 1)
     } + [
-      ("dense", ["outputs", "activation", "slope", "init"]),
-      ("activation", ["activation", "slope"]),
-      ("batchnorm", ["activation", "momentum", "epsilon", "slope"]),
-      ("layernorm", ["epsilon"]),
-      ("dropout", ["rate"]),
-      (residual, []),
+      ("dense", ["outputs", "activation", "slope", "init"], 1),
+      ("activation", ["activation", "slope"], 1),
+      ("batchnorm", ["activation", "momentum", "epsilon", "slope"], 0),
+      ("layernorm", ["epsilon"], 0),
+      ("dropout", ["rate"], 1),
+      (residual, [], 0),
     ]
   private static let residual = "residual"
+
+  /// For a help text: a line for each layer, "maxpool(size[,stride])".
+  package static var usage: [String] {
+    grammar.map { name, arguments, required in
+      if name == residual { return "\(name)(layers[|shortcut])" }
+      if arguments.isEmpty { return name }
+      let must = arguments.prefix(required).joined(separator: ",")
+      let may = arguments.dropFirst(required).joined(separator: ",")
+      return "\(name)(\(must)\(may.isEmpty ? "" : "[\(must.isEmpty ? "" : ",")\(may)]"))"
+    }
+  }
+
+  /// And what the arguments may be.
+  package static var values: String {
+    """
+    A size, stride or dilation is a number, or two as 3x5, height first; padding is \(paddings). \
+    Activations are \(Activation.builtIn.map(\.name).joined(separator: ", ")); conv has relu \
+    unless told otherwise, dense and batchnorm none, and slope is leaky_relu's. Weights start by \
+    init: \(Initializer.names).
+    """
+  }
+
+  private static let paddings =
+    "same, valid, a whole number, two as 1x2 or four as 0x0x1x1 (top, left, bottom, right)"
 
   private struct Value {
     let text: String
@@ -346,8 +370,7 @@ public enum Architecture {
       default:
         throw error(
           "padding out of range", at: value.position, found: found(value.text, value.position),
-          expected: "same, valid, a whole number, two as 1x2 or four as 0x0x1x1 "
-            + "(top, left, bottom, right)")
+          expected: Architecture.paddings)
       }
     }
 

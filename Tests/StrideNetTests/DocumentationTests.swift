@@ -33,7 +33,9 @@ extension Activation {
       atPath: root.appending(path: folder).path)
     return names.filter { $0.hasSuffix(".md") }.sorted().map { "\(folder)/\($0)" }
   }()
-  static let documents = ["README.md"] + articles
+  /// Those beside the source, whose links are paths.
+  static let pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+  static let documents = pages + articles
 
   // MARK: Examples
 
@@ -88,7 +90,8 @@ extension Activation {
     let network = Network {
       Flatten(); Dense(4, activation: .square); Dense(2, activation: .softmax)
     }
-    let batch = Batch(images: try Tensor(batch: 1, shape: Shape(2, 2, 1), [1, 2, 3, 4]), labels: [1])
+    let batch = Batch(
+      images: try Tensor(batch: 1, shape: Shape(2, 2, 1), [1, 2, 3, 4]), labels: [1])
     let before = try network.train(batch, learningRate: 0.01).cce
     #expect(try network.train(batch, learningRate: 0.01).cce < before)
   }
@@ -149,14 +152,29 @@ extension Activation {
       // Odd pieces stand between quotes.
       line.components(separatedBy: " #")[0].components(separatedBy: "'").enumerated()
         .flatMap { $0 % 2 == 1 ? [$1] : $1.split(separator: " ").map(String.init) }
-    }.filter { $0.first == program }
+    }.filter { $0.first == program || $0.first == ".build/release/\(program)" }
   }
 
-  /// Everything in the shell blocks is one of the two programs', so that nothing goes untested.
+  /// Everything in the shell blocks is one of the two programs', so that nothing goes untested. But
+  /// for the first line, which gets them: into the folder by whose name dependants know the package.
   @Test func onlyKnownPrograms() throws {
     let lines = try Self.blocks("sh", in: Self.documents).flatMap { $0.split(separator: "\n") }
     let known = try Self.commands("stridenet").count + Self.commands("make").count
-    #expect(known == lines.count && known >= 15)
+    #expect(known + 1 == lines.count && known >= 15)
+    #expect(lines[0] == "git clone ADDRESS stridenet && cd stridenet")
+    let readme = try Self.text("README.md")
+    #expect(readme.contains(".package(path: \"../stridenet\")"))
+    #expect(readme.contains(".product(name: \"StrideNet\", package: \"stridenet\")"))
+  }
+
+  /// In the README the program stands without its folder only where it has been installed before.
+  @Test func programsAreFound() throws {
+    var installed = false
+    for line in try Self.blocks("sh").flatMap({ $0.split(separator: "\n") }) {
+      installed = installed || line.hasPrefix("make install")
+      if line.hasPrefix("stridenet ") { #expect(installed, "\(line)") }
+    }
+    #expect(installed)
   }
 
   /// The program is run with the command and something that ends it once the command is understood.
@@ -229,12 +247,84 @@ extension Activation {
     return (process.terminationStatus, String(decoding: output, as: UTF8.self))
   }
 
+  // MARK: Installing
+
+  /// What `make install` puts somewhere `make uninstall` takes away: the program, a manual page with
+  /// every command and option that it has, and completions.
+  @Test func installedAndRemoved() throws {
+    let place = try Workplace()
+    // Elsewhere than in the prefix, as packagers do.
+    let settings = ["BINARY=\(Workplace.program)", "PREFIX=/usr", "DESTDIR=\(place.path)/root"]
+    func make(_ target: String) throws {
+      let (code, output) = try Self.run(["make", target] + settings, in: Self.root)
+      #expect(code == 0, "\(output)")
+    }
+    func files() throws -> Set<String> {
+      try place.names.filter {
+        var isFolder: ObjCBool = false
+        return FileManager.default.fileExists(atPath: "\(place.path)/\($0)", isDirectory: &isFolder)
+          && !isFolder.boolValue
+      }
+    }
+    let before = try files()
+    try make("install")
+    #expect(
+      try files().subtracting(before)
+        == Set(
+          [
+            "bin/stridenet", "share/man/man1/stridenet.1",
+            "share/bash-completion/completions/stridenet", "share/zsh/site-functions/_stridenet",
+            "share/fish/vendor_completions.d/stridenet.fish",
+          ].map { "root/usr/\($0)" }))
+    func text(_ path: String) throws -> String {
+      String(decoding: try place.read("root/usr/share/\(path)"), as: UTF8.self)
+    }
+
+    let page = try text("man/man1/stridenet.1")
+    #expect(page.hasPrefix(".TH STRIDENET 1 \"\" \"stridenet \(Runtime.version)\"\n"))
+    #expect(page.contains("\n.SH NAME\nstridenet \\- "))
+    let help = try place.run("--help").out
+    let commands = help.components(separatedBy: "SUBCOMMANDS:\n")[1]
+      .matches(of: /(?m)^ {2}([a-z]+)\s/).map { String($0.1) }
+    #expect(commands.count >= 15)
+    for command in commands + ["explain conv", "explain value"] {
+      #expect(page.contains("\n.SH \"stridenet \(command)\"\n"), "\(command)")
+      let help = try place.run(command.components(separatedBy: " ") + ["--help"]).out
+      for option in help.matches(of: /(?m)^ {2}(?:-[a-z], )?(--[a-z0-9-]+)/).map({ $0.1 }) {
+        #expect(
+          page.contains(option.replacing("-", with: "\\-")), "\(command): \(option)")
+      }
+    }
+    // A line that began with a dot or a quote would be read as a command, and vanish.
+    let requests: Set = [".TH", ".ad", ".SH", ".SS", ".PP", ".TP", ".B", ".nf", ".fi"]
+    for line in page.split(separator: "\n") where line.hasPrefix(".") || line.hasPrefix("'") {
+      #expect(requests.contains(String(line.prefix { $0 != " " })), "\(line)")
+    }
+    #expect(try text("bash-completion/completions/stridenet").hasPrefix("#!/bin/bash\n"))
+    #expect(try text("zsh/site-functions/_stridenet").hasPrefix("#compdef stridenet\n"))
+    #expect(
+      try text("fish/vendor_completions.d/stridenet.fish").contains("complete -c 'stridenet'"))
+
+    try make("uninstall")
+    #expect(try files() == before)
+  }
+
+  /// The version stands in one place; the list of changes has reached it.
+  @Test func version() throws {
+    let place = try Workplace()
+    let end = try place.run("--version")
+    #expect(end.code == 0 && end.out == "\(Runtime.version)\n" && end.err.isEmpty)
+    #expect(Runtime.version.wholeMatch(of: /[0-9]+\.[0-9]+\.[0-9]+/) != nil)
+    let newest = try Self.text("CHANGELOG.md").firstMatch(of: /\n## (.+)\n/)?.1
+    #expect(newest == Runtime.version[...])
+  }
+
   // MARK: Links and lists
 
-  @Test func linksLeadSomewhere() throws {
-    let links = try Self.text("README.md").matches(of: /\]\(([^)]+)\)/).map { String($0.1) }
+  @Test(arguments: pages) func linksLeadSomewhere(page: String) throws {
+    let links = try Self.text(page).matches(of: /\]\(([^)]+)\)/).map { String($0.1) }
       .filter { !$0.hasPrefix("http") }
-    #expect(links.count >= 10)
+    #expect(page != "README.md" || links.count >= 10)
     for link in links {
       #expect(
         FileManager.default.fileExists(atPath: Self.root.appending(path: link).path), "\(link)")
@@ -259,6 +349,51 @@ extension Activation {
       #expect(names.count >= 8)
       for name in names {
         #expect(article.contains("`\(name)`") || article.contains("`\(name)("), "\(name)")
+      }
+    }
+  }
+
+  /// `train --help` has each layer with its arguments, by the grammar that the parser goes by: those
+  /// outside of [] are what it takes, and fewer are too few.
+  @Test func layersAreInTheHelp() throws {
+    let place = try Workplace()
+    let help = try place.run("train", "--help").out
+    let error = #expect(throws: StrideNetError.self) { try Architecture.layers("?") }
+    let names = try #require(error?.expected).components(separatedBy: ", ")
+    let examples = [
+      "filters": "8", "size": "3", "outputs": "10", "activation": "gelu", "rate": "0.5",
+      "layers": "flatten", "stride": "1", "padding": "same", "slope": "0.1", "init": "he_normal",
+      "dilation": "1", "groups": "1", "momentum": "0.1", "epsilon": "0.1",
+    ]
+    for name in names {
+      let line = try #require(
+        help.split(separator: "\n").first { $0 == "  \(name)" || $0.hasPrefix("  \(name)(") })
+      let words = line.dropFirst(2 + name.count).split(
+        separator: "[", omittingEmptySubsequences: false)
+      func arguments(_ part: Substring) -> [String] {
+        part.split { "(),]|".contains($0) }.map(String.init)
+      }
+      let required = words.first.map(arguments) ?? []
+      let values = try required.map { try #require(examples[$0]) }
+      _ = try Architecture.layers("\(name)(\(values.joined(separator: ",")))")
+      if !values.isEmpty {
+        #expect(throws: StrideNetError.self) {
+          try Architecture.layers("\(name)(\(values.dropLast().joined(separator: ",")))")
+        }
+      }
+      guard words.count > 1, name != "residual" else { continue }
+      for argument in arguments(words[1]) {
+        // A slope is for one activation alone.
+        let leaky = argument == "slope" && name != "leaky_relu"
+        let given = zip(required, values).map {
+          "\($0)=\(leaky && $0 == "activation" ? "leaky_relu" : $1)"
+        }
+        let more = leaky && !required.contains("activation") ? ["activation=leaky_relu"] : []
+        let text = (given + more + ["\(argument)=\(try #require(examples[argument]))"]).joined(
+          separator: ",")
+        #expect(throws: Never.self, "\(name)(\(text))") {
+          try Architecture.layers("\(name)(\(text))")
+        }
       }
     }
   }
@@ -308,14 +443,18 @@ extension Activation {
   }
 
   @Test func modelsAndCodesAreListed() throws {
-    let readme = try Self.text("README.md")
+    let article = try Self.text("Sources/StrideNet/StrideNet.docc/CommandLine.md")
     #expect(
-      readme.contains(
+      article.contains(
         "| models | \(Architecture.presets.map { "`\($0.name)`" }.joined(separator: ", "));"))
     for kind in [
       StrideNetError.Kind.usage, .badData, .missingInput, .service, .internalError,
     ] {
-      #expect(readme.contains("\n| \(kind.rawValue) | "))
+      #expect(article.contains("\n| \(kind.rawValue) | "))
     }
+    // The mistake that is shown is answered so.
+    let place = try Workplace()
+    let answer = try place.run("--layers", "conv(8,3) maxpol(2) flatten softmax(10)").err
+    #expect(article.contains("\n```text\n\(answer)```\n"), "\(answer)")
   }
 }
