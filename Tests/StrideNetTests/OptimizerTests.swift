@@ -493,7 +493,7 @@ import Testing
       let (images, labels) = (batch.images, batch.labels)
       _ = try images.withView { x in
         try labels.withUnsafeBufferPointer {
-          try network.step(x, $0.baseAddress!, learningRate: 0.1, Optimizer(), averageDecay: 0.9)
+          try network.step(x, .labels($0.baseAddress!), learningRate: 0.1, Optimizer(), averageDecay: 0.9)
         }
       }
       let weights = network.snapshot().values
