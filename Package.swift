@@ -57,6 +57,9 @@ let package = Package(
     .executableTarget(
       name: "CustomLayer", dependencies: ["StrideNet"], path: "Examples/CustomLayer"),
     .executableTarget(name: "Transfer", dependencies: ["StrideNet"], path: "Examples/Transfer"),
+    // A training without the library's layers, by the kernels that are the definition.
+    .executableTarget(
+      name: "Plain", dependencies: ["CKernels", "StrideNet"], path: "Examples/Plain"),
     // Counts malloc calls in the test process: shows that a training step allocates nothing.
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     // Random networks against a reference in double precision.

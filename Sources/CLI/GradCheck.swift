@@ -71,7 +71,8 @@ struct GradCheck: ParsableCommand {
         try GradientCheck(loaded, seed: seed)
       } else {
         try GradientCheck(
-          chosen, input: Shape(sizes[0], sizes[1], sizes[2]), seed: seed, runtime: compute.runtime())
+          chosen, input: Shape(sizes[0], sizes[1], sizes[2]), seed: seed, runtime: compute.runtime()
+        )
       }
     for row in check.rows {
       if json {

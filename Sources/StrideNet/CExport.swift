@@ -285,7 +285,8 @@ private struct CProgram {
     _ operation: Bound, _ stage: Stage, _ x: Value, _ name: String, _ number: Int
   ) throws -> Value {
     code(
-      comment(operation, stage, name, "an output is the bias and all inputs, each times its weight"))
+      comment(operation, stage, name, "an output is the bias and all inputs, each times its weight")
+    )
     let x = flat(x)
     weights(operation, name)
     let y = buffer(name, operation.output, isFlat: true)
@@ -393,7 +394,8 @@ private struct CProgram {
     let isFlat = operation.output.height == 1 && operation.output.width == 1
     let y = buffer(name, operation.output, isFlat: isFlat)
     code(
-      "{\n  float *y = \(isFlat ? "" : "(float *)")\(y.name);\n\(indented(statements(x.name, "y", names)))\n}")
+      "{\n  float *y = \(isFlat ? "" : "(float *)")\(y.name);\n\(indented(statements(x.name, "y", names)))\n}"
+    )
     return y
   }
 

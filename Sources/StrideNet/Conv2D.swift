@@ -239,7 +239,9 @@ final class ConvolutionNode: ImageNode {
   }
 
   /// This layer and the pooling behind it in one kernel; false where there is none for them.
-  func forward(_ x: TensorView, between: Shape, _ pooling: PoolingNode, _ y: TensorView, _ part: Part)
+  func forward(
+    _ x: TensorView, between: Shape, _ pooling: PoolingNode, _ y: TensorView, _ part: Part
+  )
     -> Bool
   {
     guard pooling.window.size == (2, 2) && pooling.window.stride == (2, 2) else { return false }

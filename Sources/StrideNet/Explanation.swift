@@ -148,7 +148,9 @@ extension Network {
       accounted: measured / times.mean, roof: roof)
   }
 
-  private func text(ofOperation index: Int) -> String { layers[place(ofOperation: index).layer].text }
+  private func text(ofOperation index: Int) -> String {
+    layers[place(ofOperation: index).layer].text
+  }
 
   /// "2", or of a layer of several operations "2.1".
   private func number(ofOperation index: Int) -> String {

@@ -197,8 +197,8 @@ public struct GradientCheck: Sendable {
         let shorter = slopes(i, step / Float(1 << halvings), move)
         moved = abs(shorter.middle - last) / size
         last = shorter.middle
-        for slope in [shorter.middle, shorter.left, shorter.right] where error(slope) < closest.error
-        {
+        for slope in [shorter.middle, shorter.left, shorter.right]
+        where error(slope) < closest.error {
           closest = (error(slope), slope)
         }
       }

@@ -137,7 +137,9 @@ struct LoweredLayer: Sendable {
           by: shape.width * shape.channels)
         guard
           !overflow && values <= 1 << 31
-            && operation.parameters.allSatisfy({ IDX.product($0.shape).map { $0 <= 1 << 31 } ?? false })
+            && operation.parameters.allSatisfy({
+              IDX.product($0.shape).map { $0 <= 1 << 31 } ?? false
+            })
         else {
           throw StrideNetError(
             .badData, "layer too large", at: place, found: "an output of \(shape)",

@@ -113,7 +113,8 @@ private struct CrossEntropy: BatchLoss {
   }
 
   /// Of an example whose target is no class: `output` are logits, and become probabilities.
-  func loss(ofLogits output: UnsafeMutableBufferPointer<Float>, _ target: Target,
+  func loss(
+    ofLogits output: UnsafeMutableBufferPointer<Float>, _ target: Target,
     gradient: UnsafeMutableBufferPointer<Float>?
   ) -> Float {
     let largest = output.max()!

@@ -159,8 +159,10 @@ extension Network {
       var total = 0.0
       for operation in stages.flatMap(\.operations) {
         if operation.hasWeights {
-          let once = 2 * Double(operation.parameters[0].count) * Double(
-            operation.output.count / operation.parameters[1].count)
+          let once =
+            2 * Double(operation.parameters[0].count)
+            * Double(
+              operation.output.count / operation.parameters[1].count)
           total += once * (training ? (isNeeded ? 3 : 2) : 1)
           isNeeded = true
           continue

@@ -42,7 +42,9 @@ final class Plan {
         add(chain, index...last, parametersOf: chain.finished)
       } else {
         for single in index...last {
-          if let node = nodes[single] { add(node, single...single, parametersOf: single..<single + 1) }
+          if let node = nodes[single] {
+            add(node, single...single, parametersOf: single..<single + 1)
+          }
         }
       }
       index = last + 1
@@ -185,7 +187,8 @@ final class InferencePlan {
     func isOfTraining(_ operation: Bound) -> Bool {
       switch operation.kind {
       case .drop, .normalizeBatch: true
-      case .add: (operation.body + operation.shortcut).flatMap(\.operations).contains(where: isOfTraining)
+      case .add:
+        (operation.body + operation.shortcut).flatMap(\.operations).contains(where: isOfTraining)
       default: false
       }
     }

@@ -11,7 +11,8 @@ final class Parameter {
   /// The gradient; a backward pass overwrites it.
   var gradient: UnsafeMutablePointer<Float>
   /// What the optimiser remembers, array after array. Valid while the network is trained.
-  private(set) var memories = UnsafeMutablePointer<UnsafeMutablePointer<Float>>.allocate(capacity: 1)
+  private(set) var memories = UnsafeMutablePointer<UnsafeMutablePointer<Float>>.allocate(
+    capacity: 1)
   /// Whether no step changes it, and what is added to its gradient.
   var isFrozen = false
   var regularizers: [any Regularizer] = []

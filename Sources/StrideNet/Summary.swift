@@ -43,7 +43,9 @@ public struct NetworkSummary: Sendable, CustomStringConvertible {
 
   /// A table of at most 80 columns.
   public var description: String {
-    func row(_ number: String, _ text: String, _ output: String, _ parameters: String, _ work: String)
+    func row(
+      _ number: String, _ text: String, _ output: String, _ parameters: String, _ work: String
+    )
       -> String
     {
       func left(_ text: String, _ width: Int) -> String {
@@ -66,7 +68,10 @@ public struct NetworkSummary: Sendable, CustomStringConvertible {
       operations == 0 ? "" : String(format: "%.3f M", operations / 1e6)
     }
     return
-      ([row("", "layer", "output", "parameters", "operations"), row("", "image", "\(input)", "", "")]
+      ([
+        row("", "layer", "output", "parameters", "operations"),
+        row("", "image", "\(input)", "", ""),
+      ]
       + layers.map {
         row(
           "\($0.number)", $0.text, "\($0.output)", $0.parameters == 0 ? "" : grouped($0.parameters),

@@ -59,8 +59,9 @@ public struct TensorView: @unchecked Sendable {
   }
 
   private func checked(_ n: Int, _ y: Int, _ x: Int, _ c: Int) -> Int {
-    guard n >= 0 && n < batch && y >= 0 && y < shape.height && x >= 0 && x < shape.width && c >= 0
-      && c < shape.channels
+    guard
+      n >= 0 && n < batch && y >= 0 && y < shape.height && x >= 0 && x < shape.width && c >= 0
+        && c < shape.channels
     else { fatalError("value [\(n), \(y), \(x), \(c)] of \(batch) × \(shape)") }
     return ((n * shape.height + y) * shape.width + x) * shape.channels + c
   }
@@ -166,7 +167,8 @@ public struct Tensor: Sendable {
   /// `values` in NHWC order, `batch` · `shape.count` of them.
   /// - Throws: ``StrideNetError`` where there is another number of them
   public init(batch: Int, shape: Shape, _ values: [Float]) throws {
-    guard batch >= 0, values.count == IDX.product([batch, shape.height, shape.width, shape.channels])
+    guard batch >= 0,
+      values.count == IDX.product([batch, shape.height, shape.width, shape.channels])
     else {
       throw StrideNetError(
         .badData, "another number of values than the tensor has", found: "\(values.count)",

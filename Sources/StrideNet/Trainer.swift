@@ -157,7 +157,8 @@ public final class Trainer {
   private var hasRun = false
 
   /// - Throws: ``StrideNetError`` where settings, data and network don't fit together
-  public convenience init(_ network: Network, _ data: Dataset, _ settings: TrainingSettings) throws {
+  public convenience init(_ network: Network, _ data: Dataset, _ settings: TrainingSettings) throws
+  {
     try self.init(
       network, train: data.train, test: data.test, settings, source: data.source,
       checkTargets: data.checkLabels(classes:))

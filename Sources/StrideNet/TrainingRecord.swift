@@ -67,7 +67,9 @@ public final class TrainingRecord {
     // Without classes, the first ones.
     let firsts =
       test.targetCount == nil
-      ? (0..<network.classes).compactMap { label in (0..<test.count).first { test.label($0) == label } }
+      ? (0..<network.classes).compactMap { label in
+        (0..<test.count).first { test.label($0) == label }
+      }
       : Array(0..<min(test.count, 10))
     images = try test.examples(firsts.isEmpty ? [0] : firsts)
     arrays = network.trainedArrays.map(\.name)

@@ -40,7 +40,8 @@ extension Network {
   }
 
   /// The same for a network with layers of one's own, which the file only names.
-  public static func load(from path: String, layers: [any Layer]?, runtime: Runtime = Runtime()) throws
+  public static func load(from path: String, layers: [any Layer]?, runtime: Runtime = Runtime())
+    throws
     -> Network
   {
     try load(from: InputFile(path), layers: layers, runtime: runtime)

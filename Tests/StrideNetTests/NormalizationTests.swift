@@ -30,7 +30,8 @@ import Testing
 
   /// A layer's passes on the inputs that the stored cases were made of.
   private func run(_ c: Expected.Case, _ layer: any Layer) throws -> (
-    y: [Float], dx: [Float], network: Network, again: (_ training: Bool, _ scale: Float) throws -> [Float]
+    y: [Float], dx: [Float], network: Network,
+    again: (_ training: Bool, _ scale: Float) throws -> [Float]
   ) {
     let shape = Shape(c.h, c.w, c.c)
     let layer = try LayerUnit(layer, shape, batch: c.n, runtime: Runtime(threads: 2))

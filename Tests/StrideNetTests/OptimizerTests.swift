@@ -493,7 +493,8 @@ import Testing
       let (images, labels) = (batch.images, batch.labels)
       _ = try images.withView { x in
         try labels.withUnsafeBufferPointer {
-          try network.step(x, .labels($0.baseAddress!), learningRate: 0.1, Optimizer(), averageDecay: 0.9)
+          try network.step(
+            x, .labels($0.baseAddress!), learningRate: 0.1, Optimizer(), averageDecay: 0.9)
         }
       }
       let weights = network.snapshot().values
@@ -520,7 +521,8 @@ import Testing
     #expect(trainer.results.count == best + 2)
     #expect(trainer.results.allSatisfy { $0.testCCE >= trainer.results[best - 1].testCCE })
     #expect(
-      try trainer.network.evaluate(trainer.test as! ImageSet).cce == trainer.results[best - 1].testCCE)
+      try trainer.network.evaluate(trainer.test as! ImageSet).cce
+        == trainer.results[best - 1].testCCE)
 
     // Somebody who stops it has the best too; what goes on stops where this did, and no later.
     let folder = try TemporaryFolder()

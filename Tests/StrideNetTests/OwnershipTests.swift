@@ -10,7 +10,9 @@ import Testing
     Conv2D(4, 3), BatchNorm(), MaxPool2D(2), Flatten(), Dense(12), Dense(10, activation: .softmax),
   ]
 
-  private func batch(_ count: Int = 20) throws -> Batch { try NetworkTests.batches(1, of: count)[0] }
+  private func batch(_ count: Int = 20) throws -> Batch {
+    try NetworkTests.batches(1, of: count)[0]
+  }
 
   /// Asking how large layers are leaves a network of them as it is.
   @Test func sizesAreAskedWithoutHarm() throws {
@@ -85,7 +87,9 @@ import Testing
       try network.setWeights(name, [Float](repeating: 0, count: shape.reduce(1, *)))
     }
     let zero = try GradientCheck(network)
-    #expect(zero.rows.filter { $0.array == "x" && $0.name.hasPrefix("conv") }.allSatisfy { $0.slope == 0 })
+    #expect(
+      zero.rows.filter { $0.array == "x" && $0.name.hasPrefix("conv") }.allSatisfy { $0.slope == 0 }
+    )
     #expect(throws: StrideNetError.self) { try GradientCheck(Network(Self.layers)) }
   }
 
