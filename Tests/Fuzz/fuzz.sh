@@ -27,7 +27,7 @@ if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet Sources/Web CKernels Tests
     -package-name stridenet -sanitize=fuzzer,address -o "$fuzz" \
     -I "$out/CKernels" -I "$out/MNISTSample" \
     $(ls Sources/*/module.modulemap | sed 's|^|-I |; s|/[^/]*$||') \
-    Sources/StrideNet/*.swift Sources/Web/*.swift Tests/Fuzz/*.swift "$out"/*.o -lm
+    Sources/StrideNet/*/*.swift Sources/Web/*.swift Tests/Fuzz/*.swift "$out"/*.o -lm
 fi
 
 export ASAN_OPTIONS=detect_leaks=0 SWIFT_BACKTRACE=enable=no

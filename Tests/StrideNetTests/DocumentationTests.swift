@@ -408,7 +408,7 @@ extension Activation {
       #expect(page.contains("- <doc:\(article)>\n"))
     }
     var types: [String] = []
-    for file in try FileManager.default.contentsOfDirectory(
+    for file in try FileManager.default.subpathsOfDirectory(
       atPath: Self.root.appending(path: folder).path) where file.hasSuffix(".swift")
     {
       let source = try Self.text("\(folder)/\(file)")
