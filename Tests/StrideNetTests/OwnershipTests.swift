@@ -73,6 +73,35 @@ import Testing
     #expect(digests.count == 1)
   }
 
+  /// One predictor, asked from many tasks while its network trains on.
+  @Test func predictor() async throws {
+    let (network, batch) = (Network(Self.layers), try batch(30))
+    for _ in 0..<3 { try network.train(batch, learningRate: 0.05) }
+    let expected = try network.predict(batch.images).values
+    let (predictor, digest) = (try network.predictor(), network.snapshot().sha256)
+    let answers = Task {
+      await withTaskGroup(of: Bool.self) { group in
+        for count in 0..<24 {
+          group.addTask {
+            let some = Array(batch.images.values.prefix((count % 5 + 1) * 784))
+            guard
+              let x = try? Tensor(batch: count % 5 + 1, shape: Shape(28, 28, 1), some),
+              let found = try? predictor.predict(x).values
+            else { return false }
+            return found == Array(expected.prefix(found.count))
+          }
+        }
+        return await group.reduce(true) { $0 && $1 }
+      }
+    }
+    for _ in 0..<6 { try network.train(batch, learningRate: 0.05) }
+    #expect(await answers.value)
+    #expect(predictor.sha256 == digest && network.snapshot().sha256 != digest)
+    #expect(try predictor.predict(batch.images).values == expected)
+    #expect(throws: StrideNetError.self) { try predictor.predict(Tensor(batch: 1, shape: Shape(3))) }
+    #expect(throws: StrideNetError.self) { try Network(Self.layers).predictor() }
+  }
+
   @Test func gradientsOfATrainedNetworkAreChecked() throws {
     let (network, batch) = (Network(Self.layers, seed: 3), try batch())
     for _ in 0..<5 { try network.train(batch, learningRate: 0.05) }

@@ -120,11 +120,16 @@ public final class Network {
     accept: ([(name: String, shape: [Int])]) throws -> Void
   ) throws {
     guard self.input == nil else { return try check(input) }
-    try exclusively { try layOut(input, batch, optimizer, accept) }
+    try exclusively { try layOut(input, batch, optimizer, sharing: nil, accept) }
+  }
+
+  /// Sizes all layers for questions alone, with these weights, which stay as they are.
+  func build(for input: Shape, sharing weights: Snapshot) throws {
+    try exclusively { try layOut(input, nil, nil, sharing: weights) { _ in } }
   }
 
   private func layOut(
-    _ input: Shape, _ batch: Int?, _ optimizer: Optimizer?,
+    _ input: Shape, _ batch: Int?, _ optimizer: Optimizer?, sharing snapshot: Snapshot?,
     _ accept: ([(name: String, shape: [Int])]) throws -> Void
   ) throws {
     guard !layers.isEmpty else {
@@ -148,13 +153,21 @@ public final class Network {
     }
     let plan = Plan(operations, input, runtime)
     var need = MemoryNeed()
-    need.add(parameters.reduce(0) { $0 + $1.count }, times: 2, for: "weights and their gradients")
+    if snapshot == nil {
+      need.add(
+        parameters.reduce(0) { $0 + $1.count }, times: 2, for: "weights and their gradients")
+    }
     if let batch, let optimizer {
       count(plan, stages, batch, training: true, optimizer, in: &need)
     }
     try need.require()
     let inferencePlan = InferencePlan(operations, input, runtime)
-    try bindParameters(parameters)
+    if let snapshot {
+      weights = snapshot.storage
+      point(parameters)
+    } else {
+      try bindParameters(parameters)
+    }
     (self.stages, self.parameters, self.parameterList) = (stages, parameters, parameterList)
     (self.plan, self.inferencePlan, self.endsInSoftmax) = (plan, inferencePlan, endsInSoftmax)
     markParameters()
