@@ -9,7 +9,7 @@ model=$2
 
 own_timers() {
   echo "profile: by the program's own timers, since $1"
-  "$program" train "$model" --data sample --epochs 3 --explain
+  "$program" train "$model" --data sample --epochs 3 --profile
   exit
 }
 

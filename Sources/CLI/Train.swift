@@ -60,8 +60,10 @@ struct Train: ParsableCommand {
     help: "Train on the first so many images; the test set stays whole.")
   var limit: Int?
 
-  @Flag(help: "Then print where the time went: each layer's passes, their kernels and why those.")
-  var explain = false
+  @Flag(
+    name: [.long, .customLong("explain")],
+    help: "Then print where the time went: each layer's passes, their kernels and why those.")
+  var profile = false
 
   @Flag(help: "Print nothing but errors and the last line.")
   var quiet = false
@@ -94,9 +96,9 @@ struct Train: ParsableCommand {
           hint: "leave these out: --resume knows them")
       }
     }
-    if explain && quiet {
+    if profile && quiet {
       throw StrideNetError(
-        .usage, "a table that isn't to be printed", found: "--explain and --quiet",
+        .usage, "a table that isn't to be printed", found: "--profile and --quiet",
         expected: "one of them")
     }
     if let every = files.checkpointEvery, every < 1 {
@@ -134,7 +136,7 @@ struct Train: ParsableCommand {
       trainer.writeCheckpoints(
         to: checkpointPath, every: files.checkpointEvery ?? 1, configuration)
     }
-    if explain || files.report != nil { network.timePasses() }
+    if profile || files.report != nil { network.timePasses() }
     let record = try files.report.map { _ in try TrainingRecord(trainer) }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
@@ -323,7 +325,7 @@ struct Train: ParsableCommand {
       }
     case .finished: break
     }
-    if explain,
+    if profile,
       let explanation = network.explanation(
         MachinePeak(threads: network.runtime.threads).allThreads)
     {

@@ -24,7 +24,7 @@ struct TrainingOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "cross_entropy (default), cross_entropy:SMOOTHING, as 0.1, or mean_squared_error.",
+      "cross_entropy (default), cross_entropy:SMOOTHING, as 0.1, mean_squared_error, mean_absolute_error or binary_cross_entropy.",
       valueName: "loss"))
   var loss: String?
 

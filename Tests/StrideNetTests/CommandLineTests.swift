@@ -394,6 +394,10 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     train("split 1.5", ["--split", "1.5"], code: 64, "the split leaves nothing", "1.5"),
     train("split nan", ["--split", "nan"], code: 64, "the split leaves nothing", "nan"),
     train("split -1", ["--split", "-1"], code: 64, "the split leaves nothing", "-1.0"),
+    train("freeze 0", ["--freeze", "0"], code: 64, "no layers", "'0'", "numbers from 1"),
+    train("freeze 2-1", ["--freeze", "2-1"], code: 64, "no layers", "'2-1'"),
+    train("freeze 1-x", ["--freeze", "1-x"], code: 64, "no layers", "'1-x'"),
+    train("freeze all", ["--freeze", "1,99"], code: 64, "no such layers to freeze", "1, 99"),
     train("seed -1", ["--seed", "-1"], code: 64, "'-1' is invalid for '--seed"),
     train("no value", ["--seed"], code: 64, "Missing value for '--seed"),
     train("kernels", ["--kernels", "fast"], code: 64, "no kernel variant", "'fast'", ", auto"),
@@ -409,7 +413,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     other("command unknown", ["evalute", "w"], code: 64, "no model or command", "'evalute'"),
     other("option unknown", ["--epoch", "3"], code: 64, "Unknown option '--epoch'", "'--epochs'"),
     train(
-      "a table and silence", ["--explain", "--quiet"], code: 64, "--explain and --quiet",
+      "a table and silence", ["--profile", "--quiet"], code: 64, "--profile and --quiet",
       "one of them"),
     other("explain elsewhere", ["evaluate", "w", "--explain"], code: 64, "Unknown option"),
     other("option of another", ["kernels", "--epochs", "3"], code: 64, "Unknown option"),
@@ -1065,7 +1069,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     let place = try Workplace()
     let end = try place.run(
       ["--layers", Self.varied] + Self.brief
-        + ["--explain", "--json", "--kernels", kernels, "--threads", "2"])
+        + ["--profile", "--json", "--kernels", kernels, "--threads", "2"])
     try #require(end.code == 0 && end.err.isEmpty, "\(end.err)")
     let rows = end.json.filter { $0["event"] as? String == "pass" }
     let passes = Self.variedPasses(kernels)
@@ -1113,7 +1117,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
   @Test(.enabled(if: !KernelChoice.isDebugBuild, isRelease)) func explanationIsATable() throws {
     let place = try Workplace()
     let plain = try place.run(["--layers", Self.varied] + Self.brief)
-    let end = try place.run(["--layers", Self.varied] + Self.brief + ["--explain"])
+    let end = try place.run(["--layers", Self.varied] + Self.brief + ["--profile"])
     try #require(end.code == 0 && end.err.isEmpty, "\(end.err)")
     let start = try #require(
       end.lines.firstIndex { $0.hasPrefix("explain  the mean of 8 steps of 16.0") })
@@ -1133,7 +1137,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
   @Test(.enabled(if: !KernelChoice.isDebugBuild, isRelease)) func explanationAddsUp() throws {
     let place = try Workplace()
     let end = try place.run(
-      "cnn", "--data", "sample", "--limit", "6400", "--epochs", "1", "--explain", "--json")
+      "cnn", "--data", "sample", "--limit", "6400", "--epochs", "1", "--profile", "--json")
     let total = try #require(end.json.first { $0["event"] as? String == "passes" })
     #expect(try #require(total["accounted"] as? Double) > 0.7, "\(total)")
     let text = try #require(Architecture.presets.first { $0.name == "cnn" }).text
@@ -1513,7 +1517,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     (
       "train",
       "model variant --layers --data --threads --kernels --split --epochs --batch-size "
-        + "--learning-rate --momentum --seed --limit --save --explain --quiet --json"
+        + "--learning-rate --momentum --seed --limit --save --profile --quiet --json"
     ),
     ("evaluate", "file --data --threads --kernels --json"),
     ("predict", "file images --threads --kernels --json"),

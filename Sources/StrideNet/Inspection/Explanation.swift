@@ -1,5 +1,5 @@
 /// Where the time of training steps went, pass by pass, and how far that is from what the machine
-/// can do: `stridenet train --explain`.
+/// can do: `stridenet train --profile`.
 public struct Explanation: Sendable {
   /// A pass of a layer, or something else that every step does.
   public struct Row: Sendable {

@@ -1,0 +1,84 @@
+import StrideNet
+
+/// What `stridenet train --profile` prints.
+enum Explain {
+  static func print(_ explanation: Explanation, json: Bool) throws {
+    if json {
+      for row in explanation.rows { try Output.json(RowEvent(row)) }
+      try Output.json(TotalEvent(explanation))
+    } else {
+      for line in table(explanation) { try Output.line(line) }
+    }
+  }
+
+  private static func table(_ e: Explanation) -> [String] {
+    let heading = ["", "layer", "pass", "kernel", "MFLOP", "MB", "roof µs", "took µs", "of peak"]
+    func cells(_ row: Explanation.Row) -> [String] {
+      let hasOperations = row.operations > 0
+      return [
+        row.number, row.name, row.pass, row.kernel,
+        hasOperations ? (row.operations / 1e6).fixed(1) : "", (row.bytes / 1e6).fixed(2),
+        (row.predicted * 1e6).fixed(0), (row.measured * 1e6).fixed(0),
+        hasOperations ? "\((row.shareOfPeak * 100).fixed(1)) %" : "", row.why,
+      ]
+    }
+    let rows = [heading + ["why"]] + e.rows.map(cells) + [cells(e.total)]
+    let widths = heading.indices.map { column in rows.map { $0[column].count }.max()! }
+    let words = 4  // columns of text; numbers follow
+    let lines = rows.map { row in
+      let columns = zip(row, widths).enumerated().map { index, cell in
+        index < words ? cell.0.padded(cell.1) : cell.0.leftPadded(cell.1)
+      }
+      let line = "  " + (columns + [row.last!]).joined(separator: "  ")
+      return String(line.reversed().drop { $0 == " " }.reversed())
+    }
+    let (peak, memory) = (e.roof.gigaflopsPerSecond.fixed(0), e.roof.memory.fixed(0))
+    var notes = [
+      "  the rows account for \((e.accounted * 100).fixed(1)) % of the wall time",
+      "  roof: the operations at \(peak) GFLOP/s or the bytes at \(memory) GB/s of memory, both just "
+        + "measured, whichever",
+      "        takes longer; what a cache holds may be faster",
+    ]
+    if e.rows.contains(where: { $0.number.contains("+") }) {
+      notes.append(
+        "  1+2:  layers that run together; what lies between them stays in a cache, not in MB")
+    }
+    return [
+      "explain  the mean of \(e.steps.grouped) steps of \(e.images.fixed(1)) images, \(e.roof.threads) "
+        + "thread\(e.roof.threads == 1 ? "" : "s")"
+    ] + lines + notes
+  }
+
+  private struct RowEvent: Encodable {
+    var event = "pass"
+    /// The layers' numbers, none where it isn't a layer's.
+    let layers: [Int]
+    let name, pass, kernel, why: String
+    let fused: Bool
+    let flop, bytes, predicted_seconds, seconds, share_of_peak: Double
+
+    init(_ row: Explanation.Row) {
+      layers = row.number.split(separator: "+").compactMap { Int($0) }
+      (name, pass, kernel, why) = (row.name, row.pass, row.kernel, row.why)
+      fused = layers.count > 1
+      (flop, bytes) = (row.operations, row.bytes)
+      (predicted_seconds, seconds) = (row.predicted, row.measured)
+      share_of_peak = row.shareOfPeak
+    }
+  }
+
+  private struct TotalEvent: Encodable {
+    var event = "passes"
+    let steps, threads: Int
+    let images_per_step, flop, bytes, predicted_seconds, seconds, share_of_peak: Double
+    let accounted, peak_gflops, memory: Double
+
+    init(_ e: Explanation) {
+      (steps, threads, images_per_step) = (e.steps, e.roof.threads, e.images)
+      (flop, bytes) = (e.total.operations, e.total.bytes)
+      (predicted_seconds, seconds) = (e.total.predicted, e.total.measured)
+      share_of_peak = e.total.shareOfPeak
+      (accounted, peak_gflops, memory) = (e.accounted, e.roof.gigaflopsPerSecond, e.roof.memory)
+    }
+  }
+}
