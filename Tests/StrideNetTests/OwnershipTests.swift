@@ -98,7 +98,9 @@ import Testing
     #expect(await answers.value)
     #expect(predictor.sha256 == digest && network.snapshot().sha256 != digest)
     #expect(try predictor.predict(batch.images).values == expected)
-    #expect(throws: StrideNetError.self) { try predictor.predict(Tensor(batch: 1, shape: Shape(3))) }
+    #expect(throws: StrideNetError.self) {
+      try predictor.predict(Tensor(batch: 1, shape: Shape(3)))
+    }
     #expect(throws: StrideNetError.self) { try Network(Self.layers).predictor() }
   }
 

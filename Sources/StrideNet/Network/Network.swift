@@ -169,6 +169,7 @@ public final class Network {
       try bindParameters(parameters)
     }
     (self.stages, self.parameters, self.parameterList) = (stages, parameters, parameterList)
+    shapes = stages.map(\.output)
     (self.plan, self.inferencePlan, self.endsInSoftmax) = (plan, inferencePlan, endsInSoftmax)
     markParameters()
     if timesPasses { timePasses() }
@@ -243,7 +244,7 @@ public final class Network {
   /// The size of one example; nil until the first mini-batch.
   public var input: Shape? { plan?.input }
   /// Each layer's output size; empty until the first mini-batch.
-  public var shapes: [Shape] { stages.map(\.output) }
+  public private(set) var shapes: [Shape] = []
   /// Gives each parameter its place in the block and its first values.
   private func bindParameters(_ all: [Parameter]) throws {
     let count = all.reduce(0) { $0 + $1.count }

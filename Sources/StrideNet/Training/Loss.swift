@@ -219,9 +219,12 @@ private struct BinaryCrossEntropy: LossRule {
 /// What training minimises: a mean over the mini-batch.
 public struct Loss: Sendable {
   public let rule: any LossRule
+  // The same, where it is computed for whole mini-batches; asked for once, since that costs more than
+  // a small batch's loss.
+  private let batchRule: (any BatchLoss)?
 
   /// A loss of one's own.
-  public init(_ rule: any LossRule) { self.rule = rule }
+  public init(_ rule: any LossRule) { (self.rule, batchRule) = (rule, rule as? any BatchLoss) }
 
   /// −Σ t·log(softmax(logits)) with t = 1 − s + s/K for the label's class and s/K for the K − 1
   /// others, s the label smoothing (Szegedy et al. 2015, arXiv:1512.00567); with s = 0 the categorical
@@ -266,20 +269,20 @@ public struct Loss: Sendable {
   public var abbreviation: String { rule.abbreviation }
 
   /// Whether it needs a softmax at the network's end, which it is computed with.
-  var needsSoftmax: Bool { (rule as? any BatchLoss)?.takesLogits ?? false }
+  var needsSoftmax: Bool { batchRule?.takesLogits ?? false }
 
   /// The C symbol without its prefix.
-  var kernel: String { (rule as? any BatchLoss)?.kernel ?? "own" }
+  var kernel: String { batchRule?.kernel ?? "own" }
 
   /// Replaces logits by probabilities; writes each row's loss and whether it was wrong; the gradient,
   /// unless it is nil, gets that of what came in.
   /// - Parameter endsInSoftmax: the output is of logits
   func compute(_ batch: LossBatch, _ targets: Targets, endsInSoftmax: Bool) {
     let (output, count) = (batch.output, batch.output.shape.count)
-    if case .labels(let labels) = targets, let rule = rule as? any BatchLoss, rule.takesLogits {
+    if case .labels(let labels) = targets, let rule = batchRule, rule.takesLogits {
       return rule.compute(batch, labels: labels)
     }
-    if let rule = rule as? CrossEntropy, endsInSoftmax {
+    if endsInSoftmax, needsSoftmax, let rule = rule as? CrossEntropy {
       for row in 0..<output.batch {
         finish(row, batch, targets.target(row, count)) { output, target, gradient in
           rule.loss(
@@ -291,7 +294,7 @@ public struct Loss: Sendable {
     if endsInSoftmax {
       Kernels.softmaxForward(rows: output.batch, count, output.pointer, output.pointer)
     }
-    if case .labels(let labels) = targets, let rule = rule as? any BatchLoss {
+    if case .labels(let labels) = targets, let rule = batchRule {
       rule.compute(batch, labels: labels)
     } else {
       for row in 0..<output.batch {
