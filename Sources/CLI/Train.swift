@@ -60,10 +60,11 @@ struct Train: ParsableCommand {
     help: "Train on the first so many images; the test set stays whole.")
   var limit: Int?
 
-  @Flag(
-    name: [.long, .customLong("explain")],
-    help: "Then print where the time went: each layer's passes, their kernels and why those.")
+  @Flag(help: "Then print where the time went: each layer's passes, their kernels and why those.")
   var profile = false
+
+  // What it was called before.
+  @Flag(help: .hidden) var explain = false
 
   @Flag(help: "Print nothing but errors and the last line.")
   var quiet = false
@@ -96,7 +97,7 @@ struct Train: ParsableCommand {
           hint: "leave these out: --resume knows them")
       }
     }
-    if profile && quiet {
+    if (profile || explain) && quiet {
       throw StrideNetError(
         .usage, "a table that isn't to be printed", found: "--profile and --quiet",
         expected: "one of them")
@@ -136,7 +137,7 @@ struct Train: ParsableCommand {
       trainer.writeCheckpoints(
         to: checkpointPath, every: files.checkpointEvery ?? 1, configuration)
     }
-    if profile || files.report != nil { network.timePasses() }
+    if profile || explain || files.report != nil { network.timePasses() }
     let record = try files.report.map { _ in try TrainingRecord(trainer) }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
@@ -325,7 +326,7 @@ struct Train: ParsableCommand {
       }
     case .finished: break
     }
-    if profile,
+    if profile || explain,
       let explanation = network.explanation(
         MachinePeak(threads: network.runtime.threads).allThreads)
     {

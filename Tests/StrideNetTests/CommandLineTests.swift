@@ -415,6 +415,8 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     train(
       "a table and silence", ["--profile", "--quiet"], code: 64, "--profile and --quiet",
       "one of them"),
+    train(
+      "the table's old name", ["--explain", "--quiet"], code: 64, "--profile and --quiet"),
     other("explain elsewhere", ["evaluate", "w", "--explain"], code: 64, "Unknown option"),
     other("option of another", ["kernels", "--epochs", "3"], code: 64, "Unknown option"),
     other("one word too many", ["cnn", "naive", "more"], code: 64, "Unexpected argument 'more'"),
