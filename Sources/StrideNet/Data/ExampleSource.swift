@@ -87,7 +87,9 @@ public struct TensorSet: ExampleSource {
   public var shape: Shape { batch.images.shape }
   public var targetCount: Int? { batch.targets?.shape.count }
 
-  /// - Parameter labels: a class for each example, from 0; any number of classes
+  /// - Parameters:
+  ///   - inputs: the examples
+  ///   - labels: a class for each, from 0; any number of classes
   /// - Throws: ``StrideNetError`` where there are more or fewer labels than examples
   public init(_ inputs: Tensor, labels: [Int]) throws {
     (batch, self.labels) = (Batch(images: inputs, labels: labels), labels)

@@ -658,7 +658,9 @@ public final class Network {
   private var regularizers: [(layers: Range<Int>, regularizer: any Regularizer)] = []
 
   /// From now on the weights (not biases or factors) of these layers, or of all, have a regulariser.
-  /// - Parameter layers: from 0
+  /// - Parameters:
+  ///   - regularizer: what is added to their slopes
+  ///   - layers: from 0
   public func regularize(_ regularizer: any Regularizer, layers: Range<Int>? = nil) {
     regularizers.append((layers ?? 0..<self.layers.count, regularizer))
     markParameters()
