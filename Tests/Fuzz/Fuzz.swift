@@ -4,7 +4,7 @@ import Foundation
 // with the library's own, as one module.
 
 /// A reader: it may refuse its input by a `StrideNetError`, and do nothing else that isn't reading.
-struct Target: Sendable {
+struct Reader: Sendable {
   let name: String
   /// What good inputs look like.
   let seeds: @Sendable () throws -> [[UInt8]]
@@ -13,9 +13,9 @@ struct Target: Sendable {
 
 private let one = Runtime(threads: 1)
 
-private let targets: [Target] = [
+private let targets: [Reader] = [
   .http,
-  Target(name: "idx", seeds: { idxSeeds }) { bytes in
+  Reader(name: "idx", seeds: { idxSeeds }) { bytes in
     let file = Array(bytes)
     let images = try? IDX.images(in: file, name: "input")
     if let images {
@@ -29,13 +29,13 @@ private let targets: [Target] = [
     }
     _ = try IDX.labels(in: file, name: "input")
   },
-  Target(
+  Reader(
     name: "gzip",
     seeds: { try idxSeeds.map(packed) + [packed(idxSeeds[0]) + packed(idxSeeds[1]) + [0, 0]] }
   ) { bytes in
     _ = try IDX.images(in: [0x1f, 0x8b] + bytes.dropFirst(2), name: "input")
   },
-  Target(name: "safetensors", seeds: headerSeeds) { bytes in
+  Reader(name: "safetensors", seeds: headerSeeds) { bytes in
     let (tensors, metadata) = try Safetensors.read(InputFile(bytes, name: "input"))
     // What was read can be written and read again.
     let again = try Safetensors.header(tensors, metadata, "again") + data(tensors)
@@ -43,7 +43,7 @@ private let targets: [Target] = [
     precondition(
       same.metadata == metadata && Set(same.tensors.map(\.name)) == Set(tensors.map(\.name)))
   },
-  Target(
+  Reader(
     name: "weights",
     seeds: {
       try [
@@ -59,7 +59,7 @@ private let targets: [Target] = [
     guard network.input!.count <= 4096, network.layers.count < 100 else { return }
     _ = try network.predict(Tensor(batch: 1, shape: network.input!))
   },
-  Target(name: "checkpoint", seeds: { [try checkpointMetadata()] }) { bytes in
+  Reader(name: "checkpoint", seeds: { [try checkpointMetadata()] }) { bytes in
     // The configuration and the place, with a zero between them.
     let parts = bytes.split(separator: 0, maxSplits: 1).map {
       String(decoding: $0, as: UTF8.self)
@@ -83,7 +83,7 @@ private let targets: [Target] = [
     try trainer.resume(checkpoint)
     try take(3, trainer)
   },
-  Target(
+  Reader(
     name: "pytorch",
     seeds: {
       let network = try network(pyTorchLayers)
@@ -97,7 +97,7 @@ private let targets: [Target] = [
       from: InputFile(bytes, name: "input"), layers: Architecture.layers(pyTorchLayers),
       input: digits.train.shape, runtime: one)
   },
-  Target(
+  Reader(
     name: "png",
     seeds: {
       try [(1, 5, 7), (3, 9, 8), (1, 30, 20)].map { channels, height, width in
@@ -117,7 +117,7 @@ private let targets: [Target] = [
     _ = try image.fitted(to: Shape(8, 8, 3))
     _ = try image.fitted(to: Shape(28, 28, 1))
   },
-  Target(
+  Reader(
     name: "configuration",
     seeds: { RunConfiguration.recipes.map { Array($0.configuration.json.utf8) } }
   ) { bytes in
@@ -126,7 +126,7 @@ private let targets: [Target] = [
     precondition(again == configuration)
     precondition(again.differences(from: configuration).isEmpty)
   },
-  Target(
+  Reader(
     name: "layers",
     seeds: {
       (Architecture.presets.map(\.text) + RunConfiguration.recipes.map(\.configuration.layers)
@@ -145,7 +145,7 @@ private let targets: [Target] = [
     guard sizes.count == 3, sizes.allSatisfy({ (1...1 << 20).contains($0) }) else { return }
     _ = try Network.size(of: layers, for: Shape(sizes[0], sizes[1], sizes[2]))
   },
-  Target(
+  Reader(
     name: "options",
     seeds: {
       [
@@ -173,7 +173,7 @@ private let targets: [Target] = [
       _ = digits.train.augmented([0], augmentation, seed: 1, epoch: 1)
     }
   },
-  Target(
+  Reader(
     name: "settings", seeds: { [.init(repeating: 0, count: 90), (0..<90).map { UInt8($0) }] }
   ) { bytes in
     // Numbers as a program that uses the library may set them.
@@ -326,7 +326,7 @@ private func checkpointMetadata() throws -> [UInt8] {
 
 // MARK: libFuzzer
 
-private let target: Target = {
+private let target: Reader = {
   let name = ProcessInfo.processInfo.environment["FUZZ"] ?? ""
   guard let target = targets.first(where: { $0.name == name }) else {
     print(targets.map(\.name).joined(separator: "\n"))

@@ -1,8 +1,8 @@
 import Foundation
 
 /// What `serve` is sent: a request's head, in pieces, and its body as the page's questions.
-extension Target {
-  static let http = Target(
+extension Reader {
+  static let http = Reader(
     name: "http",
     seeds: {
       let questions = [
