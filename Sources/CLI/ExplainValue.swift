@@ -79,7 +79,8 @@ struct ExplainValue: ParsableCommand {
       : network.gradientPath(in: trace, layer: layer, output: largest!.to.index(in: outputs))
     if json { return try Output.json(Event(layer, shown, provenance, path)) }
     try Output.line("\(title), for test image \(image.image), a \(label)\n")
-    try show(provenance, network.summary().layers[layer - 1].arrays.first?.shape ?? [])
+    let first = network.arrays.first { $0.name.hasPrefix("layers.\(layer - 1).") }
+    try show(provenance, first?.shape ?? [])
     guard let path, !path.isEmpty else { return }
     try Output.line(
       "\nthe strongest way of dz\(Self.text(largest!.to)) from the loss, backwards:\n")

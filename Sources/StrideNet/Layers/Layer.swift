@@ -52,6 +52,8 @@ public struct LayerOperation: Sendable {
     /// The sum of two lists of layers' outputs; without a shortcut, of one's and the input.
     case add(body: [LoweredLayer], shortcut: [LoweredLayer])
     case own(any CustomLayer)
+
+    var isReshape: Bool { if case .reshape = self { true } else { false } }
   }
 
   let kind: Kind
@@ -154,7 +156,7 @@ struct LoweredLayer: Sendable {
 
   /// Whether nothing is computed.
   var onlyReshapes: Bool {
-    operations.allSatisfy { if case .reshape = $0.kind { true } else { false } }
+    operations.allSatisfy(\.kind.isReshape)
   }
 }
 

@@ -91,7 +91,7 @@ struct Stage {
   var parameters: [Parameter] { operations.flatMap(\.allParameters) }
   /// Whether nothing is computed.
   var onlyReshapes: Bool {
-    operations.allSatisfy { if case .reshape = $0.kind { true } else { false } }
+    operations.allSatisfy(\.kind.isReshape)
   }
 
   /// The layers with parameters of their own.

@@ -146,6 +146,21 @@ private struct CrossEntropy: BatchLoss {
   }
 }
 
+/// The mean over the outputs of what each is off by itself, and its slopes.
+private func mean(
+  _ output: UnsafeBufferPointer<Float>, _ gradient: UnsafeMutableBufferPointer<Float>?,
+  _ term: (Int) -> (loss: Float, slope: Float)
+) -> Float {
+  let share = 1 / Float(output.count)
+  var sum: Float = 0
+  for i in output.indices {
+    let (loss, slope) = term(i)
+    sum += loss
+    gradient?[i] = slope * share
+  }
+  return sum * share
+}
+
 /// Σ (y − t)² / K: the mean over the K outputs.
 private struct MeanSquaredError: BatchLoss {
   let name = "mean_squared_error"
@@ -163,14 +178,10 @@ private struct MeanSquaredError: BatchLoss {
     _ output: UnsafeBufferPointer<Float>, _ target: Target,
     gradient: UnsafeMutableBufferPointer<Float>?
   ) -> Float {
-    let share = 1 / Float(output.count)
-    var sum: Float = 0
-    for i in output.indices {
+    mean(output, gradient) { i in
       let off = output[i] - target[i]
-      sum += off * off
-      gradient?[i] = 2 * off * share
+      return (off * off, 2 * off)
     }
-    return sum * share
   }
 }
 
@@ -183,14 +194,10 @@ private struct MeanAbsoluteError: LossRule {
     _ output: UnsafeBufferPointer<Float>, _ target: Target,
     gradient: UnsafeMutableBufferPointer<Float>?
   ) -> Float {
-    let share = 1 / Float(output.count)
-    var sum: Float = 0
-    for i in output.indices {
+    mean(output, gradient) { i in
       let off = output[i] - target[i]
-      sum += abs(off)
-      gradient?[i] = off > 0 ? share : off < 0 ? -share : off
+      return (abs(off), off > 0 ? 1 : off < 0 ? -1 : off)
     }
-    return sum * share
   }
 }
 
@@ -204,15 +211,13 @@ private struct BinaryCrossEntropy: LossRule {
     _ output: UnsafeBufferPointer<Float>, _ target: Target,
     gradient: UnsafeMutableBufferPointer<Float>?
   ) -> Float {
-    let share = 1 / Float(output.count)
-    var sum: Float = 0
-    for i in output.indices {
+    mean(output, gradient) { i in
       // Written so that what is no number stays that.
       let p = output[i] < 1e-7 ? 1e-7 : output[i] > 1 - 1e-7 ? 1 - 1e-7 : output[i]
-      sum -= target[i] * log(p) + (1 - target[i]) * log(1 - p)
-      gradient?[i] = (p - target[i]) / (p * (1 - p)) * share
+      return (
+        -(target[i] * log(p) + (1 - target[i]) * log(1 - p)), (p - target[i]) / (p * (1 - p))
+      )
     }
-    return sum * share
   }
 }
 
@@ -355,16 +360,10 @@ extension Loss: CustomStringConvertible, Codable, Hashable {
   }
 
   public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    do {
-      try self.init(container.decode(String.self))
-    } catch let error as StrideNetError {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: error.description)
-    }
+    self = try decoder.text { try Self($0) }
   }
 
   public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    try container.encode(description)
+    try description.encode(to: encoder)
   }
 }

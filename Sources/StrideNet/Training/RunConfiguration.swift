@@ -282,3 +282,17 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     return compare(dictionary, other.dictionary, "")
   }
 }
+
+extension Decoder {
+  /// A value that stands in configurations as its text.
+  func text<T>(
+    _ read: (String) throws -> T, _ describe: (StrideNetError) -> String = \.description
+  ) throws -> T {
+    let container = try singleValueContainer()
+    do {
+      return try read(container.decode(String.self))
+    } catch let error as StrideNetError {
+      throw DecodingError.dataCorruptedError(in: container, debugDescription: describe(error))
+    }
+  }
+}

@@ -129,19 +129,13 @@ extension Schedule: CustomStringConvertible, Codable {
   }
 
   public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    do {
-      try self.init(container.decode(String.self))
-    } catch let error as StrideNetError {
-      throw DecodingError.dataCorruptedError(
-        in: container,
-        debugDescription: [error.what, error.found.map { "found \($0)" }, error.expected]
-          .compactMap { $0 }.joined(separator: ", "))
+    self = try decoder.text({ try Self($0) }) { error in
+      [error.what, error.found.map { "found \($0)" }, error.expected].compactMap { $0 }
+        .joined(separator: ", ")
     }
   }
 
   public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    try container.encode(description)
+    try description.encode(to: encoder)
   }
 }
