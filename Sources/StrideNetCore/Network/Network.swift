@@ -144,7 +144,7 @@ public final class Network {
   }
 
   /// From now on the passes of training steps are timed, for ``explanation(_:)``.
-  public func timePasses() {
+  package func timePasses() {
     timesPasses = true
     times = plan.map { PassTimes(operations: $0.operations.count, workers: runtime.threads) }
   }

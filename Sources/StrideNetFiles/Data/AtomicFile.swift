@@ -3,14 +3,14 @@ import StrideNetCore
 
 /// Writes whole files: other processes, and a run after a crash, see the old file or the new one,
 /// never half of it.
-public enum AtomicFile {
+package enum AtomicFile {
   /// Takes the bytes of a file in order. Every append is one system call or more: hand over large
   /// pieces.
-  public struct Writer: ~Copyable {
+  package struct Writer: ~Copyable {
     private let descriptor: Int32
     private let path: String
     /// Bytes written so far.
-    public private(set) var count = 0
+    package private(set) var count = 0
 
     fileprivate init(descriptor: Int32, path: String) {
       self.descriptor = descriptor
@@ -18,13 +18,13 @@ public enum AtomicFile {
     }
 
     /// Appends raw bytes.
-    public mutating func append(_ bytes: UnsafeRawBufferPointer) throws {
+    package mutating func append(_ bytes: UnsafeRawBufferPointer) throws {
       try writeAll(bytes, to: descriptor, path: path)
       count += bytes.count
     }
 
     /// Appends the bytes of an array of numbers, as they lie in memory.
-    public mutating func append<Number: BitwiseCopyable>(_ values: [Number]) throws {
+    package mutating func append<Number: BitwiseCopyable>(_ values: [Number]) throws {
       try values.withUnsafeBytes { try append($0) }
     }
   }
@@ -41,7 +41,7 @@ public enum AtomicFile {
   /// is given `patience` seconds to have a reader. Other places that aren't files are refused.
   ///
   /// A program that runs under a file size limit must ignore SIGXFSZ to get the error.
-  public static func write(
+  package static func write(
     to path: String, patience: Double = 10, _ body: (inout Writer) throws -> Void
   ) throws {
     let (target, old) = try place(path)
@@ -67,7 +67,7 @@ public enum AtomicFile {
   }
 
   /// Creates or replaces the file at `path`.
-  public static func write(_ bytes: [UInt8], to path: String) throws {
+  package static func write(_ bytes: [UInt8], to path: String) throws {
     try write(to: path) { try $0.append(bytes) }
   }
 
@@ -77,7 +77,7 @@ public enum AtomicFile {
   ///   - path: the file
   ///   - again: the file will be written several times, which no pipe can take: what reads it is told
   ///     of an end each time
-  public static func checkWritable(_ path: String, again: Bool = false) throws {
+  package static func checkWritable(_ path: String, again: Bool = false) throws {
     struct Enough: Error {}
     let (_, old) = try place(path)
     if let old, !isKind(old, S_IFREG) {

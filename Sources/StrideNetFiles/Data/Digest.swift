@@ -2,23 +2,23 @@ import CDigest
 import StrideNetCore
 
 /// SHA-256, fed piece by piece.
-public struct SHA256: Sendable {
+package struct SHA256: Sendable {
   private var context = SHA2_CTX()
 
-  public init() { SHA256Init(&context) }
+  package init() { SHA256Init(&context) }
 
   /// Feeds raw bytes.
-  public mutating func update(_ bytes: UnsafeRawBufferPointer) {
+  package mutating func update(_ bytes: UnsafeRawBufferPointer) {
     SHA256Update(&context, bytes.assumingMemoryBound(to: UInt8.self).baseAddress, bytes.count)
   }
 
   /// Feeds the bytes of an array of numbers, as they lie in memory.
-  public mutating func update<Number: BitwiseCopyable>(_ values: [Number]) {
+  package mutating func update<Number: BitwiseCopyable>(_ values: [Number]) {
     values.withUnsafeBytes { update($0) }
   }
 
   /// The digest of all bytes so far, as 64 hexadecimal digits. More may follow.
-  public var hex: String {
+  package var hex: String {
     var context = context
     var digest = [UInt8](repeating: 0, count: Int(SHA256_DIGEST_LENGTH))
     SHA256Final(&digest, &context)

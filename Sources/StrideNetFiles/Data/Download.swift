@@ -5,15 +5,15 @@ import Synchronization
 
 /// Fetches the public data sets: resumes what was cut off, believes nothing before its digest is
 /// right, and leaves alone what is there already.
-public struct Download: Sendable {
+package struct Download: Sendable {
   /// Called as bytes arrive; `total` is nil if the server doesn't tell.
-  public typealias Progress = @Sendable (_ file: String, _ received: Int, _ total: Int?) -> Void
+  package typealias Progress = @Sendable (_ file: String, _ received: Int, _ total: Int?) -> Void
 
   /// Fetches "mnist" or "fashion-mnist" and returns the folder that has it now.
   ///
   /// `mirrors` are addresses of folders with the four files, tried in order; nil takes public ones.
   /// Without a `folder` it takes the one where ``Dataset/load(_:environment:)`` looks first.
-  public static func fetch(
+  package static func fetch(
     _ name: String, mirrors: [String]? = nil, into folder: String? = nil,
     environment: [String: String] = ProcessInfo.processInfo.environment,
     progress: @escaping Progress = { _, _, _ in }

@@ -5,29 +5,29 @@ import StrideNetFiles
 
 /// What this processor and its memory can do at best, measured: the roofs of a roofline plot
 /// (Williams et al. 2009, doi:10.1145/1498765.1498785).
-public struct MachinePeak: Sendable {
+package struct MachinePeak: Sendable {
   /// The best of a few rounds, since what disturbs a measurement only ever lowers it.
-  public struct Roof: Sendable {
-    public let threads: Int
+  package struct Roof: Sendable {
+    package let threads: Int
     /// Independent fused multiply-adds in registers.
-    public let gigaflopsPerSecond: Double
+    package let gigaflopsPerSecond: Double
     /// GB/s out of memory: all of 256 MB read and summed.
-    public let memoryRead: Double
+    package let memoryRead: Double
     /// GB/s in memory: 128 MB copied by memcpy, counted once as read and once as written.
-    public let memoryCopy: Double
+    package let memoryCopy: Double
     /// GB/s of memcpy within 512 KB a thread, which a second-level cache holds, counted likewise.
     /// The kernels' data on the benchmarked shapes are about that large.
-    public let cacheCopy: Double
+    package let cacheCopy: Double
 
     /// The higher of the two, the roof that counts.
-    public var memory: Double { max(memoryRead, memoryCopy) }
+    package var memory: Double { max(memoryRead, memoryCopy) }
   }
 
-  public let oneThread: Roof
+  package let oneThread: Roof
   /// The same work on all threads at once.
-  public let allThreads: Roof
+  package let allThreads: Roof
 
-  public init(threads: Int? = nil) {
+  package init(threads: Int? = nil) {
     let all = Runtime(threads: threads)
     // Larger than any last-level cache; written once here, so that the pages exist. (In a debug build
     // that would take minutes, for numbers that say nothing.)
@@ -40,7 +40,7 @@ public struct MachinePeak: Sendable {
 extension MachinePeak {
   /// GFLOP/s of independent fused multiply-adds in registers, on all of the runtime's threads: the
   /// best of ten tries, which together take some hundredths of a second.
-  public static func gigaflopsPerSecond(_ runtime: Runtime) -> Double {
+  package static func gigaflopsPerSecond(_ runtime: Runtime) -> Double {
     let steps = 500_000
     let fastest = (0..<10).map { _ in ContinuousClock().measure { multiplyAdd(runtime, steps) } }
       .min()!
@@ -118,35 +118,35 @@ extension MachinePeak.Roof {
 }
 
 /// One timing of one kernel.
-public struct KernelTiming: Sendable, Codable {
+package struct KernelTiming: Sendable, Codable {
   /// The C symbol without its prefix, as in tests and in `perf report`: "conv_forward_im2col".
-  public let kernel: String
+  package let kernel: String
   /// What it computes, without the variant: "conv_forward".
-  public let operation: String
+  package let operation: String
   /// The sizes: "8×28×28×1, 32 of 3×3".
-  public let shape: String
-  public let variant: String
+  package let shape: String
+  package let variant: String
   /// Median over the rounds, one thread.
-  public let milliseconds: Double
+  package let milliseconds: Double
   /// Floating-point operations; 0 for kernels that only move data.
-  public let gigaflopsPerSecond: Double
+  package let gigaflopsPerSecond: Double
   /// Share of the FMA peak measured in the same run.
-  public let shareOfPeak: Double
+  package let shareOfPeak: Double
   /// Floating-point operations a byte, were every input and output moved once.
-  public let intensity: Double
+  package let intensity: Double
   /// How many times faster than the definition on the same shape; nil where that wasn't timed.
-  public let ratioToNaive: Double?
+  package let ratioToNaive: Double?
   /// Its time as a multiple of the fastest variant's on the same shape.
-  public let ratioToFastest: Double
+  package let ratioToFastest: Double
   /// Whether it is what automatic choice takes for this shape.
-  public let isAutomatic: Bool
+  package let isAutomatic: Bool
 }
 
 /// Times every kernel variant on the shapes of real networks. The same cases are compared with the
 /// definition in the tests.
-public struct KernelBench {
+package struct KernelBench {
   /// This processor's fused multiply-add peak, one thread, in GFLOP/s.
-  public let peak: Double
+  package let peak: Double
   private let isTimed: (_ variant: String, _ isAutomatic: Bool) -> Bool
 
   /// Products come in one kind each, which the kernels' names leave out.
@@ -155,7 +155,7 @@ public struct KernelBench {
   /// - Parameters:
   ///   - peak: of one thread
   ///   - kernels: time these alone ("auto": what automatic choice takes); nil times all
-  public init(peak: Double, kernels: KernelChoice? = nil) {
+  package init(peak: Double, kernels: KernelChoice? = nil) {
     self.peak = peak
     let only = kernels?.name
     isTimed = { variant, isAutomatic in
@@ -210,7 +210,7 @@ public struct KernelBench {
 
   /// Times everything. Variants take turns within each round, so that a change in the machine's
   /// speed meets all of them. `report` is called with each shape's timings as soon as they are there.
-  public func run(rounds: Int = 5, report: ([KernelTiming]) throws -> Void) rethrows {
+  package func run(rounds: Int = 5, report: ([KernelTiming]) throws -> Void) rethrows {
     for c in Self.products {
       try report(time(product: c, rounds: rounds))
     }

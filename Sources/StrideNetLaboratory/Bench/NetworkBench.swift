@@ -6,31 +6,31 @@ import StrideNetFiles
 ///
 /// Weights, data and what is timed are those of the peers in Benchmarks/peers.py, so that losses
 /// and times can be compared.
-public final class NetworkBench {
-  public enum Mode: String, Sendable, Codable { case train, infer }
+package final class NetworkBench {
+  package enum Mode: String, Sendable, Codable { case train, infer }
 
   /// One run.
-  public struct Timing: Sendable {
-    public let images: Int
+  package struct Timing: Sendable {
+    package let images: Int
     /// The loop alone: gathering bytes as floats, then the steps or the probabilities and losses.
-    public let seconds: Double
+    package let seconds: Double
     /// Mean cross-entropies of the first five mini-batches; in training each before its update.
-    public let losses: [Float]
+    package let losses: [Float]
 
-    public var imagesPerSecond: Double { Double(images) / seconds }
+    package var imagesPerSecond: Double { Double(images) / seconds }
   }
 
-  public static let learningRate: Float = 0.01
-  public static let momentum: Float = 0.9
+  package static let learningRate: Float = 0.01
+  package static let momentum: Float = 0.9
 
-  public let network: Network
+  package let network: Network
   private let images: ImageSet
   private let first: [String: [Float]]
   private let start: Snapshot
   private var buffer: BatchBuffer
 
   /// - Throws: ``StrideNetError`` if the layers are no classifier for these images
-  public init(_ layers: [any Layer], _ images: ImageSet, runtime: Runtime) throws {
+  package init(_ layers: [any Layer], _ images: ImageSet, runtime: Runtime) throws {
     network = Network(layers, runtime: runtime)
     try network.requireClassifier(for: images.shape)
     try images.checkLabels(classes: network.classes)
@@ -69,7 +69,7 @@ public final class NetworkBench {
 
   /// Goes once over the first `count` images from the same weights each time; with `warmUp` it first
   /// runs a few mini-batches that aren't counted.
-  public func run(_ mode: Mode, batch: Int, images count: Int, warmUp: Bool = true) throws
+  package func run(_ mode: Mode, batch: Int, images count: Int, warmUp: Bool = true) throws
     -> Timing
   {
     precondition(batch > 0 && count > 0 && count <= images.count, "\(count) images by \(batch)")
@@ -91,7 +91,7 @@ public final class NetworkBench {
   }
 
   /// One of several things to time.
-  public struct Case {
+  package struct Case {
     let bench: NetworkBench
     let mode: Mode
     let batch: Int
@@ -99,14 +99,14 @@ public final class NetworkBench {
 
     /// `images` is how many in each round; nil takes as many as fill about a fifth of a second, but
     /// five mini-batches at least, as far as there are so many.
-    public init(_ bench: NetworkBench, _ mode: Mode, batch: Int, images: Int? = nil) {
+    package init(_ bench: NetworkBench, _ mode: Mode, batch: Int, images: Int? = nil) {
       (self.bench, self.mode, self.batch, self.images) = (bench, mode, batch, images)
     }
   }
 
   /// The median of each case. They take turns within each round, so that a change in the machine's
   /// speed meets all of them.
-  public static func medians(_ cases: [Case], rounds: Int = 5) throws -> [Timing] {
+  package static func medians(_ cases: [Case], rounds: Int = 5) throws -> [Timing] {
     let counts = try cases.map { c in
       let all = c.bench.images.count
       let trial = try c.bench.run(c.mode, batch: c.batch, images: min(all, 2 * c.batch))
@@ -124,7 +124,7 @@ public final class NetworkBench {
   }
 
   /// The mini-batch that inference is fastest with.
-  public func fastestBatch(of batches: [Int]) throws -> Int {
+  package func fastestBatch(of batches: [Int]) throws -> Int {
     func seconds(_ batch: Int) throws -> Double {
       try (0..<3).map { _ in try run(.infer, batch: batch, images: min(images.count, 1280)).seconds
       }.min()!
@@ -149,12 +149,12 @@ public final class NetworkBench {
 
 extension ImageSet {
   /// The first `count` images; where there are fewer, they are repeated from the first.
-  public func cycled(to count: Int) -> ImageSet {
+  package func cycled(to count: Int) -> ImageSet {
     count == self.count ? self : picking((0..<count).map { $0 % self.count })
   }
 
   /// Square gray images of 10 classes without meaning, for timings alone.
-  public static func synthetic(_ count: Int, side: Int) throws -> ImageSet {
+  package static func synthetic(_ count: Int, side: Int) throws -> ImageSet {
     let pixels = (0..<count * side * side).map {
       UInt8(truncatingIfNeeded: $0 &* 2_654_435_761 >> 16)
     }
@@ -165,30 +165,30 @@ extension ImageSet {
 }
 
 /// Training steps of a small CNN over one of its sizes.
-public struct ScalingBench: Sendable {
-  public enum Size: String, Sendable { case batch, filters, pixels }
+package struct ScalingBench: Sendable {
+  package enum Size: String, Sendable { case batch, filters, pixels }
 
-  public struct Timing: Sendable {
+  package struct Timing: Sendable {
     /// The size: images a step, filters, or pixels an image.
-    public let value: Int
-    public let batch: Int
-    public let microsecondsPerImage: Double
-    public let gigaflopsPerSecond: Double
+    package let value: Int
+    package let batch: Int
+    package let microsecondsPerImage: Double
+    package let gigaflopsPerSecond: Double
     /// Bytes that a step takes, where somebody measured them.
-    public var memory: Int?
+    package var memory: Int?
   }
 
-  public let over: Size
-  public let values: [Int]
+  package let over: Size
+  package let values: [Int]
 
-  public static let all = [
+  package static let all = [
     ScalingBench(over: .batch, values: [32, 64, 128, 256, 512, 1024, 2048]),
     ScalingBench(over: .filters, values: [8, 16, 32, 64, 128]),
     ScalingBench(over: .pixels, values: [14, 28, 56, 112].map { $0 * $0 }),
   ]
 
   /// The median of each; sizes take turns within each round.
-  public func run(runtime: Runtime, rounds: Int = 5) throws -> [Timing] {
+  package func run(runtime: Runtime, rounds: Int = 5) throws -> [Timing] {
     let benches = try values.map { value in
       let side = over == .pixels ? Int(Double(value).squareRoot()) : 28
       let filters = over == .filters ? value : 32

@@ -3,49 +3,49 @@ import StrideNetFiles
 
 /// Where the time of training steps went, pass by pass, and how far that is from what the machine
 /// can do: `stridenet train --profile`.
-public struct Explanation: Sendable {
+package struct Explanation: Sendable {
   /// A pass of a layer, or something else that every step does.
-  public struct Row: Sendable {
+  package struct Row: Sendable {
     /// The layer's number, from 1; of layers that run together those of both, as "1+2"; else "".
-    public let number: String
+    package let number: String
     /// The layer's text, or what else was worked on: "images", "loss", "weights".
-    public let name: String
-    public let pass: String
+    package let name: String
+    package let pass: String
     /// The C symbol without its prefix, as in the benchmark and in `perf report`.
-    public let kernel: String
+    package let kernel: String
     /// Why that kernel.
-    public let why: String
+    package let why: String
     /// Floating-point operations a step, two a multiply-add; 0 where few are among what is moved.
-    public let operations: Double
+    package let operations: Double
     /// Bytes that a step can't help reading and writing: inputs, outputs and weights, once each.
     /// What lies between layers that run together stays in a cache and isn't counted.
-    public let bytes: Double
+    package let bytes: Double
     /// Seconds a step at the roof: operations at the peak rate or bytes at memory's, whichever
     /// takes longer. Data that a cache holds may take less.
-    public let predicted: Double
+    package let predicted: Double
     /// Seconds a step, the mean over all steps.
-    public let measured: Double
+    package let measured: Double
     /// The measured share of the peak rate of operations.
-    public let shareOfPeak: Double
+    package let shareOfPeak: Double
   }
 
   /// In the order in which a step does them.
-  public let rows: [Row]
+  package let rows: [Row]
   /// The sums over the rows.
-  public let total: Row
-  public let steps: Int
+  package let total: Row
+  package let steps: Int
   /// Images a step, the mean: an epoch's last step may have fewer.
-  public let images: Double
+  package let images: Double
   /// The share of the time between the first step's start and the last one's end, evaluations not
   /// counted, that the rows account for.
-  public let accounted: Double
-  public let roof: MachinePeak.Roof
+  package let accounted: Double
+  package let roof: MachinePeak.Roof
 }
 
 extension Network {
   /// What the steps since ``timePasses()`` did; nil if there were none.
   /// - Parameter roof: of as many threads as the network works with
-  public func explanation(_ roof: MachinePeak.Roof) -> Explanation? {
+  package func explanation(_ roof: MachinePeak.Roof) -> Explanation? {
     guard let times, times.steps > 0, let input, let plan else { return nil }
     let all = plan.operations
     let images = Double(times.images) / Double(times.steps)
