@@ -56,7 +56,7 @@ var settings = TrainingSettings()
 settings.epochs = 2
 settings.batchSize = min(64, data.train.count)
 let trainer = try Trainer(network, data, settings)
-trainer.onEpoch = { print("epoch \($0.epoch): test class error \($0.testCE * 100) %") }
+trainer.onEpoch { print("epoch \($0.epoch): test class error \($0.testCE * 100) %") }
 try trainer.run()
 for array in network.snapshot().arrays where array.name.hasSuffix("scale") {
   print(array.name, array.values)

@@ -26,7 +26,7 @@ settings.learningRate = 0.002
 settings.schedule = .cosine
 
 let trainer = try Trainer(network, data, settings)
-trainer.onEpoch = { print("epoch \($0.epoch): test class error \($0.testCE * 100) %") }
+trainer.onEpoch { print("epoch \($0.epoch): test class error \($0.testCE * 100) %") }
 try trainer.run()
 
 let metrics = try network.metrics(data.test)

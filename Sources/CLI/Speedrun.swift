@@ -68,7 +68,7 @@ struct Speedrun: ParsableCommand {
       let network = Network(
         try Architecture.layers(configuration.layers), seed: seed, runtime: runtime)
       let trainer = try Trainer(network, watched, settings)
-      trainer.onBatch = { p in
+      trainer.onBatch { p in
         Output.progress {
           "run \(seed) of \(runs)  epoch \(p.epoch)  batch \(p.batch) of \(p.batches)"
         }

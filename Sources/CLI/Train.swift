@@ -150,7 +150,7 @@ struct Train: ParsableCommand {
     }
     let showsProgress = !quiet && !json && Output.isTerminal
     if showsProgress || log != nil || record != nil {
-      trainer.onBatch = { progress in
+      trainer.onBatch { progress in
         if showsProgress { Output.progress { line(progress, of: trainer) } }
         do {
           try log?.log(progress)
@@ -161,7 +161,7 @@ struct Train: ParsableCommand {
         }
       }
     }
-    trainer.onEpoch = { result in
+    trainer.onEpoch { result in
       record?.note(result)
       do {
         try log?.log(result, network, isHeldOut: test != nil)

@@ -73,7 +73,7 @@ final class Session: Sendable {
       }
     }
     trainer.shouldStop = { [self] in shared.withLock { $0.stops } }
-    trainer.onBatch = { [self] p in
+    trainer.onBatch { [self] p in
       sums = (sums.loss + p.cce, sums.error + p.ce, sums.count + 1)
       // More and more seldom, so that there are never many.
       let gap = max(0.06, p.seconds / 5000)
@@ -89,7 +89,7 @@ final class Session: Sendable {
       }
       publish()
     }
-    trainer.onEpoch = { [self] r in
+    trainer.onEpoch { [self] r in
       let epoch = Epoch(
         epoch: r.epoch, step: trainer.network.stepCount, train_loss: r.trainCCE,
         train_error: r.trainCE, test_loss: r.testCCE, test_error: r.testCE,

@@ -225,7 +225,7 @@ private let targets: [Reader] = [
     s.seed = next(UInt64.self)
     let trainer = try Trainer(network("flatten softmax(2)"), digits, s)
     let record = try TrainingRecord(trainer, frames: 3)
-    trainer.onBatch = { try? record.note($0) }
+    trainer.onBatch { try? record.note($0) }
     try take(5, trainer)
   },
 ]

@@ -217,7 +217,7 @@ extension Judge {
     let trainer = try Trainer(whole, data, settings)
     var average: [Number]?
     var steps = 0
-    trainer.onBatch = { _ in
+    trainer.onBatch { _ in
       guard let decay = self.subject.averageDecay else { return }
       let weights = whole.snapshot().values.map { Number(Double($0)) }
       steps += 1
@@ -240,7 +240,7 @@ extension Judge {
       let batches = (count + size - 1) / size
       let stop = random.whole(1...2 * batches - 1)
       var done = 0
-      half.onBatch = { _ in done += 1 }
+      half.onBatch { _ in done += 1 }
       half.shouldStop = { done >= stop }
       _ = try half.run()
       let second = try network(threads: subject.threads % 3 + 1)

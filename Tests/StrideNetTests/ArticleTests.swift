@@ -329,7 +329,7 @@ extension Activation {
       settings.epochs = 2
       settings.learningRate = 0.03
       let trainer = try Trainer(network, few, settings)
-      trainer.onEpoch = { print("epoch", $0.epoch, $0.testCE) }  // epoch 1 …
+      trainer.onEpoch { print("epoch", $0.epoch, $0.testCE) }  // epoch 1 …
       try trainer.run()
       print(trainer.results.last!.testCE < 0.25)  // true
     }

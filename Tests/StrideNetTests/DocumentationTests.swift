@@ -80,7 +80,7 @@ extension Activation {
     var settings = TrainingSettings()
     settings.epochs = 5
     let trainer = try Trainer(network, data, settings)
-    trainer.onEpoch = { print($0.epoch, $0.testCCE, $0.testCE) }
+    trainer.onEpoch { print($0.epoch, $0.testCCE, $0.testCE) }
     try trainer.run()
 
     #expect(trainer.results.count == 5)

@@ -339,11 +339,11 @@ import StrideNet
     let trainer = try Trainer(network, data, settings)
     var batches = 0
     var epochs: [EpochResult] = []
-    trainer.onBatch = { progress in
+    trainer.onBatch { progress in
       batches += 1
       #expect(progress.batches == 32 && progress.batchSize == (progress.batch == 32 ? 8 : 32))
     }
-    trainer.onEpoch = { epochs.append($0) }
+    trainer.onEpoch { epochs.append($0) }
     guard case .finished = try trainer.run() else {
       Issue.record("not finished")
       return
@@ -362,8 +362,8 @@ import StrideNet
     let trainer = try Trainer(network, data, settings)
     var steps = 0
     var digest = ""
-    trainer.onBatch = { _ in steps += 1 }
-    trainer.onEpoch = { _ in digest = network.snapshot().sha256 }
+    trainer.onBatch { _ in steps += 1 }
+    trainer.onEpoch { _ in digest = network.snapshot().sha256 }
     trainer.shouldStop = { steps == 17 }
     guard case .stopped = try trainer.run() else {
       Issue.record("not stopped")

@@ -360,7 +360,7 @@ import StrideNet
     let first = try Self.trainer(settings, threads: 1)
     first.writeCheckpoints(to: path, configuration)
     var steps = 0
-    first.onBatch = { _ in steps += 1 }
+    first.onBatch { _ in steps += 1 }
     first.shouldStop = { steps >= stop }
     guard case .stopped = try first.run() else {
       Issue.record("not stopped")
@@ -456,7 +456,7 @@ import StrideNet
     let trainer = try Self.trainer(settings)
     trainer.writeCheckpoints(to: path, configuration)
     var steps = 0
-    trainer.onBatch = { _ in steps += 1 }
+    trainer.onBatch { _ in steps += 1 }
     trainer.shouldStop = { steps == 9 }
     try trainer.run()
     var (tensors, metadata) = try Safetensors.read(at: path)
@@ -560,7 +560,7 @@ import StrideNet
     let (whole, parts) = (try trainer(), try trainer())
     try whole.run()
     var steps = 0
-    parts.onBatch = { _ in steps += 1 }
+    parts.onBatch { _ in steps += 1 }
     for stop in [5, 13, 16] {
       parts.shouldStop = { steps >= stop }
       guard case .stopped = try parts.run() else {

@@ -233,7 +233,7 @@ import StrideNet
     let trainer = try Trainer(
       Network(try Architecture.layers("flatten relu(20) softmax(10)")), data, settings)
     var rates: [Float] = []
-    trainer.onBatch = { rates.append($0.learningRate) }
+    trainer.onBatch { rates.append($0.learningRate) }
     try trainer.run()
     let (steps, once) = (rates.count, trainer.network.snapshot().sha256)
     try trainer.run()

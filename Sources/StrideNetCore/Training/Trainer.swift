@@ -1,126 +1,11 @@
+import Dispatch
 import Foundation
-
-/// How long and how fast a network is trained.
-public struct TrainingSettings: Sendable, Codable, Hashable {
-  /// Passes over the training images.
-  public var epochs = 3
-  /// Images a step; the last step of an epoch takes what is left.
-  public var batchSize = 64
-  /// Step size of gradient descent: the largest of the schedule.
-  public var learningRate: Float = 0.05
-  /// How the step size goes on from there.
-  public var schedule = Schedule.linear
-  /// How gradients become steps.
-  public var optimizer = Optimizer()
-  /// What training minimises.
-  public var loss = Loss.crossEntropy()
-  /// What is done to the training images, anew each epoch; nil for nothing.
-  public var augmentation: Augmentation?
-  /// Evaluates and returns a moving average of the weights, of which each step keeps this share
-  /// (Polyak & Juditsky 1992); nil for the weights themselves.
-  public var averageDecay: Float?
-  /// Layers, from 0, whose weights stay as they are; nil for those that the network has frozen itself.
-  public var frozenLayers: [Int]?
-  /// Ends the training after so many epochs without a lower loss on the images that are evaluated.
-  public var patience: Int?
-  /// Ends with the weights of the epoch with the lowest loss, instead of the last one's.
-  public var keepsBest = false
-  /// Everything random: the order of the images here, the first weights in the network.
-  public var seed: UInt64 = 1
-
-  /// Share of the last step that the next one keeps.
-  public var momentum: Float {
-    get { optimizer.momentum }
-    set { optimizer.momentum = newValue }
-  }
-
-  public init() {}
-
-  /// - Throws: ``StrideNetError`` naming the setting and its range
-  public func check(images: Int) throws {
-    func require(_ holds: Bool, _ name: String, _ found: Any, _ expected: String) throws {
-      guard holds else {
-        throw StrideNetError(
-          .usage, "\(name) out of range", found: "\(found)", expected: expected)
-      }
-    }
-    try require((1...1_000_000_000).contains(epochs), "epochs", epochs, "1 … 1,000,000,000")
-    try require(batchSize > 0, "batch size", batchSize, "at least 1")
-    try require(
-      batchSize <= images, "batch size", batchSize,
-      "at most \(images), the number of training images")
-    // Steps are counted in whole numbers that a double holds, too.
-    try require(
-      images == .max || epochs <= 1 << 53 / images, "epochs", epochs,
-      "at most \(1 << 53 / max(1, images)), with \(images) training images")
-    try require(
-      learningRate.isFinite && learningRate > 0, "learning rate", learningRate,
-      "a finite number above 0")
-    try optimizer.check()
-    try loss.check()
-    try schedule.check()
-    try augmentation?.check()
-    if let averageDecay {
-      try require(
-        averageDecay > 0 && averageDecay < 1, "decay of the moving average", averageDecay,
-        "between 0 and 1")
-    }
-    if let patience { try require(patience > 0, "patience", patience, "at least 1") }
-  }
-}
-
-/// Where training stands after a mini-batch.
-public struct BatchProgress: Sendable {
-  /// From 1.
-  public let epoch: Int
-  /// From 1, of ``batches`` in the epoch.
-  public let batch: Int
-  public let batches: Int
-  public let batchSize: Int
-  /// Training steps of the network so far.
-  public let step: Int
-  /// What the step was taken with.
-  public let learningRate: Float
-  /// Seconds of training since the start, evaluations not counted.
-  public let seconds: Double
-  /// In this epoch so far.
-  public let imagesPerSecond: Double
-  /// This mini-batch's categorical cross-entropy and class error.
-  public let cce: Float
-  public let ce: Float
-}
-
-/// What an epoch came to.
-public struct EpochResult: Sendable, Codable {
-  /// From 1.
-  public let epoch: Int
-  /// Seconds of training, evaluation not counted.
-  public let seconds: Double
-  public let imagesPerSecond: Double
-  /// Means over the epoch's steps, each taken before its update.
-  public let trainCCE: Float
-  public let trainCE: Float
-  /// On the whole test set after the epoch, or on the images held out instead.
-  public let testCCE: Float
-  public let testCE: Float
-}
-
-/// Why training ended.
-public enum TrainingEnd: Sendable {
-  case finished
-  /// No lower loss for ``TrainingSettings/patience`` epochs.
-  case stoppedEarly
-  /// Somebody asked to stop; the network has the weights of the last finished epoch, or with
-  /// ``TrainingSettings/keepsBest`` the best one's.
-  case stopped
-  /// The loss was no longer a number; the network's weights are as with ``stopped``.
-  case diverged(epoch: Int, batch: Int)
-}
+import Synchronization
 
 /// Trains a network on a data set, epoch by epoch.
 ///
 ///     let trainer = try Trainer(network, data, settings)
-///     trainer.onEpoch = { print($0.epoch, $0.testCE) }
+///     trainer.onEpoch { print($0.epoch, $0.testCE) }
 ///     try trainer.run()
 public final class Trainer {
   public let network: Network
@@ -129,10 +14,8 @@ public final class Trainer {
   /// What errors call them.
   public let source: String
   public let settings: TrainingSettings
-  /// Called after each mini-batch.
-  public var onBatch: ((BatchProgress) -> Void)?
-  /// Called after each epoch and its evaluation.
-  public var onEpoch: ((EpochResult) -> Void)?
+  private var batchCallbacks: [(BatchProgress) -> Void] = []
+  private var epochCallbacks: [(EpochResult) -> Void] = []
   /// Asked before each mini-batch and each chunk of an evaluation.
   public var shouldStop: () -> Bool = { false }
 
@@ -143,6 +26,8 @@ public final class Trainer {
   /// The epoch, from 1, with the lowest loss on the images that are evaluated.
   public private(set) var bestEpoch: Int?
 
+  // Somebody who watched the training has gone.
+  private let isAbandoned = Atomic<Bool>(false)
   private let buffer: BatchBuffer
   private var augmenter: Augmenter?
   // The images' order, shuffled anew before each epoch, and how often it was; mini-batches done in
@@ -152,6 +37,8 @@ public final class Trainer {
   private var batchesDone = 0
   private var sums = (cce: 0.0, ce: 0.0)
   private var best: Snapshot?
+  // While it runs: the weights after the last epoch.
+  private var lastGood: Snapshot?
   // Epochs to train until, and whether somebody asked for that.
   private var epochs: Int
   private var hasRun = false
@@ -235,23 +122,74 @@ public final class Trainer {
     return (cce, ce, rate)
   }
 
+  // MARK: Watching
+
+  /// Calls this after each mini-batch too; in the order in which they were given.
+  public func onBatch(_ callback: @escaping (BatchProgress) -> Void) {
+    batchCallbacks.append(callback)
+  }
+
+  /// Calls this after each epoch and its evaluation too; in the order in which they were given.
+  public func onEpoch(_ callback: @escaping (EpochResult) -> Void) {
+    epochCallbacks.append(callback)
+  }
+
+  /// What happens in a training.
+  public enum Event: Sendable {
+    case batch(BatchProgress)
+    case epoch(EpochResult)
+    case end(TrainingEnd)
+  }
+
+  /// Trains on a thread of its own and gives what happens there, for tasks that may not wait:
+  ///
+  ///     for try await event in trainer.events() {
+  ///       if case .epoch(let result) = event { print(result.testCE) }
+  ///     }
+  ///
+  /// Until the sequence has ended the trainer and its network are that thread's: nobody else may use
+  /// them. Who leaves the loop, or whose task is cancelled, stops the training as ``shouldStop`` does,
+  /// and goes on when it has stopped, after a mini-batch at most.
+  public func events() -> AsyncThrowingStream<Event, any Error> {
+    AsyncThrowingStream { continuation in
+      isAbandoned.store(false, ordering: .relaxed)
+      let (batches, epochs) = (batchCallbacks, epochCallbacks)
+      onBatch { continuation.yield(.batch($0)) }
+      onEpoch { continuation.yield(.epoch($0)) }
+      // Sendable because, as said, nobody else uses it.
+      nonisolated(unsafe) let trainer = self
+      nonisolated(unsafe) let callbacks = (batches, epochs)
+      let hasEnded = DispatchSemaphore(value: 0)
+      continuation.onTermination = {
+        guard case .cancelled = $0 else { return }
+        trainer.isAbandoned.store(true, ordering: .relaxed)
+        hasEnded.wait()
+      }
+      Thread.detachNewThread {
+        let result = Result { try trainer.run() }
+        (trainer.batchCallbacks, trainer.epochCallbacks) = callbacks
+        hasEnded.signal()
+        if case .success(let end) = result { continuation.yield(.end(end)) }
+        continuation.finish(throwing: result.failure)
+      }
+    }
+  }
+
+  private var isToStop: Bool { isAbandoned.load(ordering: .relaxed) || shouldStop() }
+
+  // MARK: Training
+
   /// Trains for all epochs, or until ``shouldStop`` or the loss says otherwise. Run again after that,
   /// it goes on: with what is left if it was stopped, else for as many epochs once more, the schedule
   /// from its beginning.
   @discardableResult
   public func run() throws -> TrainingEnd {
-    let count = order.count
-    var lastGood = lastGoodAtStart ?? network.snapshot()
+    lastGood = lastGoodAtStart ?? network.snapshot()
+    defer { lastGood = nil }
     lastGoodAtStart = nil
-    func end(_ end: TrainingEnd) throws -> TrainingEnd {
-      try network.restore(best ?? lastGood)
-      (batchesDone, sums) = (0, (0, 0))
-      return end
-    }
     let isAnother = hasRun
     if isAnother && results.count == epochs { epochs += settings.epochs }
     hasRun = true
-    let clock = ContinuousClock()
     let start = results.count
     for epoch in start..<epochs {
       if let patience = settings.patience, let bestEpoch,
@@ -259,58 +197,77 @@ public final class Trainer {
       {
         return try end(.stoppedEarly)
       }
-      shuffle(for: epoch)
-      let begin = clock.now
-      let (before, first) = (seconds, batchesDone)
-      network.times?.skip()
-      for batch in first..<batches {
-        if shouldStop() {
-          try onStop?(state(lastGood))
-          return try end(.stopped)
-        }
-        let (cce, ce, rate) = try step(epoch, batch)
-        guard cce.isFinite else { return try end(.diverged(epoch: epoch + 1, batch: batch + 1)) }
-        batchesDone = batch + 1
-        if let onBatch {
-          let elapsed = (clock.now - begin).inSeconds
-          let done = min(count, batchesDone * settings.batchSize)
-          onBatch(
-            BatchProgress(
-              epoch: epoch + 1, batch: batch + 1, batches: batches,
-              batchSize: done - batch * settings.batchSize, step: network.stepCount,
-              learningRate: rate, seconds: before + elapsed,
-              imagesPerSecond: Double(done - first * settings.batchSize) / elapsed, cce: cce,
-              ce: ce))
-        }
-      }
-      network.times?.lap(.other)
-      let elapsed = (clock.now - begin).inSeconds
-      network.exchangeAverage()
-      guard let (testCCE, testCE) = try evaluate(test) else {
-        network.exchangeAverage()
-        try onStop?(state(lastGood))
-        return try end(.stopped)
-      }
-      // The last step of an epoch may have been the one that went wrong.
-      guard testCCE.isFinite else { return try end(.diverged(epoch: epoch + 1, batch: batches)) }
-      lastGood = network.snapshot()
-      let result = EpochResult(
-        epoch: epoch + 1, seconds: elapsed,
-        imagesPerSecond: Double(max(0, count - first * settings.batchSize)) / elapsed,
-        trainCCE: Float(sums.cce / Double(count)), trainCE: Float(sums.ce / Double(count)),
-        testCCE: testCCE, testCE: testCE)
-      results.append(result)
-      if bestEpoch.map({ testCCE < results[$0 - 1].testCCE }) ?? true {
-        bestEpoch = epoch + 1
-        if settings.keepsBest { best = lastGood }
-      }
-      (batchesDone, sums) = (0, (0, 0))
-      onEpoch?(result)
-      network.exchangeAverage()
-      try onState?(state(lastGood))
+      if let other = try run(epoch) { return try end(other) }
     }
     // Without a moving average or a better epoch the network has the last weights already.
     return try best != nil || settings.averageDecay != nil ? end(.finished) : .finished
+  }
+
+  private func end(_ end: TrainingEnd) throws -> TrainingEnd {
+    try network.restore(best ?? lastGood!)
+    (batchesDone, sums) = (0, (0, 0))
+    return end
+  }
+
+  /// An epoch, from 0, or what is left of it.
+  /// - Returns: why there is to be no other one; nil unless something happened
+  private func run(_ epoch: Int) throws -> TrainingEnd? {
+    shuffle(for: epoch)
+    let clock = ContinuousClock()
+    let begin = clock.now
+    let (before, first) = (seconds, batchesDone)
+    network.times?.skip()
+    for batch in first..<batches {
+      if isToStop { return try stop() }
+      let (cce, ce, rate) = try step(epoch, batch)
+      guard cce.isFinite else { return .diverged(epoch: epoch + 1, batch: batch + 1) }
+      batchesDone = batch + 1
+      guard !batchCallbacks.isEmpty else { continue }
+      let elapsed = (clock.now - begin).inSeconds
+      let done = min(order.count, batchesDone * settings.batchSize)
+      let progress = BatchProgress(
+        epoch: epoch + 1, batch: batch + 1, batches: batches,
+        batchSize: done - batch * settings.batchSize, step: network.stepCount, learningRate: rate,
+        seconds: before + elapsed,
+        imagesPerSecond: Double(done - first * settings.batchSize) / elapsed, cce: cce, ce: ce)
+      for callback in batchCallbacks { callback(progress) }
+    }
+    network.times?.lap(.other)
+    let elapsed = (clock.now - begin).inSeconds
+    network.exchangeAverage()
+    guard let (testCCE, testCE) = try evaluate(test) else {
+      network.exchangeAverage()
+      return try stop()
+    }
+    // The last step of an epoch may have been the one that went wrong.
+    guard testCCE.isFinite else { return .diverged(epoch: epoch + 1, batch: batches) }
+    let count = Double(order.count)
+    note(
+      EpochResult(
+        epoch: epoch + 1, seconds: elapsed,
+        imagesPerSecond: max(0, count - Double(first * settings.batchSize)) / elapsed,
+        trainCCE: Float(sums.cce / count), trainCE: Float(sums.ce / count), testCCE: testCCE,
+        testCE: testCE))
+    network.exchangeAverage()
+    try onState?(state())
+    return nil
+  }
+
+  private func stop() throws -> TrainingEnd {
+    try onStop?(state())
+    return .stopped
+  }
+
+  /// Keeps what an epoch came to, the network's weights as they were evaluated.
+  private func note(_ result: EpochResult) {
+    lastGood = network.snapshot()
+    results.append(result)
+    if bestEpoch.map({ result.testCCE < results[$0 - 1].testCCE }) ?? true {
+      bestEpoch = result.epoch
+      if settings.keepsBest { best = lastGood }
+    }
+    (batchesDone, sums) = (0, (0, 0))
+    for callback in epochCallbacks { callback(result) }
   }
 
   /// The order of an epoch follows from that of the one before.
@@ -353,12 +310,12 @@ public final class Trainer {
     package var sumCCE, sumCE: Double
   }
 
-  private func state(_ lastGood: Snapshot) -> State {
+  private func state() -> State {
     State(
       progress: Progress(
         results: results, bestEpoch: bestEpoch, batchesDone: batchesDone, sumCCE: sums.cce,
         sumCE: sums.ce),
-      network: network.trainingState, weights: network.snapshot(), lastGood: lastGood, best: best)
+      network: network.trainingState, weights: network.snapshot(), lastGood: lastGood!, best: best)
   }
 
   /// Goes on from where a training with the same settings stood: from then on every number is what
@@ -379,58 +336,10 @@ public final class Trainer {
   private func evaluate(_ set: any ExampleSource) throws -> (cce: Float, ce: Float)? {
     var stopped = false
     let result = try network.evaluate(set.count) { range in
-      stopped = stopped || shouldStop()
+      stopped = stopped || isToStop
       return buffer.gather(set, range, network.runtime)
     }
     return stopped ? nil : result
-  }
-}
-
-/// Memory for the examples and targets of a mini-batch, filled anew for each one.
-package final class BatchBuffer {
-  package let capacity: Int
-  private let shape: Shape
-  private let images: FloatStorage
-  private let labels: UnsafeMutablePointer<Int32>
-  private let targetCount: Int?
-  private let targets: FloatStorage
-
-  package init(capacity: Int, shape: Shape, targetCount: Int? = nil) throws {
-    (self.capacity, self.shape, self.targetCount) = (capacity, shape, targetCount)
-    images = try FloatStorage(count: capacity * shape.count)
-    targets = try FloatStorage(count: capacity * (targetCount ?? 0))
-    labels = .allocate(capacity: capacity)
-  }
-
-  deinit { labels.deallocate() }
-
-  /// The examples at these places, and their targets; good until the next call.
-  package func gather(
-    _ set: any ExampleSource, _ indices: some RandomAccessCollection<Int>, _ runtime: Runtime,
-    _ augmenter: Augmenter? = nil
-  ) -> (TensorView, Targets) {
-    precondition(indices.count <= capacity)
-    let x = TensorView(images.pointer, batch: indices.count, shape: shape)
-    let context = (self, set, indices, x, augmenter, runtime)
-    runtime.parallel(over: indices.count, by: 16, context) { context, range, worker in
-      let (buffer, set, indices, x, augmenter, runtime) = context
-      for slot in range {
-        let index = indices[indices.index(indices.startIndex, offsetBy: slot)]
-        set.read(
-          index,
-          into: UnsafeMutableBufferPointer(start: x.example(slot), count: x.shape.count))
-        augmenter?.apply(x.example(slot), x.shape, index: index, runtime.scratch(worker))
-        if let count = buffer.targetCount {
-          set.readTarget(
-            index,
-            into: UnsafeMutableBufferPointer(
-              start: buffer.targets.at(slot * count, count: count), count: count))
-        } else {
-          buffer.labels[slot] = Int32(set.label(index))
-        }
-      }
-    }
-    return (x, targetCount == nil ? .labels(labels) : .values(targets.pointer))
   }
 }
 
@@ -438,12 +347,6 @@ extension Duration {
   package var inSeconds: Double { self / .seconds(1) }
 }
 
-extension Network {
-  /// Evaluates on a whole set, chunk by chunk.
-  public func evaluate(_ set: ImageSet) throws -> (cce: Float, ce: Float) {
-    try requireClassifier(for: set.shape)
-    try set.checkLabels(classes: classes)
-    let buffer = try BatchBuffer(capacity: Self.chunk, shape: set.shape)
-    return try evaluate(set.count) { buffer.gather(set, $0, runtime) }
-  }
+extension Result {
+  fileprivate var failure: Failure? { if case .failure(let error) = self { error } else { nil } }
 }

@@ -6,8 +6,8 @@ import StrideNetFiles
 /// layer's weights, all norms, and what the network makes of one image of each class.
 ///
 ///     let record = try TrainingRecord(trainer)
-///     trainer.onBatch = { try? record.note($0) }
-///     trainer.onEpoch = { record.note($0) }
+///     trainer.onBatch { try? record.note($0) }
+///     trainer.onEpoch { record.note($0) }
 public final class TrainingRecord {
   /// The mean over some steps in a row.
   public struct Point: Sendable, Encodable {
