@@ -79,6 +79,7 @@ extern const ck_isa ck_isa_avx2, ck_isa_avx512;
 
 #define CK_JOIN_(a, b) a##_##b
 #define CK_JOIN(a, b) CK_JOIN_(a, b)
-/// The name of a function of this instruction set: CK_NAME(ck_gemm) is ck_gemm_avx2.
+/// The name of a function of this instruction set: CK_NAME(ck_gemm) is ck_gemm_avx2. What is always
+/// inlined needs none: it is no symbol, and each set's file is compiled by itself.
 #define CK_NAME(base) CK_JOIN(base, CK_SUFFIX)
 #endif
