@@ -3,7 +3,7 @@
 
 KERNELS ?= auto
 MODEL   ?= cnn
-VARIANTS := $(shell sed -n 's/^CK_CONV.//p' CKernels/include/variants.def | cut -d, -f1) auto
+VARIANTS := $(shell sed -n 's/^CK_CONV[A-Z_]*(\([a-z0-9_]*\))/\1/p' CKernels/include/variants.def) auto
 
 ifeq ($(filter $(KERNELS),$(VARIANTS)),)
   $(error KERNELS=$(KERNELS): no such kernel variant; there are: $(VARIANTS))

@@ -22,7 +22,7 @@ typedef int32_t ints __attribute__((vector_size(4 * CK_LANES), aligned(4)));
 INLINE ints choose(ints mask, ints a, ints b) { return (mask & a) | (~mask & b); }
 
 // A strip written in whole quads may reach three floats past its end.
-static size_t CK_NAME(ck_gemm_workspace)(void) { return CK_KC * (CK_MC + CK_NC) + CK_LANES; }
+enum { CK_GEMM_WORKSPACE = CK_KC * (CK_MC + CK_NC) + CK_LANES };
 
 // Copies `lines` × kc elements, element (l, p) at x[l·line_stride + p·step], one of the two being
 // 1, so that for each p the lines lie side by side, `width` of them: missing ones are 0.

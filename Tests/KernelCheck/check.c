@@ -73,7 +73,7 @@ static void wrong(const char *format, ...) {
   if (case_is_wrong++) return;
   wrong_cases++;
   if (now->wrong++) return;  // the first of each kernel tells
-  printf("  WRONG: %s, %s, %s: ", now->kernel, ck_isa_name(), shape);
+  printf("  WRONG: %s, %s, %s: ", now->kernel, ck_kernels()->name, shape);
   va_list arguments;
   va_start(arguments, format);
   vprintf(format, arguments);
@@ -255,6 +255,7 @@ static void convolve(const ck_conv_shape *s, ck_pass pass, const float *x, const
 
 /// A convolution and the pooling of its result, in one and one after the other.
 static void check_conv_pool(const ck_conv_shape *s, int with_bias, int relu, const char *text) {
+  const ck_conv_variant *direct = &ck_kernels()->conv_direct;
   ck_pool_shape pool = {s->n, s->oh, s->ow, s->f, 2, 2, 2, 2, s->oh / 2, s->ow / 2};
   ptrdiff_t outputs = (ptrdiff_t)s->n * s->oh * s->ow * s->f;
   ptrdiff_t pooled = (ptrdiff_t)s->n * pool.oh * pool.ow * s->f;
@@ -263,14 +264,13 @@ static void check_conv_pool(const ck_conv_shape *s, int with_bias, int relu, con
     const float *x = values((size_t)s->n * s->h * s->w * s->c, 1);
     const float *w = values((size_t)s->fh * s->fw * s->c * s->f, 2);
     const float *bias = with_bias ? values(s->f, 3) : NULL;
-    float *workspace = floats(ck_conv_workspace_direct(s, CK_FORWARD));
+    float *workspace = floats(direct->workspace(s, CK_FORWARD));
     float *between = floats(outputs), *two = floats(pooled), *one = floats(pooled);
     uint16_t *two_places = places(pooled), *one_places = places(pooled);
-    ck_conv_forward_direct(s, x, w, bias, relu, between, workspace);
-    ck_pool_max_forward_direct(&pool, between, two, two_places);
-    if (relu) ck_relu_places(pooled, two, two_places);
-    ck_conv_pool_forward_direct(s, x, w, bias, relu, one, with_places ? one_places : NULL,
-                                workspace);
+    direct->forward(s, x, w, bias, relu, between, workspace);
+    ck_kernels()->pool_direct.max_forward(&pool, between, two, two_places);
+    if (relu) ck_kernels()->relu_places(pooled, two, two_places);
+    direct->pool_forward(s, x, w, bias, relu, one, with_places ? one_places : NULL, workspace);
     same("in one", one, two, pooled);
     if (with_places) compare_places(one_places, two_places, pooled);
     end();
@@ -483,7 +483,7 @@ static void check_gemm(void) {
           flags & CK_ACCUMULATE ? ", added" : "", lda, ldb, ldc);
     const float *a = values((turn_a ? k : m) * lda, 1), *b = values((turn_b ? n : k) * ldb, 2);
     float *whole = values(m * ldc, 3), *pieces = copy(whole, m * ldc);
-    float *workspace = floats(ck_gemm_workspace());
+    float *workspace = floats(ck_kernels()->gemm_workspace);
     double *expected = sums(m * ldc);
     FOR(e, m * ldc) expected[e] = whole[e];
     FOR(r, m) FOR(j, n) {
@@ -493,15 +493,15 @@ static void check_gemm(void) {
              (turn_b ? b[j * ldb + p] : b[p * ldb + j]);
       expected[r * ldc + j] = sum;
     }
-    ck_gemm(flags, m, n, k, a, lda, b, ldb, whole, ldc, workspace);
+    ck_kernels()->gemm(flags, m, n, k, a, lda, b, ldb, whole, ldc, workspace);
     compare(whole, expected, m * ldc, rounding(k));
     // C in six pieces.
     ptrdiff_t rows[] = {0, m / 3, m}, columns[] = {0, n / 5, n / 2, n};
     FOR(u, 2) FOR(v, 3) {
       ptrdiff_t r = rows[u], j = columns[v], height = rows[u + 1] - r, width = columns[v + 1] - j;
       if (height && width)
-        ck_gemm(flags, height, width, k, a + (turn_a ? r : r * lda), lda,
-                b + (turn_b ? j * ldb : j), ldb, pieces + r * ldc + j, ldc, workspace);
+        ck_kernels()->gemm(flags, height, width, k, a + (turn_a ? r : r * lda), lda,
+                           b + (turn_b ? j * ldb : j), ldb, pieces + r * ldc + j, ldc, workspace);
     }
     same("C computed in pieces", pieces, whole, m * ldc);
     end();
@@ -511,9 +511,10 @@ static void check_gemm(void) {
     const float *left = values(m * lda, 1), *right = values((turn_b ? n : k) * ldb, 2);
     float *direct = values(m * ldc, 3), *indirect = copy(direct, m * ldc);
     packed_matrix matrix = {left, lda};
-    workspace = floats(ck_gemm_workspace());
-    ck_gemm((int)flags, m, n, k, left, lda, right, ldb, direct, ldc, workspace);
-    ck_gemm_packing((int)flags, m, n, k, pack, &matrix, right, ldb, indirect, ldc, workspace);
+    workspace = floats(ck_kernels()->gemm_workspace);
+    ck_kernels()->gemm((int)flags, m, n, k, left, lda, right, ldb, direct, ldc, workspace);
+    ck_kernels()->gemm_packing((int)flags, m, n, k, pack, &matrix, right, ldb, indirect, ldc,
+                               workspace);
     same("against ck_gemm", indirect, direct, m * ldc);
     end();
   }
@@ -534,14 +535,14 @@ static void check_dense(void) {
       FOR(p, k) sum += (double)x[r * k + p] * w[j * k + p];
       expected[r * ldy + j] = relu && sum < 0 ? 0 : sum;
     }
-    ck_dense_forward(m, n, k, x, w, bias, relu, whole, ldy);
+    ck_kernels()->dense_forward(m, n, k, x, w, bias, relu, whole, ldy);
     compare(whole, expected, m * ldy, rounding(k + 1));
     ptrdiff_t rows[] = {0, m / 3, m}, columns[] = {0, n / 5, n / 2, n};
     FOR(u, 2) FOR(v, 3) {
       ptrdiff_t r = rows[u], j = columns[v], height = rows[u + 1] - r, width = columns[v + 1] - j;
       if (height && width)
-        ck_dense_forward(height, width, k, x + r * k, w + j * k, bias + j, relu,
-                         pieces + r * ldy + j, ldy);
+        ck_kernels()->dense_forward(height, width, k, x + r * k, w + j * k, bias + j, relu,
+                                    pieces + r * ldy + j, ldy);
     }
     same("y computed in pieces", pieces, whole, m * ldy);
     end();
@@ -579,15 +580,15 @@ static void check_elementwise(const char *name, element_fn *definition,
 
 static void check_elements(ptrdiff_t n) {
   const double ulps = 0x1p-22;
-  check_elementwise("relu_forward", relu, ck_relu_forward, NULL, n, 0);
-  check_elementwise("relu_backward", relu_slope, NULL, ck_relu_backward, n, 0);
+  check_elementwise("relu_forward", relu, ck_kernels()->relu_forward, NULL, n, 0);
+  check_elementwise("relu_backward", relu_slope, NULL, ck_kernels()->relu_backward, n, 0);
 
   begin("relu_places", NULL, "%td", n);
   float *y = values(n, 1);
   uint16_t *place = places(n), *kept = places(n);
   if (n > 2) y[1] = 0, y[2] = NAN;
   FOR(i, n) place[i] = (uint16_t)(i * 7), kept[i] = y[i] <= 0 ? UINT16_MAX : place[i];
-  ck_relu_places(n, y, place);
+  ck_kernels()->relu_places(n, y, place);
   compare_places(place, kept, n);
   end();
 
@@ -596,7 +597,7 @@ static void check_elements(ptrdiff_t n) {
   y = values(n, 2);
   double *expected = sums(n);
   FOR(i, n) expected[i] = (float)(x[i] + y[i]);
-  ck_add(n, x, y);
+  ck_kernels()->add(n, x, y);
   compare(y, expected, n, 0);
   end();
 
@@ -604,26 +605,26 @@ static void check_elements(ptrdiff_t n) {
   float *a = values(n, 1), *b = values(n, 2);
   y = floats(n), expected = sums(n);
   FOR(i, n) expected[i] = (float)(a[i] + b[i]);
-  ck_sum(n, a, b, y);
+  ck_kernels()->sum(n, a, b, y);
   compare(y, expected, n, 0);
   end();
 
   begin("dropout", NULL, "%td", n);
   x = values(n, 1), y = floats(n);
   float *parts = floats(n);
-  ck_dropout(n, 99, 7, 1u << 31, 2, x, y);
-  FOR(i, n) ck_dropout(1, 99, (uint32_t)(7 + i), 1u << 31, 2, x + i, parts + i);
+  ck_kernels()->dropout(n, 99, 7, 1u << 31, 2, x, y);
+  FOR(i, n) ck_kernels()->dropout(1, 99, (uint32_t)(7 + i), 1u << 31, 2, x + i, parts + i);
   same("one by one", parts, y, n);
   FOR(i, n) if (y[i] != 0 && y[i] != 2 * x[i]) wrong("element %td is %g of %g", i, y[i], x[i]);
-  ck_dropout(n, 99, 7, 1u << 31, 2, y, parts);
+  ck_kernels()->dropout(n, 99, 7, 1u << 31, 2, y, parts);
   FOR(i, n) if (y[i] == 0) {
     y[i] = NAN;
-    ck_dropout(n, 99, 7, 1u << 31, 2, y, parts);
+    ck_kernels()->dropout(n, 99, 7, 1u << 31, 2, y, parts);
     if (!isnan(parts[i])) wrong("a NaN was dropped at %td", i);
     break;
   }
-  ck_dropout(n, 99, 7, 0, 1, x, x);
-  ck_dropout(n, 98, 7, 0, 1, x, parts);
+  ck_kernels()->dropout(n, 99, 7, 0, 1, x, x);
+  ck_kernels()->dropout(n, 98, 7, 0, 1, x, parts);
   same("nothing dropped", parts, x, n);
   end();
 
@@ -658,9 +659,9 @@ static void check_elements(ptrdiff_t n) {
         w = u.keep * w - u.rate * (m / u.correction1) / (sqrt(v / u.correction2) + u.epsilon);
       firsts[i] = m, seconds[i] = v, weights[i] = w;
     }
-    if (how < 2) ck_sgd(n, &u, gradient, first, weight);
-    if (how == 2) ck_rmsprop(n, &u, gradient, first, second, weight);
-    if (how == 3) ck_adam(n, &u, gradient, first, second, weight);
+    if (how < 2) ck_kernels()->sgd(n, &u, gradient, first, weight);
+    if (how == 2) ck_kernels()->rmsprop(n, &u, gradient, first, second, weight);
+    if (how == 3) ck_kernels()->adam(n, &u, gradient, first, second, weight);
     compare(first, firsts, n, 4 * 0x1p-22);
     compare(second, seconds, n, 0x1p-22);
     compare(weight, weights, n, 4 * 0x1p-22);
@@ -670,7 +671,7 @@ static void check_elements(ptrdiff_t n) {
   begin("average", NULL, "%td", n);
   x = values(n, 1), y = values(n, 2), expected = sums(n);
   FOR(i, n) expected[i] = y[i] + 0.25 * ((double)x[i] - y[i]);
-  ck_average(n, 0.25f, x, y);
+  ck_kernels()->average(n, 0.25f, x, y);
   compare(y, expected, n, 0x1p-23);
   double total = ck_sum_of_squares(n, x), right = 0;
   FOR(i, n) right += (double)x[i] * x[i];
@@ -682,7 +683,7 @@ static void check_elements(ptrdiff_t n) {
   FOR(i, n) bytes[i] = (uint8_t)(255 - i * 37);
   y = floats(n), expected = sums(n);
   FOR(i, n) expected[i] = bytes[i] / 255.0;
-  ck_scale_bytes(n, bytes, 1 / 255.0f, y);
+  ck_kernels()->scale_bytes(n, bytes, 1 / 255.0f, y);
   compare(y, expected, n, ulps);
   end();
 }
@@ -721,7 +722,7 @@ static const struct {
 /// gradient is judged as a function of what it is computed from: of y as it was rounded, or of x,
 /// where it is a sum that may cancel and the size is that of the gradient that arrives.
 static void check_activation(ptrdiff_t index, ptrdiff_t n, ptrdiff_t from) {
-  const ck_activation *f = ck_activation_at(index);
+  const ck_activation *f = &ck_kernels()->activations[index];
   FOR(pass, 2) FOR(in_place, 2) {
     char name[40];
     snprintf(name, sizeof name, "%s_%s", f->name, pass ? "backward" : "forward");
@@ -774,9 +775,9 @@ static void check_leaky_relu(ptrdiff_t n) {
     expected[i] = pass ? (x[i] <= 0 ? (double)slope * dy[i] : dy[i])
                        : (x[i] < 0 ? (double)slope * x[i] : x[i]);
     if (pass)
-      ck_leaky_relu_backward(n, slope, x, dy, dy);
+      ck_kernels()->leaky_relu_backward(n, slope, x, dy, dy);
     else
-      ck_leaky_relu_forward(n, slope, x, x);
+      ck_kernels()->leaky_relu_forward(n, slope, x, x);
     compare(pass ? dy : x, expected, n, 0x1p-17);  // of 90 at most
     end();
   }
@@ -793,7 +794,7 @@ static void check_rows(ptrdiff_t rows, ptrdiff_t f) {
       float sum = y[i] + (with_bias ? bias[i % f] : 0);
       expected[i] = with_relu && sum < 0 ? 0 : sum;
     }
-    ck_bias_add(rows, f, with_bias ? bias : NULL, (int)with_relu, y);
+    ck_kernels()->bias_add(rows, f, with_bias ? bias : NULL, (int)with_relu, y);
     compare(y, expected, n, 0);
     end();
   }
@@ -801,7 +802,7 @@ static void check_rows(ptrdiff_t rows, ptrdiff_t f) {
   float *y = values(n, 1), *sum = floats(f);
   double *expected = sums(f);
   FOR(i, n) expected[i % f] += y[i];
-  ck_column_sum(rows, f, y, sum);
+  ck_kernels()->column_sum(rows, f, y, sum);
   compare(sum, expected, f, 4 * rounding(rows));
   end();
 }
@@ -896,7 +897,7 @@ static void check_normalization(ptrdiff_t rows, ptrdiff_t c) {
   double *first = sums(c), *second = sums(c);
   FOR(i, n) first[i % c] += x[i] / (double)rows;
   FOR(i, n) second[i % c] += (x[i] - first[i % c]) * (x[i] - first[i % c]);
-  ck_moments(rows, c, x, sum, square);
+  ck_kernels()->moments(rows, c, x, sum, square);
   compare(sum, first, c, rounding(1));
   compare(square, second, c, bound);
   FOR(relu, 2) {
@@ -908,7 +909,7 @@ static void check_normalization(ptrdiff_t rows, ptrdiff_t c) {
       expected[i] = (double)x[i] * scale[i % c] + shift[i % c];
       if (relu && expected[i] < 0) expected[i] = 0;
     }
-    ck_scale_shift(rows, c, y, scale, shift, (int)relu, y);
+    ck_kernels()->scale_shift(rows, c, y, scale, shift, (int)relu, y);
     compare(y, expected, n, 0x1p-23);
 
     begin("normalization_sums", NULL, "%td×%td%s", rows, c, how);
@@ -920,13 +921,13 @@ static void check_normalization(ptrdiff_t rows, ptrdiff_t c) {
       expected[i] = scale[j] * (g - a[j] - ((double)x[i] - mean[j]) * b[j]);
     }
     sum = floats(c), square = floats(c);
-    ck_normalization_sums(rows, c, x, dy, mean, scale, shift, (int)relu, sum, square);
+    ck_kernels()->normalization_sums(rows, c, x, dy, mean, scale, shift, (int)relu, sum, square);
     compare(sum, first, c, bound);
     compare(square, second, c, bound);
 
     begin("normalization_gradient", NULL, "%td×%td%s", rows, c, how);
     float *dx = copy(dy, n);
-    ck_normalization_gradient(rows, c, x, dx, mean, scale, shift, (int)relu, a, b, dx);
+    ck_kernels()->normalization_gradient(rows, c, x, dx, mean, scale, shift, (int)relu, a, b, dx);
     compare(dx, expected, n, 0x1p-22);
   }
 
@@ -950,11 +951,11 @@ static void check_normalization(ptrdiff_t rows, ptrdiff_t c) {
     slopes[r * c + j] =
         inverse * (up[j] * scale[j] - total - (row[j] - average) * inverse * product);
   }
-  ck_layer_norm_forward(rows, c, x, scale, shift, 0.01f, y);
+  ck_kernels()->layer_norm_forward(rows, c, x, scale, shift, 0.01f, y);
   compare(y, expected, n, 40 * rounding(c));
 
   begin("layer_norm_backward", NULL, "%td×%td", rows, c);
-  ck_layer_norm_backward(rows, c, x, scale, 0.01f, dy, dx, dgain, dbias);
+  ck_kernels()->layer_norm_backward(rows, c, x, scale, 0.01f, dy, dx, dgain, dbias);
   compare(dx, slopes, n, 400 * rounding(c));
   compare(dgain, gains, c, 40 * rounding(rows + c));
   compare(dbias, biases, c, bound);
@@ -982,7 +983,7 @@ static void check_long_moments(ptrdiff_t rows, ptrdiff_t c, float first, float o
   double *means = sums(c), *squares = sums(c), *sizes = sums(c);
   FOR(i, rows * c) means[i % c] += x[i] / (double)rows, sizes[i % c] += fabs(x[i]) / (double)rows;
   FOR(i, rows * c) squares[i % c] += (x[i] - means[i % c]) * (x[i] - means[i % c]);
-  ck_moments(rows, c, x, mean, square);
+  ck_kernels()->moments(rows, c, x, mean, square);
   FOR(j, c) {
     double off = 260 * unit * sizes[j];
     compare(mean + j, means + j, 1, off);
@@ -1007,7 +1008,7 @@ static void check_long_sums(ptrdiff_t size) {
     double *expected = sums(c);
     FOR(i, rows * c) y[i] = 0.1f;  // what additions lose is the same again and again
     FOR(i, rows * c) expected[i % c] += y[i];
-    ck_column_sum(rows, c, y, sum);
+    ck_kernels()->column_sum(rows, c, y, sum);
     FOR(j, c) compare(sum + j, expected + j, 1, (8192 + (double)rows / 8192) * unit * expected[j]);
     end();
 
@@ -1018,7 +1019,7 @@ static void check_long_sums(ptrdiff_t size) {
     sum = floats(c), expected = sums(c);
     FOR(j, c) mean[j] = 0;
     FOR(i, rows * c) expected[i % c] += dy[i], second[i % c] += (double)dy[i] * x[i];
-    ck_normalization_sums(rows, c, x, dy, mean, scale, shift, 1, sum, product);
+    ck_kernels()->normalization_sums(rows, c, x, dy, mean, scale, shift, 1, sum, product);
     FOR(j, c) {
       compare(sum + j, expected + j, 1, 260 * unit * expected[j]);
       compare(product + j, second + j, 1, 264 * unit * second[j]);
@@ -1068,10 +1069,11 @@ static void check_long_sums(ptrdiff_t size) {
   float *a = positive(2 * n, 1), *b = positive(3 * n, 2), *c = floats(6), *bias = positive(3, 3);
   double *expected = sums(6);
   FOR(i, 2) FOR(j, 3) FOR(k, n) expected[i * 3 + j] += (double)a[i * n + k] * b[j * n + k];
-  ck_gemm(CK_TRANSPOSE_B, 2, 3, n, a, n, b, n, c, 3, floats(ck_gemm_workspace()));
+  ck_kernels()->gemm(CK_TRANSPOSE_B, 2, 3, n, a, n, b, n, c, 3,
+                     floats(ck_kernels()->gemm_workspace));
   FOR(e, 6) compare(c + e, expected + e, 1, (514 + (double)n / 512) * unit * expected[e]);
   begin("dense_forward", NULL, "2×3×%td, all positive", n);
-  ck_dense_forward(2, 3, n, a, b, bias, 0, c, 3);
+  ck_kernels()->dense_forward(2, 3, n, a, b, bias, 0, c, 3);
   FOR(e, 6) {
     expected[e] += bias[e % 3];
     compare(c + e, expected + e, 1, (264 + (double)n / 1024) * unit * expected[e]);
@@ -1143,11 +1145,11 @@ static void check_long_sums(ptrdiff_t size) {
         slope[r * columns + j] = scale * (upstream[j] * gain[j] - even - off * product);
       }
     }
-    ck_layer_norm_forward(rows, columns, in, gain, gain, 0.01f, out);
+    ck_kernels()->layer_norm_forward(rows, columns, in, gain, gain, 0.01f, out);
     const double bound = 300 * unit * 40;  // of what stands in a row, at most about 40
     compare(out, right, all, bound);
     begin("layer_norm_backward", NULL, "%td×%td", rows, columns);
-    ck_layer_norm_backward(rows, columns, in, gain, 0.01f, up, back, dgain, dbias);
+    ck_kernels()->layer_norm_backward(rows, columns, in, gain, 0.01f, up, back, dgain, dbias);
     compare(back, slope, all, bound);
     double terms = 264 + (double)rows / 256;
     FOR(j, columns) {
@@ -1179,7 +1181,7 @@ static void check_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c) {
         FOR(k, c) expected[(p * w + q) * c + k] += share * image[(i * w + j) * c + k];
       }
     }
-    ck_warp(h, w, c, x, maps[m], moved ? down : NULL, moved ? right : NULL, y);
+    ck_kernels()->warp(h, w, c, x, maps[m], moved ? down : NULL, moved ? right : NULL, y);
     // Places of up to 1,000 are rounded to 2^-14.
     compare(y, expected, h * w * c, m == 2 ? 0x1p-12 : 0x1p-17);
     end();
@@ -1191,7 +1193,7 @@ static void check_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c) {
     if (p + k < 3 || p + k - 3 >= h) continue;
     expected[q * h + p] += (double)weights[k] * x[(p + k - 3) * w + q];
   }
-  ck_blur(h, w, x, 3, weights, y);
+  ck_kernels()->blur(h, w, x, 3, weights, y);
   compare(y, expected, h * w, rounding(7));
   end();
 }
@@ -1221,14 +1223,14 @@ static void check_all(void) {
   FOR(i, COUNT(sizes)) {
     check_elements(sizes[i]);
     check_leaky_relu(sizes[i]);
-    for (size_t a = 0; ck_activation_at(a); a++) check_activation(a, sizes[i], 0);
+    FOR(a, ck_kernels()->activation_count) check_activation(a, sizes[i], 0);
     FOR(r, 5) check_rows(r * r + 1, sizes[i]);
     check_normalization(1, sizes[i]);
     check_normalization(6, sizes[i]);
     check_normalization(531, sizes[i]);
     check_softmax(5, sizes[i]);
   }
-  for (size_t a = 0; ck_activation_at(a); a++) check_activation(a, 14848, 16);  // 16 a step
+  FOR(a, ck_kernels()->activation_count) check_activation(a, 14848, 16);  // 16 a step
   check_long_sums(bare ? 100 : 512);
   check_warp(28, 28, 1);
   check_warp(5, 9, 3);
@@ -1257,7 +1259,7 @@ int main(int argc, char **argv) {
     int wanted = !named;
     for (int a = 1; a < argc; a++) wanted |= !strcmp(argv[a], sets[i]);
     if (!wanted || !ck_isa_select(sets[i])) continue;
-    printf("== %s\n", ck_isa_name());
+    printf("== %s\n", ck_kernels()->name);
     check_all();
     ran++;
   }
