@@ -160,18 +160,20 @@ UBSAN = $(shell clang -print-resource-dir)/lib/linux/libclang_rt.ubsan_standalon
 sanitize: setup
 	@# Foundation, starting a process, copies a directory entry's whole buffer, behind its end too.
 	mkdir -p .build-asan && echo interceptor_via_fun:findMaximumOpenFromProcSelfFD > .build-asan/known
+	@# It and the thread sanitizer need more memory than the limits that some tests are run under.
 	ASAN_OPTIONS=detect_leaks=0:suppressions=$(CURDIR)/.build-asan/known SWIFT_BACKTRACE=enable=no \
-	  $(TEST) --sanitize=address --scratch-path .build-asan
+	  $(TEST) --sanitize=address --scratch-path .build-asan \
+	  --skip largePicturesTakeLittleMemory --skip ServeTests/memory
 	SWIFT_BACKTRACE=enable=no \
 	  $(TEST) --scratch-path .build-ubsan -Xcc -fsanitize=undefined \
 	  -Xcc -fno-sanitize-recover=undefined \
 	  -Xlinker --whole-archive -Xlinker $(UBSAN) -Xlinker --no-whole-archive
-	@# That one needs larger files and more memory than the limits that some tests are run under.
+	@# This one needs larger files, too.
 	SWIFT_BACKTRACE=enable=no \
 	  $(TEST) --sanitize=thread --scratch-path .build-tsan --skip CommandLineRefusals --skip noHalfPicture \
 	  --skip largePicturesTakeLittleMemory --skip ServeTests/memory
 
-## dependant: build and run a program of three lines that has this package as a dependency
+## dependant: build and run two programs that have this package, and its core alone, as a dependency
 dependant: setup
 	sh Tests/dependant.sh
 

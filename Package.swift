@@ -10,7 +10,9 @@ let package = Package(
   name: "stridenet",
   platforms: [.macOS(.v15)],
   products: [
+    // All of it; and the core alone, which needs no library of the system's.
     .library(name: "StrideNet", targets: ["StrideNet"]),
+    .library(name: "StrideNetCore", targets: ["StrideNetCore"]),
     .executable(name: "stridenet", targets: ["stridenet-cli"]),
   ],
   traits: Set(variants.map { .trait(name: $0, description: "bind the \($0) kernels") }),
@@ -25,6 +27,8 @@ let package = Package(
       path: "CKernels",
       cSettings: variants.map { .define("CK_BOUND", to: $0, .when(traits: [$0])) },
       linkerSettings: [.linkedLibrary("m", .when(platforms: [.linux]))]),
+    // Networks, their layers, training, and data in memory.
+    .target(name: "StrideNetCore", dependencies: ["CKernels"]),
     // Inflating gzip files.
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     // SHA-256: libmd is the smallest well-kept library that has it (nothing to build).
@@ -38,9 +42,16 @@ let package = Package(
       name: "CCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
     // The first 10,000 training digits and the test set, embedded so that a copied binary has them.
     .target(name: "MNISTSample", exclude: ["files"]),
+    // Data sets, weights, checkpoints and other programs' formats in files.
     .target(
-      name: "StrideNet",
-      dependencies: ["CKernels", "CZlib", "CDigest", "CPNG", "CCurl", "MNISTSample"]),
+      name: "StrideNetFiles",
+      dependencies: ["StrideNetCore", "CZlib", "CDigest", "CPNG", "CCurl", "MNISTSample"]),
+    // Traces, provenance, gradient checks, timings.
+    .target(
+      name: "StrideNetLaboratory", dependencies: ["StrideNetCore", "StrideNetFiles", "CKernels"]),
+    // The three under one name.
+    .target(
+      name: "StrideNet", dependencies: ["StrideNetCore", "StrideNetFiles", "StrideNetLaboratory"]),
     // The pages of `report` and `serve`, embedded for the same reason.
     .target(name: "Pages", exclude: ["files"]),
     // What answers the page of `serve`: a small server, and the questions.

@@ -25,9 +25,11 @@ target=$(swift -print-target-info | sed -n 's/.*"triple": "\(.*\)",.*/\1/p' | he
 
 rm -rf "$symbols" "$site"
 mkdir -p "$symbols"
-# The modules that the library imports: two of the package's own in C, and those of the system.
+# Those that the umbrella exports again are shown as its own. They import two of the package's modules
+# in C, and those of the system.
 # shellcheck disable=SC2086
 swift symbolgraph-extract -module-name StrideNet -minimum-access-level public \
+  -experimental-allowed-reexported-modules=StrideNetCore,StrideNetFiles,StrideNetLaboratory \
   -skip-synthesized-members -target "$target" $sdk -I "$build/Modules" \
   -Xcc "-fmodule-map-file=$build/CKernels.build/module.modulemap" \
   -Xcc "-fmodule-map-file=$build/MNISTSample.build/module.modulemap" \

@@ -1,4 +1,9 @@
 import Foundation
+import StrideNet
+@testable import StrideNetCore
+@testable import StrideNetFiles
+@testable import StrideNetLaboratory
+@testable import Web
 
 // All that reads what comes from outside, for libFuzzer: `make fuzz`. These files are compiled together
 // with the library's own, as one module.

@@ -1,4 +1,9 @@
 import Foundation
+import StrideNet
+@testable import StrideNetCore
+@testable import StrideNetFiles
+@testable import StrideNetLaboratory
+@testable import Web
 
 /// What `serve` is sent: a request's head, in pieces, and its body as the page's questions.
 extension Reader {

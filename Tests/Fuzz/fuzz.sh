@@ -5,14 +5,14 @@
 #   sh Tests/Fuzz/fuzz.sh SECONDS [TARGET]     all targets, or one, for so long altogether
 #   sh Tests/Fuzz/fuzz.sh - TARGET FILE        one input again
 #
-# The library is compiled once more, with the targets as one module, so that they see all of it.
+# The library's modules are compiled once more, so that the targets see all of them.
 set -eu
 cd "$(dirname "$0")/../.."
 out=$PWD/.build/fuzz
 mkdir -p "$out/CKernels" "$out/MNISTSample"
 fuzz=$out/fuzz
 
-if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet Sources/Web CKernels Tests/Fuzz -newer "$fuzz" -type f | head -n 1)" ]; then
+if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet* Sources/Web CKernels Tests/Fuzz -newer "$fuzz" -type f | head -n 1)" ]; then
   for library in CKernels/include/CKernels Sources/MNISTSample/include/MNISTSample; do
     name=${library##*/}
     echo "module $name { umbrella header \"$PWD/$library.h\" export * }" > "$out/$name/module.modulemap"
@@ -22,12 +22,23 @@ if [ ! -x "$fuzz" ] || [ -n "$(find Sources/StrideNet Sources/Web CKernels Tests
     echo "clang -O1 -fno-omit-frame-pointer -ICKernels/include -ISources/MNISTSample/include -c $file" \
       "-o $out/$(basename "$file" .c).o"
   done | xargs -P "$(nproc)" -I '{}' sh -c '{}'
-  # Of a module named as the library, files may import that without effect.
-  swiftc -O -wmo -use-ld=lld -parse-as-library -swift-version 6 -suppress-warnings -module-name StrideNet \
-    -package-name stridenet -sanitize=fuzzer,address -o "$fuzz" \
-    -I "$out/CKernels" -I "$out/MNISTSample" \
-    $(ls Sources/*/module.modulemap | sed 's|^|-I |; s|/[^/]*$||') \
-    Sources/StrideNet/*/*.swift Sources/Web/*.swift Tests/Fuzz/*.swift "$out"/*.o -lm
+  # compile MODULE FILES…: a module, and its object file.
+  compile() {
+    module=$1
+    shift
+    swiftc -O -wmo -parse-as-library -swift-version 6 -suppress-warnings -package-name stridenet \
+      -enable-testing -sanitize=fuzzer,address -module-name "$module" -emit-module \
+      -emit-module-path "$out/$module.swiftmodule" -emit-object -o "$out/$module.o" \
+      -I "$out" -I "$out/CKernels" -I "$out/MNISTSample" \
+      $(ls Sources/*/module.modulemap | sed 's|^|-I |; s|/[^/]*$||') "$@"
+  }
+  for module in StrideNetCore StrideNetFiles StrideNetLaboratory; do
+    compile $module Sources/$module/*/*.swift
+  done
+  compile StrideNet Sources/StrideNet/*.swift
+  compile Web Sources/Web/*.swift
+  compile Fuzz Tests/Fuzz/*.swift
+  swiftc -use-ld=lld -sanitize=fuzzer,address -o "$fuzz" "$out"/*.o -lm
 fi
 
 export ASAN_OPTIONS=detect_leaks=0 SWIFT_BACKTRACE=enable=no

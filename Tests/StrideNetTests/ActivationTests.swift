@@ -1,6 +1,7 @@
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
 
 @Suite struct ActivationTests {
   struct Expected: Decodable {

@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
 
 /// What must hold at sizes and in orders that nobody chose.
 @Suite struct AnySizeTests {
@@ -167,12 +168,12 @@ import Testing
         at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
       try text.write(to: url, atomically: false, encoding: .utf8)
     }
-    return (
-      folder,
-      SystemLimits(
-        process: folder.path, memoryInfo: "\(folder.path)/meminfo",
-        controlGroups: "\(folder.path)/groups", processors: 8)
-    )
+    var limits = SystemLimits()
+    limits.process = folder.path
+    limits.memoryInfo = "\(folder.path)/meminfo"
+    limits.controlGroups = "\(folder.path)/groups"
+    limits.processors = 8
+    return (folder, limits)
   }
 
   /// The least that any of the groups around the process allows.

@@ -2,7 +2,9 @@ import Foundation
 import Synchronization
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
+@testable import StrideNetFiles
 
 @Suite struct AtomicFileTests {
   static func content(_ path: String) -> [UInt8]? {

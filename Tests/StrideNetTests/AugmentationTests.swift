@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetFiles
 
 @Suite struct AugmentationTests {
   /// Images of their own kind: a bright patch away from the middle.

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 @Suite struct CExportTests {
   /// Reads images as floats, writes what predict makes of them.

@@ -1,7 +1,9 @@
 import CKernels
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
+@testable import StrideNetLaboratory
 
 /// Every variant and pass on awkward shapes, judged by the definition; the definition itself
 /// judged by PyTorch.

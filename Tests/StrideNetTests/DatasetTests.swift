@@ -1,7 +1,9 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
+@testable import StrideNetFiles
 
 @Suite struct DatasetTests {
   /// A data set of two training images and one for the test in `folder`, its pixels all `value`.

@@ -400,8 +400,7 @@ extension Activation {
 
   /// The catalogue's first page leads to every article and every public type.
   @Test func everythingIsCurated() throws {
-    let folder = "Sources/StrideNet"
-    let page = try Self.text("\(folder)/StrideNet.docc/StrideNet.md")
+    let page = try Self.text("Sources/StrideNet/StrideNet.docc/StrideNet.md")
     for article in Self.articles.map({ URL(filePath: $0).deletingPathExtension().lastPathComponent }
     )
     where article != "StrideNet" {
@@ -409,9 +408,9 @@ extension Activation {
     }
     var types: [String] = []
     for file in try FileManager.default.subpathsOfDirectory(
-      atPath: Self.root.appending(path: folder).path) where file.hasSuffix(".swift")
-    {
-      let source = try Self.text("\(folder)/\(file)")
+      atPath: Self.root.appending(path: "Sources").path)
+    where file.hasPrefix("StrideNet") && file.hasSuffix(".swift") {
+      let source = try Self.text("Sources/\(file)")
       types += source.matches(
         of: /(?m)^(@resultBuilder )?(public|open) (final )?(class|struct|enum|protocol) (\w+)/
       ).map { String($0.5) }

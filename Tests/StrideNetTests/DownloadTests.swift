@@ -2,7 +2,9 @@ import Foundation
 import Synchronization
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
+@testable import StrideNetFiles
 
 @Suite(.timeLimit(.minutes(10))) struct DownloadTests {
   static let contents = Dataset.files.enumerated().map { number, name in

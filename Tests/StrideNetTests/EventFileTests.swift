@@ -1,7 +1,9 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
+@testable import StrideNetFiles
 
 @Suite struct EventFileTests {
   /// All records of a file, their checksums checked.

@@ -2,7 +2,7 @@ import CKernels
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 #if canImport(FoundationXML)
   import FoundationXML

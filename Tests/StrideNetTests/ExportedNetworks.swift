@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// Networks with each layer in its forms, at sizes where a wrong index shows.
 enum ExportedNetworks {

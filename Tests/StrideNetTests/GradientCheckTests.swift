@@ -1,6 +1,6 @@
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 @Suite struct GradientCheckTests {
   @Test(arguments: [

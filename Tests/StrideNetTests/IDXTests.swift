@@ -2,7 +2,7 @@ import CZlib
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// A folder that goes away with the test.
 final class TemporaryFolder: Sendable {

@@ -1,6 +1,7 @@
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
 
 @Suite struct InitializerTests {
   struct Case: CustomTestStringConvertible, Sendable {

@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
 
 /// The backward pass of each layer against finite differences of its forward pass.
 @Suite struct GradientTests {

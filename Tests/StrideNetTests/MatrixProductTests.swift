@@ -1,7 +1,8 @@
 import CKernels
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
 
 @Suite struct MatrixProductTests {
   /// C = A·B by its definition.

@@ -2,7 +2,8 @@ import AllocationCounter
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetLaboratory
 
 @Suite struct NetworkTests {
   /// A small network that has every kind of layer.

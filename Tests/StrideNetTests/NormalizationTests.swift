@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// Normalisation, dropout, residual connections and the losses against PyTorch and what they promise.
 @Suite struct NormalizationTests {

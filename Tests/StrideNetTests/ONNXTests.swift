@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// Computes a model as the definitions of its operators have it, all in Double.
 private struct Interpreter {

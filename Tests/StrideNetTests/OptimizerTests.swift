@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
 
 @Suite struct OptimizerTests {
   struct Expected: Decodable {

@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetLaboratory
 
 /// Layers describe, networks hold: what is done with descriptions, or with one network, can't reach
 /// another one's memory.

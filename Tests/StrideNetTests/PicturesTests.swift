@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// `evaluate --pictures`: what is there is measured, named or counted.
 @Suite struct PicturesTests {

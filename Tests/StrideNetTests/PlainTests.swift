@@ -1,6 +1,6 @@
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// The example that trains without the library's layers, held to them.
 @Suite struct PlainTests {

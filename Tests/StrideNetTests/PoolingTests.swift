@@ -1,7 +1,8 @@
 import CKernels
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetLaboratory
 
 @Suite struct PoolingTests {
   static let shapes: [ck_pool_shape] = {

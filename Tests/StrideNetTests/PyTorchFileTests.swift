@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 @Suite struct PyTorchFileTests {
   // MARK: Without PyTorch

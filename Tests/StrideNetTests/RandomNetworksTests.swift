@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// Networks drawn at random, against a reference of plain loops in double precision: the program
 /// random-networks, which runs each in a process where a fault ends nothing else. `make random` runs

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// `stridenet train --report` and `stridenet report`.
 @Suite struct ReportTests {

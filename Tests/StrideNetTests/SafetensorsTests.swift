@@ -2,7 +2,8 @@ import Foundation
 import Synchronization
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetFiles
 
 @Suite struct SafetensorsTests {
   static func file(_ header: String, data: Int = 0, length: UInt64? = nil) -> [UInt8] {

@@ -2,7 +2,7 @@ import Foundation
 import Synchronization
 import Testing
 
-@testable import StrideNet
+import StrideNet
 
 /// `stridenet serve`: what it answers, what it refuses, and the page in a real browser.
 @Suite(.serialized) struct ServeTests {

@@ -2,7 +2,7 @@ import Foundation
 import Synchronization
 import Testing
 
-@testable import StrideNet
+import StrideNet
 @testable import Web
 
 /// Bytes to a server on this machine, and back.

@@ -2,7 +2,8 @@ import CKernels
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetCore
 
 /// Values in [-0.5, 0.5) that the generator of the stored expectations makes too; see generate.py.
 func value(_ i: Int, _ salt: Int) -> Float {

@@ -1,7 +1,8 @@
 import Foundation
 import Testing
 
-@testable import StrideNet
+import StrideNet
+@testable import StrideNetLaboratory
 
 /// What `trace` and `explain` show is what the fused kernels compute.
 @Suite struct TraceTests {

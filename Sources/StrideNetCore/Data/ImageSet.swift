@@ -1,0 +1,151 @@
+import Foundation
+
+/// Images of one size with their labels. A pixel is a byte; the layout is N×H×W×C.
+public struct ImageSet: Sendable {
+  /// How many images, and the size of each.
+  public let count, height, width, channels: Int
+  /// All images, one after the other.
+  public let pixels: [UInt8]
+  /// One label for each image.
+  public let labels: [UInt8]
+
+  /// Bytes in one image.
+  public var imageSize: Int { height * width * channels }
+
+  /// Fails if there is no image, an image is empty, or the arrays don't fit the sizes.
+  public init(
+    count: Int, height: Int, width: Int, channels: Int, pixels: [UInt8], labels: [UInt8]
+  ) throws {
+    let sizes = "\(count)×\(height)×\(width)×\(channels)"
+    guard let bytes = Shape.product([count, height, width, channels]), bytes > 0, count > 0 else {
+      throw StrideNetError(.badData, "a set of images can't have this size", found: sizes)
+    }
+    guard pixels.count == bytes else {
+      throw StrideNetError(
+        .badData, "the pixels don't fit the size of the set", found: "\(pixels.count) bytes",
+        expected: "\(bytes) bytes, for \(sizes)")
+    }
+    guard labels.count == count else {
+      throw StrideNetError(
+        .badData, "images and labels differ in number",
+        found: "\(count) images, \(labels.count) labels", expected: "one label for each image")
+    }
+    self.init(unchecked: count, height, width, channels, pixels, labels)
+  }
+
+  private init(
+    unchecked count: Int, _ height: Int, _ width: Int, _ channels: Int, _ pixels: [UInt8],
+    _ labels: [UInt8]
+  ) {
+    self.count = count
+    self.height = height
+    self.width = width
+    self.channels = channels
+    self.pixels = pixels
+    self.labels = labels
+  }
+
+  /// The first n images, or all if there are fewer.
+  public func prefix(_ n: Int) -> ImageSet {
+    n >= count ? self : Self.picking(0..<n, from: [self])
+  }
+
+  /// The images at the given places, in that order. A place may come twice.
+  public func picking(_ indices: some Collection<Int>) -> ImageSet {
+    Self.picking(indices, from: [self])
+  }
+
+  /// All images of sets with the same image size, in order.
+  public static func joined(_ sets: [ImageSet]) throws -> ImageSet {
+    guard let first = sets.first else {
+      throw StrideNetError(.badData, "no sets of images to join")
+    }
+    for set in sets where !set.hasImageSize(of: first) {
+      throw StrideNetError(
+        .badData, "sets with images of different sizes can't be joined", found: set.imageText,
+        expected: first.imageText)
+    }
+    try first.probe(sets.reduce(0) { $0 + $1.count })
+    return picking(0..<sets.reduce(0) { $0 + $1.count }, from: sets)
+  }
+
+  /// Picks as if the sets were one, without making that one first: the pixels are copied once.
+  static func picking(_ indices: some Collection<Int>, from sets: [ImageSet]) -> ImageSet {
+    let size = sets[0].imageSize
+    func locate(_ index: Int) -> (set: Int, index: Int) {
+      var index = index
+      for (number, set) in sets.enumerated() {
+        if index < set.count { return (number, index) }
+        index -= set.count
+      }
+      preconditionFailure("no image \(index)")
+    }
+    let pixels = [UInt8](unsafeUninitializedCapacity: indices.count * size) { target, done in
+      for index in indices {
+        let (set, index) = locate(index)
+        sets[set].pixels.withUnsafeBufferPointer {
+          _ = UnsafeMutableBufferPointer(rebasing: target[done...])
+            .update(fromContentsOf: $0[index * size..<(index + 1) * size])
+        }
+        done += size
+      }
+    }
+    let labels = indices.map { index in
+      let (set, index) = locate(index)
+      return sets[set].labels[index]
+    }
+    return ImageSet(
+      unchecked: indices.count, sets[0].height, sets[0].width, sets[0].channels, pixels, labels)
+  }
+
+  /// - Throws: ``StrideNetError`` where there is no memory for so many images more
+  func probe(_ count: Int) throws {
+    try MemoryNeed.probe(bytes: count * imageSize, for: "\(count) images of \(imageText)")
+  }
+
+  func hasImageSize(of other: ImageSet) -> Bool {
+    (height, width, channels) == (other.height, other.width, other.channels)
+  }
+
+  var imageText: String { "\(height)×\(width)×\(channels)" }
+}
+
+extension ImageSet {
+  /// The size of each image.
+  public var shape: Shape { Shape(height, width, channels) }
+
+  /// Writes one image's bytes as floats in 0…1.
+  func scale(_ index: Int, into target: UnsafeMutablePointer<Float>) {
+    precondition(index >= 0 && index < count, "no image \(index) among \(count)")
+    pixels.withUnsafeBufferPointer {
+      Kernels.scaleBytes(imageSize, $0.baseAddress! + index * imageSize, scale: 1 / 255, target)
+    }
+  }
+
+  /// Images scaled to 0…1, with their labels.
+  public func batch(_ indices: some Collection<Int>) -> Batch {
+    var images = Tensor(batch: indices.count, shape: shape)
+    images.withMutableView { x in
+      for (slot, index) in indices.enumerated() { scale(index, into: x.example(slot)) }
+    }
+    return Batch(images: images, labels: indices.map { Int32(labels[$0]) })
+  }
+}
+
+extension ImageSet: ExampleSource {
+  public func read(_ index: Int, into input: UnsafeMutableBufferPointer<Float>) {
+    scale(index, into: input.baseAddress!)
+  }
+  public func label(_ index: Int) -> Int { Int(labels[index]) }
+}
+
+extension ImageSet {
+  /// Fails if a label isn't in 0..<classes.
+  public func checkLabels(classes: Int, of source: String = "the images") throws {
+    guard let index = labels.firstIndex(where: { Int($0) >= classes }) else { return }
+    throw StrideNetError(
+      .badData, "a label is outside the classes of the network", at: "\(source) label \(index)",
+      found: "label \(labels[index])", expected: "0 to \(classes - 1)",
+      hint: "the last layer needs \(Int(labels.max()!) + 1) outputs or more")
+  }
+}

@@ -1,0 +1,372 @@
+import CKernels
+
+/// Zeros around an image.
+public enum Padding: Sendable, Equatable, ExpressibleByIntegerLiteral {
+  /// None.
+  case valid
+  /// As many as it takes for ⌈input / stride⌉ outputs: with stride 1 the output is as large as the
+  /// input. Where their number is odd, the one more is below and to the right, as in TensorFlow and
+  /// (with stride 1, the only one that it takes) in PyTorch.
+  case same
+  case explicit(top: Int, left: Int, bottom: Int, right: Int)
+
+  /// So many above and below, and so many to the left and to the right.
+  public static func explicit(_ height: Int, _ width: Int) -> Padding {
+    .explicit(top: height, left: width, bottom: height, right: width)
+  }
+
+  /// So many on each side.
+  public init(integerLiteral value: Int) { self = .explicit(value, value) }
+
+  /// As after `padding=`: "same", "1", "1x2", "0x0x1x1".
+  var text: String {
+    switch self {
+    case .valid: "0"
+    case .same: "same"
+    case .explicit(let top, let left, let bottom, let right):
+      (top, left) == (bottom, right)
+        ? pair((top, left)) : [top, left, bottom, right].map(String.init).joined(separator: "x")
+    }
+  }
+}
+
+/// Two-dimensional convolution (cross-correlation, as everywhere in this field):
+///
+///     y[p,q,f] = activation(bias[f] + Σ i,j,c  x[p·stride + i·dilation − top, q·stride + j·dilation − left, g·C/groups + c] · w[i,j,c,f])
+///
+/// where f is one of the filters of group g. The output is
+/// ⌊(input + padding − dilation·(size − 1) − 1) / stride⌋ + 1 on each axis.
+public struct Conv2D: Layer {
+  public let filters: Int
+  /// Height and width of the filters.
+  public let size: (height: Int, width: Int)
+  public let stride: (height: Int, width: Int)
+  public let padding: Padding
+  /// The distance between neighbouring elements of a window (Yu & Koltun 2016, arXiv:1511.07122).
+  public let dilation: (height: Int, width: Int)
+  /// Channels and filters are divided into so many groups; a group's filters see its channels alone.
+  /// With as many as there are channels and filters the convolution is depthwise (Chollet 2017,
+  /// arXiv:1610.02357).
+  public let groups: Int
+  public let activation: Activation
+  /// How the weights start; nil for He's before ReLU and its like, else Glorot's, uniform.
+  public let initializer: Initializer?
+
+  public init(
+    _ filters: Int, _ size: Int, stride: Int = 1, padding: Padding = .valid, dilation: Int = 1,
+    groups: Int = 1, activation: Activation = .relu, initializer: Initializer? = nil
+  ) {
+    self.init(
+      filters, (size, size), stride: (stride, stride), padding: padding,
+      dilation: (dilation, dilation), groups: groups, activation: activation,
+      initializer: initializer)
+  }
+
+  public init(
+    _ filters: Int, _ size: (height: Int, width: Int), stride: (height: Int, width: Int) = (1, 1),
+    padding: Padding = .valid, dilation: (height: Int, width: Int) = (1, 1), groups: Int = 1,
+    activation: Activation = .relu, initializer: Initializer? = nil
+  ) {
+    (self.filters, self.size, self.stride, self.padding) = (filters, size, stride, padding)
+    (self.dilation, self.groups) = (dilation, groups)
+    (self.activation, self.initializer) = (activation, initializer)
+  }
+
+  public var text: String {
+    var arguments = ["\(filters)", pair(size)]
+    if stride != (1, 1) { arguments.append("stride=\(pair(stride))") }
+    if padding != .valid && padding != 0 { arguments.append("padding=\(padding.text)") }
+    if dilation != (1, 1) { arguments.append("dilation=\(pair(dilation))") }
+    if groups != 1 { arguments.append("groups=\(groups)") }
+    if !activation.isRelu {
+      arguments.append("activation=\(activation.name)\(activation.slopeText)")
+    }
+    if let initializer { arguments.append("init=\(initializer.text)") }
+    return "conv(\(arguments.joined(separator: ",")))"
+  }
+
+  public func operations(for input: Shape) throws -> [LayerOperation] {
+    try requirePositive(filters, "filters", in: text)
+    try requirePositive(groups, "groups", in: text)
+    guard input.channels % groups == 0 && filters % groups == 0 else {
+      throw StrideNetError(
+        .badData, "groups that channels and filters can't be divided into", at: text,
+        found: "\(groups) groups of \(input.channels) channels and \(filters) filters",
+        expected: "a number that divides both")
+    }
+    let output = try windows(
+      over: input, size: size, stride: stride, padding: padding, dilation: dilation, in: text)
+    let channels = input.channels / groups
+    // Before anything is multiplied: windows may be so large that the products don't fit 64 bits.
+    let shape = [size.height, size.width, channels, filters]
+    guard let count = Shape.product(shape), count <= 1 << 31 else {
+      throw StrideNetError(
+        .badData, "layer too large", at: text,
+        found: "weights of " + shape.map(String.init).joined(separator: "×"),
+        expected: "at most 2³¹ weights")
+    }
+    let window = size.height * size.width
+    let weight = ParameterShape(
+      "weight", shape: shape, initializer ?? activation.initializer,
+      fanIn: window * channels, fanOut: window * filters / groups)
+    return [
+      LayerOperation(
+        .convolve(self, start: output.start), input, Shape(output.rows, output.columns, filters),
+        [weight, ParameterShape("bias", shape: [filters], .constant(0))], activation: activation)
+    ]
+  }
+
+  /// The zeros around this input, as many as matter.
+  package func zeros(_ input: Shape, _ output: Shape, start: (top: Int, left: Int)) -> (
+    top: Int, left: Int, bottom: Int, right: Int
+  ) {
+    if case .explicit(let top, let left, let bottom, let right) = padding {
+      return (top, left, bottom, right)
+    }
+    func end(_ outputs: Int, _ stride: Int, _ dilation: Int, _ size: Int, _ length: Int) -> Int {
+      max(0, (outputs - 1) * stride + dilation * (size - 1) + 1 - length)
+    }
+    return (
+      start.top, start.left,
+      end(output.height, stride.height, dilation.height, size.height, input.height + start.top),
+      end(output.width, stride.width, dilation.width, size.width, input.width + start.left)
+    )
+  }
+
+  /// Images whose outputs stay in a second-level cache.
+  static func imagesAtATime(_ output: Shape) -> Int { min(8, max(1, 100_352 / output.count)) }
+
+  /// As the kernels take it.
+  func kernelShape(
+    _ images: Int, _ input: Shape, _ output: Shape, _ start: (top: Int, left: Int)
+  ) -> ck_conv_shape {
+    ck_conv_shape(
+      n: Int32(images), h: Int32(input.height), w: Int32(input.width), c: Int32(input.channels),
+      fh: Int32(size.height), fw: Int32(size.width), f: Int32(filters),
+      sh: Int32(stride.height), sw: Int32(stride.width),
+      ph: Int32(start.top), pw: Int32(start.left),
+      oh: Int32(output.height), ow: Int32(output.width),
+      dh: Int32(dilation.height), dw: Int32(dilation.width), groups: Int32(groups))
+  }
+
+  /// Floats that the kernels need beside their arguments, for as many images as pass at a time.
+  func workspace(
+    _ images: Int, _ input: Shape, _ output: Shape, _ start: (top: Int, left: Int),
+    _ kernels: KernelChoice
+  ) -> Int {
+    let shape = kernelShape(images, input, output, start)
+    return [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
+      kernels.convolution(shape, pass).variant.workspace(shape, pass)
+    }.max()!.roundedUp
+  }
+}
+
+/// The passes of a convolution.
+final class ConvolutionNode: ImageNode {
+  let layer: Conv2D
+  private let start: (top: Int, left: Int)
+  private let activation: ActivationPass
+  let weight, bias: Parameter
+  private var partialSums = FloatStorage.empty
+  private var kernelScratch = 0
+
+  init(_ layer: Conv2D, start: (top: Int, left: Int), _ operation: Bound) {
+    (self.layer, self.start) = (layer, start)
+    activation = ActivationPass(operation.activation)
+    (weight, bias) = (operation.parameters[0], operation.parameters[1])
+  }
+
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
+    try activation.reserve(batch * output.count)
+    kernelScratch = layer.workspace(imagesAtATime, input, output, start, runtime.kernels)
+    try runtime.reserveScratch(scratchCount)
+    let needed = Self.mostPieces(upTo: batch) * gradientCount
+    if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
+  }
+
+  // ReLU is part of the kernels' forward pass.
+  var isRelu: Bool { activation.activation.isRelu }
+  /// Whether kernels do all there is to do.
+  private var isPlain: Bool { activation.activation.isPlain }
+  /// Whether the pooling behind sends no gradient back where ReLU's is 0.
+  var leavesReluToPooling = false
+
+  private var gradientCount: Int { weight.count + layer.filters }
+  /// Where a part's gradient goes before it is added lies behind the kernels' workspace.
+  override var scratchCount: Int { (kernelScratch + gradientCount).roundedUp }
+
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    super.forward(x, y, pass)
+    if !isPlain { activation.forward(y, pass) }
+  }
+
+  override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    if !isPlain {
+      activation.backward(y, dy, pass)
+      pass.times?.lap(.activationGradient)
+    }
+    super.backward(x, y, dy, dx, pass)
+  }
+
+  override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)
+    -> PassCost?
+  {
+    let kernelPass: ck_pass
+    switch pass {
+    case .forward: kernelPass = CK_FORWARD
+    case .inputGradient: kernelPass = CK_INPUT_GRADIENT
+    case .weightGradient: kernelPass = CK_WEIGHT_GRADIENT
+    case .activationGradient: return activation.cost(output)
+    case .backward: return nil
+    }
+    let shape = kernelShape(imagesAtATime, input, output)
+    let choice = runtime.kernels.convolution(shape, kernelPass)
+    return PassCost(
+      kernel: choice.variant.kernel(shape, kernelPass), why: "\(choice.why)",
+      operations: shape.operations / Double(shape.n), inputs: Double(input.count),
+      outputs: Double(output.count), weights: gradientCount)
+  }
+
+  override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
+    let shape = kernelShape(x.batch, x.shape, y.shape)
+    part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forward(
+      shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer, part.scratch)
+    part.lap(.forward)
+  }
+
+  /// This layer and the pooling behind it in one kernel; false where there is none for them.
+  func forward(
+    _ x: TensorView, between: Shape, _ pooling: PoolingNode, _ y: TensorView, _ part: Part
+  )
+    -> Bool
+  {
+    guard pooling.window.size == (2, 2) && pooling.window.stride == (2, 2) else { return false }
+    let shape = kernelShape(x.batch, x.shape, between)
+    guard
+      part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forwardPooled(
+        shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer,
+        part.training ? pooling.places(of: y, part) : nil, part.scratch)
+    else { return false }
+    part.lap(.forward)
+    return true
+  }
+
+  override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
+  ) {
+    let shape = kernelShape(x.batch, x.shape, y.shape)
+    let kernels = part.runtime.kernels
+    if isRelu && !leavesReluToPooling {
+      Kernels.reluBackward(dy.count, y: y.pointer, dy.pointer, dy.pointer)
+      part.lap(.activationGradient)
+    }
+    let sum = partialSums.at(part.piece * gradientCount, count: gradientCount)
+    let gradient = part.isFirst ? sum : part.scratch + kernelScratch
+    kernels.convolution(shape, CK_WEIGHT_GRADIENT).variant.weightGradient(
+      shape, x.pointer, dy.pointer, gradient, part.scratch)
+    Kernels.columnSum(
+      rows: dy.count / layer.filters, count: layer.filters, dy.pointer, gradient + weight.count)
+    if !part.isFirst { Kernels.add(gradientCount, gradient, to: sum) }
+    part.lap(.weightGradient)
+    if let dx {
+      kernels.convolution(shape, CK_INPUT_GRADIENT).variant.inputGradient(
+        shape, dy.pointer, weight.value, dx.pointer, part.scratch)
+      part.lap(.inputGradient)
+    }
+  }
+
+  override func addPieces(_ count: Int, _ runtime: Runtime) {
+    runtime.parallel(over: gradientCount, by: 4096, (self, count)) { context, range, _ in
+      let (node, count) = context
+      let sum = node.partialSums.at(
+        range.lowerBound, count: (count - 1) * node.gradientCount + range.count)
+      for piece in 1..<max(count, 1) {
+        Kernels.add(range.count, sum + piece * node.gradientCount, to: sum)
+      }
+    }
+    weight.gradient.update(from: partialSums.pointer, count: weight.count)
+    bias.gradient.update(from: partialSums.pointer + weight.count, count: layer.filters)
+  }
+
+  private func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_conv_shape {
+    layer.kernelShape(images, input, output, start)
+  }
+}
+
+extension Int {
+  /// Up to a whole number of cache lines of floats.
+  var roundedUp: Int { (self + 15) & ~15 }
+}
+
+/// "3" where both are the same, else "3x5".
+func pair(_ p: (height: Int, width: Int)) -> String {
+  p.height == p.width ? "\(p.height)" : "\(p.height)x\(p.width)"
+}
+
+func requirePositive(_ value: Int, _ name: String, in layer: String) throws {
+  guard value > 0 && value <= 1 << 24 else {
+    throw StrideNetError(
+      .badData, "\(name) out of range", at: layer, found: "\(value)", expected: "1 … \(1 << 24)")
+  }
+}
+
+/// Output rows and columns of windows that slide over `input`, and the padding above and to the left.
+/// - Throws: ``StrideNetError`` naming the layer and both sizes where they don't fit
+func windows(
+  over input: Shape, size: (height: Int, width: Int), stride: (height: Int, width: Int),
+  padding: Padding = .valid, dilation: (height: Int, width: Int) = (1, 1), in layer: String
+) throws -> (rows: Int, columns: Int, start: (top: Int, left: Int)) {
+  for value in [size.height, size.width] { try requirePositive(value, "size", in: layer) }
+  for value in [stride.height, stride.width] { try requirePositive(value, "stride", in: layer) }
+  for value in [dilation.height, dilation.width] {
+    try requirePositive(value, "dilation", in: layer)
+  }
+  // From a window's first element to its last.
+  let reach = (dilation.height * (size.height - 1) + 1, dilation.width * (size.width - 1) + 1)
+  let zeros: (top: Int, left: Int, bottom: Int, right: Int)
+  switch padding {
+  case .valid: zeros = (0, 0, 0, 0)
+  case .same:
+    func missing(_ input: Int, _ stride: Int, _ reach: Int) -> Int {
+      max(0, (input - 1) / stride * stride + reach - input)
+    }
+    let rows = missing(input.height, stride.height, reach.0)
+    let columns = missing(input.width, stride.width, reach.1)
+    zeros = (rows / 2, columns / 2, rows - rows / 2, columns - columns / 2)
+  case .explicit(let top, let left, let bottom, let right): zeros = (top, left, bottom, right)
+  }
+  for (value, reach) in [
+    (zeros.top, reach.0), (zeros.bottom, reach.0), (zeros.left, reach.1), (zeros.right, reach.1),
+  ] where value < 0 || value >= reach {
+    throw StrideNetError(
+      .badData, "padding out of range", at: layer, found: "\(value)", expected: "0 … \(reach - 1)",
+      hint: "more padding than that would make windows of zeros alone")
+  }
+  let padded = (
+    input.height + zeros.top + zeros.bottom, input.width + zeros.left + zeros.right
+  )
+  guard reach.0 <= padded.0 && reach.1 <= padded.1 else {
+    throw StrideNetError(
+      .badData, "a window is larger than its input", at: layer,
+      found: "windows of \(size.height)×\(size.width)"
+        + (dilation == (1, 1) ? "" : ", dilated to \(reach.0)×\(reach.1),")
+        + " over an input of \(input)"
+        + (zeros == (0, 0, 0, 0) ? "" : " padded to \(padded.0)×\(padded.1)"),
+      expected: "windows of at most \(padded.0)×\(padded.1)",
+      hint: "take a smaller window, more padding, or fewer layers that shrink the image before it")
+  }
+  // Reached by as much padding, windows may be larger than kernels count.
+  guard reach.0 <= 1 << 24 && reach.1 <= 1 << 24 else {
+    throw StrideNetError(
+      .badData, "window too large", at: layer, found: "\(reach.0)×\(reach.1) with its dilation",
+      expected: "at most \(1 << 24) on each axis")
+  }
+  return (
+    (padded.0 - reach.0) / stride.height + 1, (padded.1 - reach.1) / stride.width + 1,
+    (zeros.top, zeros.left)
+  )
+}

@@ -1,0 +1,297 @@
+import Foundation
+
+// What a network computes: the passes through its plan, and what people ask for, a step of training, an
+// evaluation, a prediction.
+
+extension Network {
+  /// One step of gradient descent: v = momentum · v + gradient; w −= learningRate · v.
+  /// - Returns: a snapshot of the weights after the step; the loss, by default the categorical
+  ///   cross-entropy (natural logarithm, mean over the batch), and the class error (share
+  ///   misclassified) before it
+  /// - Throws: ``StrideNetError`` if the batch doesn't fit the network, nothing changed then
+  @discardableResult
+  public func train(_ batch: Batch, learningRate: Float, momentum: Float = 0) throws -> (
+    layers: Snapshot, cce: Float, ce: Float
+  ) {
+    try train(batch, learningRate: learningRate, optimizer: Optimizer(.sgd, momentum: momentum))
+  }
+
+  /// The same with any optimiser. What another kind remembers doesn't count: it begins anew.
+  @discardableResult
+  public func train(_ batch: Batch, learningRate: Float, optimizer: Optimizer) throws -> (
+    layers: Snapshot, cce: Float, ce: Float
+  ) {
+    try optimizer.check()
+    try prepare(batch)
+    let (cce, ce) = try batch.images.withView { x in
+      try batch.withTargets { try step(x, $0, learningRate: learningRate, optimizer) }
+    }
+    return (snapshot(), cce, ce)
+  }
+
+  /// The same without the checks, which a trainer has made for all of its data.
+  package func step(
+    _ x: TensorView, _ targets: Targets, learningRate: Float, _ optimizer: Optimizer,
+    averageDecay: Float? = nil
+  ) throws -> (cce: Float, ce: Float) {
+    try exclusively { try step(x, targets, learningRate, optimizer, averageDecay) }
+  }
+
+  private func step(
+    _ x: TensorView, _ targets: Targets, _ learningRate: Float,
+    _ optimizer: Optimizer, _ averageDecay: Float?
+  ) throws -> (cce: Float, ce: Float) {
+    try reserve(x.batch, training: true, optimizer)
+    // Somebody may have kept a snapshot of either.
+    try ownWeights()
+    let isNewAverage = averageDecay != nil && average == nil
+    if averageDecay != nil {
+      if average == nil {
+        average = try FloatStorage(count: weights.count)
+      } else if !isKnownUniquelyReferenced(&average) {
+        average = try average!.copy()
+      }
+    }
+    if method?.rule.kernel != optimizer.method.rule.kernel {
+      if method != nil { forgetSteps() }
+      method = optimizer.method
+    }
+    let before = Kernels.flushDenormals(true)
+    defer { Kernels.flushDenormals(before) }
+    times?.optimizer = optimizer
+    times?.lap(.other)
+    let (sum, errors) = measure(forward(x, training: true), targets, training: true)
+    times?.lap(.loss)
+    updateCount += 1
+    backward(x, Update(rate: learningRate, optimizer: optimizer, step: updateCount))
+    if let averageDecay { addToAverage(averageDecay, isNew: isNewAverage) }
+    stepCount += 1
+    times?.countStep(of: x.batch)
+    return (Float(sum / Double(x.batch)), Float(errors) / Float(x.batch))
+  }
+
+  /// Moving average of the weights: a += (1 − decay) · (w − a); in the first steps with less decay,
+  /// so that the first weights don't count for long.
+  private func addToAverage(_ decay: Float, isNew: Bool) {
+    if isNew { average!.pointer.update(from: weights.pointer, count: weights.count) }
+    let steps = Float(stepCount + 1)
+    let share = 1 - min(decay, (1 + steps) / (10 + steps))
+    runtime.parallel(
+      over: weights.count, by: 32_768, (weights.pointer, average!.pointer, share)
+    ) { context, range, _ in
+      let (weights, average, share) = context
+      Kernels.average(
+        range.count, share: share, weights + range.lowerBound, average + range.lowerBound)
+    }
+    times?.lap(.update)
+  }
+
+  /// Exchanges the weights and their moving average, if there is one.
+  func exchangeAverage() {
+    guard let other = average else { return }
+    average = weights
+    weights = other
+    point(parameters)
+  }
+
+  /// The network's output for images and how far it is from their labels.
+  /// - Returns: the probabilities; the categorical cross-entropy; the class error
+  public func evaluate(_ x: Tensor, _ labels: [Int32]) throws -> (
+    output: Tensor, cce: Float, ce: Float
+  ) {
+    try evaluate(Batch(images: x, labels: labels))
+  }
+
+  /// The network's output for a mini-batch and how far it is from the targets.
+  /// - Returns: the output, of a classifier the probabilities; the loss; the class error: the share
+  ///   of examples whose largest output isn't their target's
+  public func evaluate(_ batch: Batch) throws -> (output: Tensor, cce: Float, ce: Float) {
+    try prepare(batch)
+    let x = batch.images
+    var result = try Tensor(zeros: x.batch, shapes.last!)
+    let count = classes
+    let (cce, ce) = try x.withView { x in
+      try result.withMutableView { result in
+        try batch.withTargets { targets in
+          try evaluate(x.batch, keep: result.pointer) { range in
+            (x.examples(range), targets.from(range.lowerBound, count))
+          }
+        }
+      }
+    }
+    return (result, cce, ce)
+  }
+
+  /// Evaluates `count` examples, which `examples` gives in chunks, so that memory doesn't grow with
+  /// their number.
+  package func evaluate(
+    _ count: Int, keep: UnsafeMutablePointer<Float>? = nil,
+    _ examples: (Range<Int>) -> (TensorView, Targets)
+  ) throws -> (cce: Float, ce: Float) {
+    try exclusively { try evaluateAll(count, keep, examples) }
+  }
+
+  private func evaluateAll(
+    _ count: Int, _ keep: UnsafeMutablePointer<Float>?,
+    _ examples: (Range<Int>) -> (TensorView, Targets)
+  ) throws -> (cce: Float, ce: Float) {
+    var sum = 0.0
+    var errors = 0
+    let before = Kernels.flushDenormals(true)
+    defer { Kernels.flushDenormals(before) }
+    try inferencePlan?.fold()
+    for start in stride(from: 0, to: count, by: Self.chunk) {
+      let (x, targets) = examples(start..<min(count, start + Self.chunk))
+      try reserve(x.batch, training: false)
+      let output = forward(x, training: false)
+      let part = measure(output, targets, training: false)
+      sum += part.cce
+      errors += part.wrong
+      keep?.advanced(by: start * output.shape.count)
+        .update(from: output.pointer, count: output.count)
+    }
+    return (Float(sum / Double(count)), Float(errors) / Float(count))
+  }
+
+  static let chunk = 128
+
+  /// The network's output for images: for a classifier each row the classes' probabilities.
+  public func predict(_ x: Tensor) throws -> Tensor {
+    try build(for: x.shape)
+    var result = try Tensor(zeros: x.batch, shapes.last!)
+    let before = Kernels.flushDenormals(true)
+    defer { Kernels.flushDenormals(before) }
+    try exclusively {
+      try inferencePlan?.fold()
+      try x.withView { x in
+        try result.withMutableView { result in
+          for start in stride(from: 0, to: x.batch, by: Self.chunk) {
+            let part = x.examples(start..<min(x.batch, start + Self.chunk))
+            try reserve(part.batch, training: false)
+            let output = forward(part, training: false)
+            let target = result.example(start)
+            target.update(from: output.pointer, count: output.count)
+            if endsInSoftmax {
+              Kernels.softmaxForward(rows: part.batch, output.shape.count, target, target)
+            }
+          }
+        }
+      }
+    }
+    return result
+  }
+
+  /// Builds the network and checks that a mini-batch fits it.
+  package func prepare(_ batch: Batch) throws {
+    let (x, labels) = (batch.images, batch.labels)
+    guard x.batch > 0 else {
+      throw StrideNetError(.badData, "an empty mini-batch", expected: "at least one image")
+    }
+    try requireClassifier(for: x.shape)
+    if let targets = batch.targets {
+      guard targets.batch == x.batch && targets.shape.count == classes else {
+        throw StrideNetError(
+          .badData, "targets that don't fit the network's outputs",
+          found: "\(targets.batch) of \(targets.shape)",
+          expected: "\(x.batch) of \(classes) values")
+      }
+      return
+    }
+    guard labels.count == x.batch else {
+      throw StrideNetError(
+        .badData, "images and labels differ in number", found: "\(labels.count) labels",
+        expected: "\(x.batch), one an image")
+    }
+    if let index = labels.firstIndex(where: { $0 < 0 || $0 >= Int32(classes) }) {
+      throw StrideNetError(
+        .badData, "label out of range", at: "label \(index) of the mini-batch",
+        found: "\(labels[index])",
+        expected: "0 … \(classes - 1), since the network has \(classes) outputs")
+    }
+  }
+
+  /// Builds the network, for training steps of so many images if that is given, and checks that it
+  /// can be trained with its loss.
+  package func requireClassifier(for input: Shape, batch: Int? = nil, _ optimizer: Optimizer? = nil)
+    throws
+  {
+    try build(for: input, batch: batch, optimizer) { _ in }
+    guard endsInSoftmax || !loss.needsSoftmax else {
+      throw StrideNetError(
+        .badData, "a network that isn't a classifier",
+        at: "layer \(layers.count), \(layers.last!.text)",
+        found: "a last layer that ends in \(stages.last!.operations.last!.activation.name)",
+        expected: "one that ends in softmax, which the cross-entropy is computed with",
+        hint: "end the network with softmax(\(shapes.last!.count))")
+    }
+  }
+
+  /// Number of outputs; 0 until built.
+  public var classes: Int { shapes.last?.count ?? 0 }
+
+  /// Number of trained values; 0 until built.
+  public var parameterCount: Int {
+    parameters.reduce(0) { $0 + ($1.isTrained ? $1.count : 0) }
+  }
+}
+
+extension Network {
+  /// Runs all layers; the result stays valid until the next pass.
+  func forward(_ x: TensorView, training: Bool) -> TensorView {
+    let pass = Pass(
+      runtime: runtime, training: training, seed: seed, step: stepCount,
+      times: training ? times : nil)
+    return (training ? plan! : inferencePlan?.plan ?? plan!).forward(x, pass)
+  }
+
+  func backward(_ x: TensorView, _ update: Update) {
+    var pass = Pass(
+      runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times)
+    guard let limit = update.optimizer.clipNorm else { return plan!.backward(x, nil, nil, pass) }
+    // The norm is of all gradients: they come first, then the updates.
+    pass.update = nil
+    plan!.backward(x, nil, nil, pass)
+    var update = update
+    update.scale = min(1, limit / (Float(gradientNorm()) + 1e-6))
+    for step in plan!.steps {
+      for parameter in step.parameters { update.apply(parameter, runtime) }
+    }
+    times?.lap(.update)
+  }
+
+  /// The Euclidean norm of all gradients of the last step.
+  func gradientNorm() -> Double {
+    let size = 32_768
+    let pieces = (gradients.count + size - 1) / size
+    if partialNorms.count != pieces { partialNorms = [Double](repeating: 0, count: pieces) }
+    return partialNorms.withUnsafeMutableBufferPointer { sums in
+      runtime.parallel(over: gradients.count, by: size, (gradients.pointer, sums.baseAddress!)) {
+        context, range, _ in
+        let (gradients, sums) = context
+        sums[range.lowerBound / 32_768] = Kernels.sumOfSquares(
+          range.count, gradients + range.lowerBound)
+      }
+      return sums.reduce(0, +).squareRoot()
+    }
+  }
+
+  /// Softmax, loss and, for training, the gradient that the backward pass starts from.
+  func measure(_ output: TensorView, _ targets: Targets, training: Bool) -> (
+    cce: Double, wrong: Int
+  ) {
+    let gradient = training ? plan!.outputGradient(output.batch).pointer : nil
+    return wrong.withUnsafeMutableBufferPointer { wrong in
+      loss.compute(
+        LossBatch(
+          output: output, gradient: gradient, loss: losses.pointer, wrong: wrong.baseAddress!),
+        targets, endsInSoftmax: endsInSoftmax)
+      var sum = 0.0
+      var errors = 0
+      for i in 0..<output.batch {
+        sum += Double(losses.pointer[i])
+        errors += Int(wrong[i])
+      }
+      return (sum, errors)
+    }
+  }
+}

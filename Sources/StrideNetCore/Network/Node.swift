@@ -1,0 +1,189 @@
+/// An operation at work: bound by a plan to a network's parameters and to the memory that it needs
+/// besides. A plan makes its nodes, so each has neighbours and buffers of its own, while the layer
+/// that it comes from knows of neither.
+package class Node {
+  /// Called before the first step and whenever the batch grows: the place to allocate, enough for
+  /// all batches of up to `batch` examples.
+  package func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {}
+
+  /// Computes the output `y` from the input `x`; both hold the same number of examples.
+  package func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    fatalError("\(type(of: self)) doesn't override forward")
+  }
+
+  /// From the upstream gradient `dy` (as large as `y`; it may be overwritten) computes the
+  /// gradient `dx` (as large as `x`; nil where nobody needs it, below the first layer), and
+  /// overwrites each parameter's gradient. `x` and `y` are those of the last forward pass.
+  package func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    fatalError("\(type(of: self)) doesn't override backward")
+  }
+
+  /// Called before passes in which nothing is trained, whenever the weights may have changed.
+  package func prepareInference() throws {}
+
+  /// What a pass computes and moves, for ``Explanation``; nil where there is no such pass.
+  func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime) -> PassCost? {
+    nil
+  }
+
+  /// True where the backward pass also applies the pass' update to the parameters, piece by piece
+  /// while their gradient is in the cache.
+  package var updatesInBackward: Bool { false }
+}
+
+/// A node that treats every image of a batch on its own. So threads share the batch out, and each
+/// takes few images at a time through one node or, in a `Chain`, several.
+///
+/// How the batch is cut depends on shapes and the batch alone, never on the number of threads, and
+/// sums are added in the pieces' order: results are the same, bit for bit, for any number.
+class ImageNode: Node {
+  /// Images that pass at a time: few enough that what they leave stays in a second-level cache.
+  final var imagesAtATime = 8
+
+  /// Some images of a batch, on one thread.
+  struct Part {
+    let images: Range<Int>
+    /// In a backward pass, the piece of the batch whose gradients are summed together, and whether
+    /// these are its first images.
+    var piece = 0
+    var isFirst = true
+    let pass: Pass
+    let worker: Int
+    /// How far behind the first of nodes that run together this one comes.
+    var link = 0
+
+    var training: Bool { pass.training }
+    var runtime: Runtime { pass.runtime }
+    var scratch: UnsafeMutablePointer<Float> { pass.runtime.scratch(worker) }
+
+    func lap(_ kind: LayerPass) { pass.times?.lapInPiece(kind, link: link, worker) }
+  }
+
+  /// The part's output y from its input x.
+  func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
+    fatalError("\(type(of: self)) doesn't override forward")
+  }
+
+  /// The part's input gradient dx, unless nil, and its share of the parameters' gradients.
+  func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ part: Part
+  ) {
+    fatalError("\(type(of: self)) doesn't override backward")
+  }
+
+  /// Adds up the pieces' shares of the parameters' gradients.
+  func addPieces(_ count: Int, _ runtime: Runtime) {}
+
+  /// Floats of scratch memory that a part needs.
+  var scratchCount: Int { 0 }
+
+  /// The batch is cut into at most so many pieces.
+  private static let mostPieces = 16
+  static func imagesAPiece(_ batch: Int) -> Int { (batch + mostPieces - 1) / mostPieces }
+  static func pieces(_ batch: Int) -> Int { (batch - 1) / imagesAPiece(batch) + 1 }
+  /// Pieces that a batch of up to so many images may be cut into. A smaller one may have more than a
+  /// larger one: 70 images are 14 pieces of 5, 60 are 15 of 4.
+  static func mostPieces(upTo batch: Int) -> Int { min(batch, mostPieces) }
+
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    pass.runtime.parallel(over: x.batch, by: imagesAtATime, (self, x, y, pass)) {
+      context, images, worker in
+      let (node, x, y, pass) = context
+      pass.times?.startPiece(worker)
+      node.forward(
+        x.examples(images), y.examples(images), Part(images: images, pass: pass, worker: worker))
+    }
+    pass.times?.lapOfPieces()
+  }
+
+  /// The part's share of what a node must know of the whole batch before its backward pass.
+  func addSums(_ x: TensorView, _ dy: TensorView, _ part: Part) {}
+
+  override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    forEachPart(x, y, dy, dx, pass, sums: false)
+    pass.times?.lapOfPieces()
+    addPieces(Self.pieces(x.batch), pass.runtime)
+    pass.times?.lap(.weightGradient)
+  }
+
+  /// A piece of the batch on one thread, part after part: their sums, or their backward pass.
+  final func forEachPart(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass, sums: Bool
+  ) {
+    let size = Self.imagesAPiece(x.batch)
+    pass.runtime.parallel(over: x.batch, by: size, (self, size, x, y, dy, dx, pass, sums)) {
+      context, piece, worker in
+      let (node, size, x, y, dy, dx, pass, sums) = context
+      pass.times?.startPiece(worker)
+      let step = node.imagesAtATime
+      for start in stride(from: piece.lowerBound, to: piece.upperBound, by: step) {
+        let images = start..<min(piece.upperBound, start + step)
+        let part = Part(
+          images: images, piece: start / size, isFirst: start == piece.lowerBound, pass: pass,
+          worker: worker)
+        if sums {
+          node.addSums(x.examples(images), dy.examples(images), part)
+        } else {
+          node.backward(
+            x.examples(images), y.examples(images), dy.examples(images), dx?.examples(images), part)
+        }
+      }
+    }
+  }
+}
+
+/// The passes of a layer of one's own.
+final class CustomNode: Node {
+  private let layer: any CustomLayer
+  private let parameters: [Parameter]
+  private var memory = FloatStorage.empty
+  // Floats for each example.
+  private let kept: Int
+
+  init(_ layer: any CustomLayer, _ operation: Bound) {
+    (self.layer, parameters) = (layer, operation.parameters)
+    kept = layer.memory(for: operation.input)
+  }
+
+  override func reserve(
+    batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
+  ) throws {
+    if memory.count < batch * kept { memory = try FloatStorage(count: batch * kept) }
+  }
+
+  private func custom(_ pass: Pass, _ batch: Int) -> CustomPass {
+    CustomPass(
+      parameters: parameters,
+      memory: UnsafeMutableBufferPointer(
+        start: memory.at(0, count: batch * kept), count: batch * kept),
+      runtime: pass.runtime, isTraining: pass.training, seed: pass.seed, step: pass.step)
+  }
+
+  override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    layer.forward(x, y, custom(pass, x.batch))
+  }
+
+  override func backward(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
+  ) {
+    layer.backward(x, y, dy, dx, custom(pass, x.batch))
+  }
+
+  /// All arrays read or written once.
+  override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)
+    -> PassCost?
+  {
+    let arrays = pass == .forward ? 1 : 2
+    guard pass == .forward || pass == .backward else { return nil }
+    return PassCost(
+      kernel: "own", why: PassCost.onlyKernel, inputs: Double(arrays * input.count),
+      outputs: Double(arrays * output.count),
+      weights: arrays * parameters.reduce(0) { $0 + $1.count })
+  }
+}

@@ -1,0 +1,270 @@
+import CPNG
+import Foundation
+import StrideNetCore
+
+/// PNG files as bytes, through libpng.
+public enum PNG {
+  /// 8-bit pixels, row by row; channels side by side: 1 grey, 3 red, green and blue.
+  public struct Image: Sendable, Equatable {
+    public var height, width, channels: Int
+    public var pixels: [UInt8]
+
+    public init(height: Int, width: Int, channels: Int, pixels: [UInt8]) {
+      precondition(pixels.count == height * width * channels)
+      (self.height, self.width, self.channels) = (height, width, channels)
+      self.pixels = pixels
+    }
+  }
+
+  /// Larger images have no place in a network that reads 28 × 28 pixels.
+  static let largest = 8192
+  private static let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
+
+  /// Whether a file begins as a PNG file does.
+  public static func isPNG(_ path: String) -> Bool {
+    guard let file = try? InputFile(path) else { return false }
+    var start = [UInt8](repeating: 0, count: signature.count)
+    let count = start.withUnsafeMutableBytes { try? file.read(into: $0, from: 0) }
+    return count == signature.count && start == signature
+  }
+
+  /// Reads a file of any kind of PNG as red, green and blue over white paper.
+  public static func read(at path: String) throws -> Image {
+    try decode(try InputFile(path).readAll(limit: 64 << 20), name: path)
+  }
+
+  /// The same of a file's bytes; `name` stands for it in errors.
+  static func decode(_ bytes: [UInt8], name path: String) throws -> Image {
+    var image = png_image()
+    image.version = UInt32(PNG_IMAGE_VERSION)
+    defer { png_image_free(&image) }
+    func wrong() -> StrideNetError {
+      let message = withUnsafeBytes(of: image.message) {
+        String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      return StrideNetError(
+        .badData, "a PNG file that can't be read", at: path, found: message,
+        hint: "write the file anew")
+    }
+    return try bytes.withUnsafeBytes { bytes in
+      guard png_image_begin_read_from_memory(&image, bytes.baseAddress, bytes.count) != 0 else {
+        throw wrong()
+      }
+      let (height, width) = (Int(image.height), Int(image.width))
+      guard height <= largest && width <= largest else {
+        throw StrideNetError(
+          .badData, "a PNG file that is too large", at: path, found: "\(width) × \(height) pixels",
+          expected: "at most \(largest) × \(largest)", hint: "make it smaller")
+      }
+      image.format = UInt32(PNG_FORMAT_FLAG_COLOR | PNG_FORMAT_FLAG_ALPHA)
+      // Files of 16 bits that don't say how they are encoded are so like any other, not linear.
+      image.flags |= UInt32(PNG_IMAGE_FLAG_16BIT_sRGB)
+      var pixels = [UInt8](repeating: 0, count: height * width * 4)
+      let done = pixels.withUnsafeMutableBytes {
+        png_image_finish_read(&image, nil, $0.baseAddress, Int32(width * 4), nil)
+      }
+      guard done != 0 else { throw wrong() }
+      // Laid over the paper as browsers do; libpng would mix light itself, which thins dark lines.
+      pixels.withUnsafeMutableBufferPointer { pixels in
+        for i in 0..<height * width {
+          let alpha = Int(pixels[4 * i + 3])
+          for k in 0..<3 {
+            let value = Int(pixels[4 * i + k]) * alpha + 255 * (255 - alpha)
+            pixels[3 * i + k] = UInt8((value + 127) / 255)
+          }
+        }
+      }
+      pixels.removeLast(height * width)
+      return Image(height: height, width: width, channels: 3, pixels: pixels)
+    }
+  }
+
+  /// Writes a file, whole or not at all.
+  public static func write(_ image: Image, to path: String) throws {
+    let bytes = try encode(image)
+    try AtomicFile.write(to: path) { try $0.append(bytes) }
+  }
+
+  /// The bytes of a file.
+  public static func encode(_ source: Image) throws -> [UInt8] {
+    precondition(source.channels == 1 || source.channels == 3)
+    var image = png_image()
+    image.version = UInt32(PNG_IMAGE_VERSION)
+    (image.height, image.width) = (UInt32(source.height), UInt32(source.width))
+    image.format = source.channels == 1 ? 0 : UInt32(PNG_FORMAT_FLAG_COLOR)
+    defer { png_image_free(&image) }
+    var size = 0
+    let stride = Int32(source.width * source.channels)
+    guard png_image_write_to_memory(&image, nil, &size, 0, source.pixels, stride, nil) != 0 else {
+      throw StrideNetError(.internalError, "libpng can't encode an image")
+    }
+    var bytes = [UInt8](repeating: 0, count: size)
+    guard png_image_write_to_memory(&image, &bytes, &size, 0, source.pixels, stride, nil) != 0
+    else { throw StrideNetError(.internalError, "libpng can't encode an image") }
+    return Array(bytes.prefix(size))
+  }
+}
+
+extension PNG.Image {
+  /// The nearest value of a pixel; 255 for what isn't a number.
+  package static func byte(_ value: Float) -> UInt8 { UInt8(max(0, min(255, value.rounded()))) }
+
+  /// Values of 0…1 as pixels.
+  public init(_ x: Tensor, example: Int = 0) {
+    let shape = x.shape
+    let pixels = (0..<shape.count).map { i in Self.byte(x[example * shape.count + i] * 255) }
+    self.init(
+      height: shape.height, width: shape.width, channels: shape.channels, pixels: pixels)
+  }
+
+  /// The picture as a network for digits wants it, made as MNIST's makers made theirs: grey, the ink
+  /// light on black, cut out, fitted into 20 of 28 parts of the network's input with its proportions
+  /// kept, and put there with its centre of mass in the middle. A network that sees colours gets the
+  /// picture itself, made as large as its input.
+  /// - Throws: ``StrideNetError`` if nothing is drawn on it
+  public func fitted(to shape: Shape) throws -> Tensor {
+    var need = MemoryNeed()
+    need.add(shape.count, times: 3, for: "a picture of \(shape)")
+    try need.require(hint: "the network's input is too large for pictures")
+    // As floats, several times over, a large picture would take a gigabyte of memory.
+    let most = max(1024, 4 * max(shape.height, shape.width))
+    if max(height, width) > most {
+      return try reduced(by: (max(height, width) + most - 1) / most).fitted(to: shape)
+    }
+    if shape.channels > 1 {
+      guard channels == shape.channels else {
+        throw StrideNetError(
+          .badData, "a picture with other channels than the network's input", found: "\(channels)",
+          expected: "\(shape.channels)")
+      }
+      let values = pixels.map { Float($0) / 255 }
+      return try Tensor(
+        batch: 1, shape: shape,
+        Self.resized(values, (height, width), channels, to: (shape.height, shape.width)))
+    }
+    var ink = grey()
+    // Paper is what is at the edge: where that is light, ink is dark.
+    var edge = Array(ink.prefix(width) + ink.suffix(width))
+    for row in 0..<height { edge += [ink[row * width], ink[(row + 1) * width - 1]] }
+    let paper = edge.sorted()[edge.count / 2]
+    let deviation = edge.map { abs($0 - paper) }.sorted()[edge.count * 9 / 10]
+    ink = paper > 0.5 ? ink.map { max(0, paper - $0) } : ink.map { max(0, $0 - paper) }
+    let darkest = ink.max()!
+    guard darkest > 0.1 else {
+      throw StrideNetError(
+        .badData, "nothing is drawn on the picture",
+        found: "pixels that differ by \(Int(darkest * 255)) of 255", expected: "a digit",
+        hint: "draw it darker than its paper, or lighter")
+    }
+    // Full ink is 1; the paper's grain and shade, which the edge shows too, are none. (Three times
+    // what nine tenths of the edge keep within: five standard deviations of noise.)
+    let grain = max(darkest / 30, min(3 * deviation, darkest / 2))
+    ink = ink.map { $0 < grain ? 0 : $0 / darkest }
+    let rows = (0..<height).filter { row in ink[row * width..<(row + 1) * width].contains { $0 > 0 }
+    }
+    let columns = (0..<width).filter { column in
+      (0..<height).contains { ink[$0 * width + column] > 0 }
+    }
+    let (top, left) = (rows.first!, columns.first!)
+    let (h, w) = (rows.last! - top + 1, columns.last! - left + 1)
+    let cut = (0..<h * w).map { ink[(top + $0 / w) * width + left + $0 % w] }
+    let box = Double(min(shape.height, shape.width)) * 20 / 28
+    let scale = box / Double(max(h, w))
+    let (newH, newW) = (
+      max(1, Int((Double(h) * scale).rounded())), max(1, Int((Double(w) * scale).rounded()))
+    )
+    let small = Self.resized(cut, (h, w), 1, to: (newH, newW))
+    var (mass, down, right) = (0.0, 0.0, 0.0)
+    for (i, value) in small.enumerated() {
+      mass += Double(value)
+      down += Double(value) * Double(i / newW)
+      right += Double(value) * Double(i % newW)
+    }
+    func start(_ size: Int, _ centre: Double, _ extent: Int) -> Int {
+      // MNIST's digits have theirs in the pixel behind the middle: number 14 of 0…27.
+      // Inside, even where the mass lies far to one side.
+      max(0, min(size - extent, Int((Double(size) / 2 - centre).rounded())))
+    }
+    let y0 = start(shape.height, down / mass, newH)
+    let x0 = start(shape.width, right / mass, newW)
+    var result = try Tensor(zeros: 1, shape)
+    for (i, value) in small.enumerated() {
+      result[0, y0 + i / newW, x0 + i % newW, 0] = value
+    }
+    return result
+  }
+
+  /// Each pixel the mean of so many by so many.
+  private func reduced(by factor: Int) -> Self {
+    let (h, w) = ((height + factor - 1) / factor, (width + factor - 1) / factor)
+    var sums = [Int](repeating: 0, count: w * channels)
+    var result: [UInt8] = []
+    result.reserveCapacity(h * w * channels)
+    for top in stride(from: 0, to: height, by: factor) {
+      let rows = top..<min(top + factor, height)
+      for i in sums.indices { sums[i] = 0 }
+      for row in rows {
+        for i in 0..<width * channels {
+          sums[i / (factor * channels) * channels + i % channels] += Int(
+            pixels[row * width * channels + i])
+        }
+      }
+      for i in sums.indices {
+        let count = rows.count * min(factor, width - i / channels * factor)
+        result.append(UInt8((sums[i] + count / 2) / count))
+      }
+    }
+    return Self(height: h, width: w, channels: channels, pixels: result)
+  }
+
+  /// 0 black … 1 white, by the eye's weights of the colours.
+  private func grey() -> [Float] {
+    guard channels == 3 else { return pixels.map { Float($0) / 255 } }
+    let weights: [Float] = [0.299 / 255, 0.587 / 255, 0.114 / 255]
+    return (0..<height * width).map { i in
+      (0..<3).reduce(Float(0)) { $0 + weights[$1] * Float(pixels[3 * i + $1]) }
+    }
+  }
+
+  /// Each pixel of the result is the mean of the area that it covers; where that is smaller than a
+  /// pixel, what lies between neighbours.
+  static func resized(
+    _ x: [Float], _ size: (Int, Int), _ channels: Int, to new: (Int, Int)
+  ) -> [Float] {
+    func weights(_ from: Int, _ to: Int) -> [[(Int, Float)]] {
+      let step = Double(from) / Double(to)
+      return (0..<to).map { i in
+        let (start, end) = (Double(i) * step, Double(i + 1) * step)
+        if step < 1 {
+          let place = max(0, min(Double(from - 1), (start + end) / 2 - 0.5))
+          let first = min(Int(place), max(0, from - 2))
+          let share = Float(place - Double(first))
+          return from == 1 ? [(0, 1)] : [(first, 1 - share), (first + 1, share)]
+        }
+        return (Int(start)..<min(from, Int(end.rounded(.up)))).map { j in
+          (j, Float((min(end, Double(j + 1)) - max(start, Double(j))) / step))
+        }
+      }
+    }
+    let (rows, columns) = (weights(size.0, new.0), weights(size.1, new.1))
+    var wide = [Float](repeating: 0, count: size.0 * new.1 * channels)
+    for y in 0..<size.0 {
+      for (q, terms) in columns.enumerated() {
+        for (j, share) in terms {
+          for c in 0..<channels {
+            wide[(y * new.1 + q) * channels + c] += share * x[(y * size.1 + j) * channels + c]
+          }
+        }
+      }
+    }
+    var result = [Float](repeating: 0, count: new.0 * new.1 * channels)
+    for (p, terms) in rows.enumerated() {
+      for (i, share) in terms {
+        for k in 0..<new.1 * channels {
+          result[p * new.1 * channels + k] += share * wide[i * new.1 * channels + k]
+        }
+      }
+    }
+    return result
+  }
+}

@@ -1,0 +1,429 @@
+import Foundation
+import StrideNetCore
+
+/// The safetensors container: named tensors of floats and a few strings in one file. A header in
+/// JSON after its length in eight bytes, then the numbers, little-endian, without gaps.
+/// https://huggingface.co/docs/safetensors
+public enum Safetensors {
+  /// A tensor of any rank; no dimension means one value.
+  public struct Tensor: Sendable, Equatable {
+    public var name: String
+    public var shape: [Int]
+    public var values: [Float]
+
+    public init(name: String, shape: [Int], values: [Float]) {
+      self.name = name
+      self.shape = shape
+      self.values = values
+    }
+
+    /// - Throws: ``StrideNetError`` naming the first value that isn't a finite number
+    func checkFinite(at path: String) throws {
+      guard let index = values.firstIndex(where: { !$0.isFinite }) else { return }
+      throw StrideNetError(
+        .badData, "a weight isn't a finite number", at: "\(path), tensor \(name)[\(index)]",
+        found: "\(values[index])",
+        hint: "the training diverged: train again with a lower learning rate")
+    }
+  }
+
+  /// What a file holds, the tensors in the order of their data.
+  public typealias Contents = (tensors: [Tensor], metadata: [String: String])
+
+  /// Writes tensors as F32 in the given order, metadata sorted by key: the same contents give the
+  /// same bytes.
+  public static func write(
+    _ tensors: [Tensor], metadata: [String: String] = [:], to path: String
+  ) throws {
+    let header = try header(tensors, metadata, path)
+    try AtomicFile.write(to: path) { file in
+      try file.append(header)
+      for tensor in tensors { try file.append(tensor.values) }
+    }
+  }
+
+  /// What stands before the data, its length included.
+  static func header(_ tensors: [Tensor], _ metadata: [String: String], _ path: String) throws
+    -> [UInt8]
+  {
+    var names: Set<String> = ["__metadata__"]
+    var entries: [String] = []
+    if !metadata.isEmpty {
+      let pairs = metadata.sorted { $0.key < $1.key }.map { "\(quoted($0)):\(quoted($1))" }
+      entries.append("\"__metadata__\":{\(pairs.joined(separator: ","))}")
+    }
+    var offset = 0
+    for tensor in tensors {
+      precondition(names.insert(tensor.name).inserted, "two tensors named \(tensor.name)")
+      precondition(
+        Shape.product(tensor.shape) == tensor.values.count, "\(tensor.name) doesn't fit its shape")
+      try tensor.checkFinite(at: path)
+      let end = offset + 4 * tensor.values.count
+      let shape = tensor.shape.map(String.init).joined(separator: ",")
+      entries.append(
+        quoted(tensor.name)
+          + ":{\"dtype\":\"F32\",\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}")
+      offset = end
+    }
+    var header = Array("{\(entries.joined(separator: ","))}".utf8)
+    // Readers that map the file want the numbers aligned.
+    header += Array(repeating: UInt8(ascii: " "), count: -header.count & 7)
+    return withUnsafeBytes(of: UInt64(header.count).littleEndian) { Array($0) } + header
+  }
+
+  /// Reads a file of F32, F64, F16 or BF16 tensors, all as Float, and checks everything that can be
+  /// wrong with it before it believes the header. `skipping` says of a name that its tensor, which may
+  /// also be I64, isn't wanted.
+  public static func read(
+    at path: String, skipping: (_ name: String) -> Bool = { _ in false }
+  ) throws -> Contents {
+    try read(InputFile(path), skipping: skipping)
+  }
+
+  static func read(
+    _ file: InputFile, skipping: (_ name: String) -> Bool = { _ in false }
+  ) throws -> Contents {
+    let path = file.path
+    var length: UInt64 = 0
+    let got = try withUnsafeMutableBytes(of: &length) { try file.read(into: $0, from: 0) }
+    length = UInt64(littleEndian: length)
+    // A file that grows, or that the system makes up, may have more bytes than its size says.
+    guard got == 8, file.size >= 8 else {
+      throw StrideNetError(
+        .badData, "the file is too short", at: "\(path), byte 0",
+        found: got < 8
+          ? "\(got) bytes" : "a size of \(file.size) bytes and more bytes than that",
+        expected: "8 bytes of header length and a header",
+        hint: got < 8
+          ? "the file isn't in the safetensors format, or it was cut off"
+          : "wait until the file is written, or give a copy of it")
+    }
+    let most = min(headerLimit, UInt64(file.size - 8))
+    guard length >= 2, length <= most else {
+      throw StrideNetError(
+        .badData, "the header's length is wrong", at: "\(path), byte 0", found: "\(length) bytes",
+        expected: "2 to \(most) bytes, as the file has \(file.size)",
+        hint: "the file isn't in the safetensors format, or it was cut off")
+    }
+    let header = try bytes(of: file, Int(length), from: 8)
+    var parser = HeaderParser(header, path: path)
+    let (entries, metadata) = try parser.parse()
+    let start = 8 + header.count
+    try checkOffsets(entries, dataSize: file.size - start, path: path)
+    let wanted = entries.filter { !skipping($0.name) }
+    var need = MemoryNeed()
+    for entry in wanted {
+      need.add((entry.end - entry.begin) / entry.type.size, for: "\(path), tensor \(entry.name)")
+    }
+    try need.require(hint: "give it more memory")
+    if let entry = wanted.first(where: { $0.type == .i64 }) {
+      throw HeaderParser.unknownType("I64", "\(path), tensor \(entry.name)")
+    }
+    let tensors = try wanted.map { entry in
+      let tensor = Tensor(
+        name: entry.name, shape: entry.shape,
+        values: try values(of: entry, in: file, from: start + entry.begin))
+      try tensor.checkFinite(at: path)
+      return tensor
+    }
+    return (tensors, metadata)
+  }
+
+  /// The limit of the format's own implementation.
+  private static let headerLimit: UInt64 = 100_000_000
+
+  /// The data must be covered, each byte once, in the order of the entries.
+  private static func checkOffsets(
+    _ entries: [HeaderParser.Entry], dataSize: Int, path: String
+  ) throws {
+    func fail(_ what: String, _ entry: HeaderParser.Entry, expected: String) -> StrideNetError {
+      StrideNetError(
+        .badData, what, at: "\(path), tensor \(entry.name)",
+        found: "data_offsets [\(entry.begin),\(entry.end)]", expected: expected,
+        hint: "the file is damaged")
+    }
+    var covered = 0
+    for entry in entries {
+      let shape = entry.shape.map(String.init).joined(separator: "×")
+      guard let size = Shape.product(entry.shape + [entry.type.size]) else {
+        throw fail("the shape \(shape) is too large", entry, expected: "a smaller shape")
+      }
+      guard entry.begin <= entry.end, entry.end <= dataSize else {
+        throw fail(
+          "the data lies outside of the file", entry, expected: "within \(dataSize) bytes of data")
+      }
+      guard entry.begin == covered else {
+        throw fail(
+          entry.begin < covered ? "tensors overlap" : "a gap lies before the data", entry,
+          expected: "data from byte \(covered)")
+      }
+      guard entry.end - entry.begin == size else {
+        throw fail(
+          "the data doesn't fit the shape", entry,
+          expected:
+            "\(size) bytes, for \(shape.isEmpty ? "one value" : shape) of \(entry.type.rawValue)")
+      }
+      covered = entry.end
+    }
+    guard covered == dataSize else {
+      throw StrideNetError(
+        .badData, "bytes follow after the last tensor", at: path,
+        found: "\(dataSize) bytes of data", expected: "\(covered) bytes",
+        hint: "the file is damaged")
+    }
+  }
+
+  private static func values(
+    of entry: HeaderParser.Entry, in file: InputFile, from offset: Int
+  ) throws -> [Float] {
+    let count = (entry.end - entry.begin) / entry.type.size
+    func numbers<Number: FixedWidthInteger & BitwiseCopyable>(_: Number.Type) throws -> [Number] {
+      try [Number](unsafeUninitializedCapacity: count) { buffer, done in
+        let target = UnsafeMutableRawBufferPointer(buffer)
+        try readAll(of: file, into: .init(rebasing: target[..<(count * entry.type.size)]), offset)
+        done = count
+      }
+    }
+    switch entry.type {
+    case .f32:
+      // No detour: on all platforms of Swift the bytes of the file are those in memory.
+      return try [Float](unsafeUninitializedCapacity: count) { buffer, done in
+        let target = UnsafeMutableRawBufferPointer(buffer)
+        try readAll(of: file, into: .init(rebasing: target[..<(count * 4)]), offset)
+        done = count
+      }
+    case .f64: return try numbers(UInt64.self).map { Float(Double(bitPattern: $0)) }
+    case .f16: return try numbers(UInt16.self).map(halfToFloat)
+    case .bf16: return try numbers(UInt16.self).map { Float(bitPattern: UInt32($0) << 16) }
+    case .i64: preconditionFailure("a tensor that should have been skipped")
+    }
+  }
+
+  /// By hand, as Float16 is missing on some platforms.
+  private static func halfToFloat(_ half: UInt16) -> Float {
+    let sign = UInt32(half & 0x8000) << 16
+    if half & 0x7c00 == 0x7c00 {
+      return Float(bitPattern: sign | 0x7f80_0000 | UInt32(half & 0x3ff) << 13)
+    }
+    // The product moves the exponent from one bias to the other, for subnormal numbers too.
+    return Float(bitPattern: sign | UInt32(half & 0x7fff) << 13) * 0x1p112
+  }
+
+  private static func bytes(of file: InputFile, _ count: Int, from offset: Int) throws -> [UInt8] {
+    try [UInt8](unsafeUninitializedCapacity: count) { buffer, done in
+      let target = UnsafeMutableRawBufferPointer(buffer)
+      try readAll(of: file, into: .init(rebasing: target[..<count]), offset)
+      done = count
+    }
+  }
+
+  private static func readAll(
+    of file: InputFile, into target: UnsafeMutableRawBufferPointer, _ offset: Int
+  ) throws {
+    if try file.read(into: target, from: offset) < target.count {
+      throw StrideNetError(
+        .badData, "the file ended while it was read", at: file.path, hint: "try again")
+    }
+  }
+
+  private static func quoted(_ text: String) -> String {
+    var result = "\""
+    for scalar in text.unicodeScalars {
+      switch scalar {
+      case "\"", "\\": result += "\\\(scalar)"
+      case "\u{0}"..<" ":
+        result += "\\u00" + (scalar.value < 16 ? "0" : "") + String(scalar.value, radix: 16)
+      default: result.unicodeScalars.append(scalar)
+      }
+    }
+    return result + "\""
+  }
+}
+
+/// Parses the header. Foundation's JSON parser would take the last of two tensors with one name, as
+/// the format's own implementation does, and couldn't say where it stumbled. Otherwise what that
+/// implementation reads is read, and what it refuses is refused.
+private struct HeaderParser {
+  enum DType: String {
+    case f32 = "F32"
+    case f64 = "F64"
+    case f16 = "F16"
+    case bf16 = "BF16"
+    /// Counters, which are only skipped.
+    case i64 = "I64"
+
+    var size: Int {
+      switch self {
+      case .f64, .i64: 8
+      case .f32: 4
+      case .f16, .bf16: 2
+      }
+    }
+  }
+
+  struct Entry {
+    var name: String
+    var type: DType
+    var shape: [Int]
+    var begin, end: Int
+  }
+
+  private let bytes: [UInt8]
+  private let path: String
+  private var position = 0
+
+  init(_ bytes: [UInt8], path: String) {
+    self.bytes = bytes
+    self.path = path
+  }
+
+  mutating func parse() throws -> (entries: [Entry], metadata: [String: String]) {
+    var entries: [Entry] = []
+    var metadata: [String: String] = [:]
+    try object { parser, name in
+      if name == "__metadata__" {
+        if parser.take("null") { return }
+        try parser.object { parser, key in metadata[key] = try parser.string() }
+      } else {
+        entries.append(try parser.entry(name))
+      }
+    }
+    skipSpace()
+    if position < bytes.count { throw fail("the end of the header") }
+    entries.sort { ($0.begin, $0.end) < ($1.begin, $1.end) }
+    return (entries, metadata)
+  }
+
+  private mutating func entry(_ name: String) throws -> Entry {
+    var type: DType?
+    var shape: [Int]?
+    var offsets: [Int]?
+    try object(once: ["dtype", "shape", "data_offsets"]) { parser, key in
+      switch key {
+      case "dtype":
+        let text = try parser.string()
+        type = DType(rawValue: text)
+        if type == nil { throw Self.unknownType(text, "\(parser.path), tensor \(name)") }
+      case "shape": shape = try parser.integers()
+      case "data_offsets": offsets = try parser.integers()
+      // Of later versions of the format, perhaps.
+      default: try parser.skipValue(depth: 2)
+      }
+    }
+    guard let type, let shape, let offsets, offsets.count == 2 else {
+      throw fail("dtype, shape and two data_offsets for tensor \(name)")
+    }
+    return Entry(name: name, type: type, shape: shape, begin: offsets[0], end: offsets[1])
+  }
+
+  static func unknownType(_ text: String, _ place: String) -> StrideNetError {
+    StrideNetError(
+      .badData, "the numbers have a type that isn't read", at: place, found: "dtype \(text)",
+      expected: "F32, F64, F16 or BF16")
+  }
+
+  /// Calls `member` with each key, to parse the value.
+  /// - Parameter known: keys that may come once; nil for all
+  private mutating func object(
+    once known: Set<String>? = nil,
+    _ member: (inout HeaderParser, _ key: String) throws -> Void
+  ) throws {
+    var keys: Set<String> = []
+    try list("{", "}") { parser in
+      let key = try parser.string()
+      if known?.contains(key) ?? true, !keys.insert(key).inserted {
+        throw parser.fail("\"\(key)\" only once")
+      }
+      try parser.expect(":")
+      try member(&parser, key)
+    }
+  }
+
+  private mutating func integers() throws -> [Int] {
+    var result: [Int] = []
+    try list("[", "]") { parser in
+      parser.skipSpace()
+      let digits = parser.bytes[parser.position...].prefix {
+        (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
+      }
+      guard let number = Int(String(decoding: digits, as: UTF8.self)),
+        digits.count == 1 || digits.first != UInt8(ascii: "0")
+      else { throw parser.fail("a whole number that fits 64 bits") }
+      parser.position += digits.count
+      result.append(number)
+    }
+    return result
+  }
+
+  /// Any value of JSON, in so many objects and arrays.
+  private mutating func skipValue(depth: Int) throws {
+    // As deep as the format's own implementation goes.
+    guard depth <= 127 else { throw fail("values that aren't nested so deeply") }
+    skipSpace()
+    switch position < bytes.count ? UInt8(bytes[position]) : 0 {
+    case UInt8(ascii: "{"):
+      try object(once: []) { parser, _ in try parser.skipValue(depth: depth + 1) }
+    case UInt8(ascii: "["): try list("[", "]") { try $0.skipValue(depth: depth + 1) }
+    case UInt8(ascii: "\""): _ = try string()
+    default:
+      if take("null") || take("true") || take("false") { return }
+      let text = bytes[position...].prefix { !Array(" \t\r\n,]}".utf8).contains($0) }
+      guard (try? JSONDecoder().decode(Double.self, from: Data(text))) != nil else {
+        throw fail("a value")
+      }
+      position += text.count
+    }
+  }
+
+  private mutating func list(
+    _ open: String, _ close: String,
+    _ element: (inout HeaderParser) throws -> Void
+  ) throws {
+    try expect(open)
+    if take(close) { return }
+    repeat { try element(&self) } while take(",")
+    try expect(close)
+  }
+
+  private mutating func string() throws -> String {
+    skipSpace()
+    let start = position
+    position += 1
+    while position < bytes.count, bytes[position] != UInt8(ascii: "\"") {
+      position += bytes[position] == UInt8(ascii: "\\") ? 2 : 1
+    }
+    // Escapes and encoding are left to Foundation; a string alone holds no surprises.
+    guard start < bytes.count, bytes[start] == UInt8(ascii: "\""), take("\""),
+      let text = try? JSONDecoder().decode(String.self, from: Data(bytes[start..<position]))
+    else {
+      position = start
+      throw fail("a string")
+    }
+    return text
+  }
+
+  private mutating func expect(_ text: String) throws {
+    if !take(text) { throw fail(text) }
+  }
+
+  private mutating func take(_ text: String) -> Bool {
+    skipSpace()
+    guard bytes.dropFirst(position).starts(with: text.utf8) else { return false }
+    position += text.utf8.count
+    return true
+  }
+
+  private mutating func skipSpace() {
+    while position < bytes.count, [0x20, 0x09, 0x0a, 0x0d].contains(bytes[position]) {
+      position += 1
+    }
+  }
+
+  private func fail(_ expected: String) -> StrideNetError {
+    let found = String(decoding: bytes.dropFirst(position).prefix(20), as: UTF8.self)
+    return StrideNetError(
+      .badData, "the header isn't what it should be", at: "\(path), byte \(8 + position)",
+      found: found.isEmpty ? "the end of the header" : found, expected: expected,
+      hint: "the file isn't in the safetensors format, or it is damaged")
+  }
+}

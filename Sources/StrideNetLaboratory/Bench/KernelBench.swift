@@ -1,0 +1,346 @@
+import CKernels
+import Foundation
+import StrideNetCore
+import StrideNetFiles
+
+/// What this processor and its memory can do at best, measured: the roofs of a roofline plot
+/// (Williams et al. 2009, doi:10.1145/1498765.1498785).
+public struct MachinePeak: Sendable {
+  /// The best of a few rounds, since what disturbs a measurement only ever lowers it.
+  public struct Roof: Sendable {
+    public let threads: Int
+    /// Independent fused multiply-adds in registers.
+    public let gigaflopsPerSecond: Double
+    /// GB/s out of memory: all of 256 MB read and summed.
+    public let memoryRead: Double
+    /// GB/s in memory: 128 MB copied by memcpy, counted once as read and once as written.
+    public let memoryCopy: Double
+    /// GB/s of memcpy within 512 KB a thread, which a second-level cache holds, counted likewise.
+    /// The kernels' data on the benchmarked shapes are about that large.
+    public let cacheCopy: Double
+
+    /// The higher of the two, the roof that counts.
+    public var memory: Double { max(memoryRead, memoryCopy) }
+  }
+
+  public let oneThread: Roof
+  /// The same work on all threads at once.
+  public let allThreads: Roof
+
+  public init(threads: Int? = nil) {
+    let all = Runtime(threads: threads)
+    // Larger than any last-level cache; written once here, so that the pages exist. (In a debug build
+    // that would take minutes, for numbers that say nothing.)
+    let memory = FloatStorage.sure(count: KernelChoice.isDebugBuild ? 1 << 20 : 64 << 20)
+    oneThread = Roof(Runtime(threads: 1), memory)
+    allThreads = all.threads == 1 ? oneThread : Roof(all, memory)
+  }
+}
+
+extension MachinePeak {
+  /// GFLOP/s of independent fused multiply-adds in registers, on all of the runtime's threads: the
+  /// best of ten tries, which together take some hundredths of a second.
+  public static func gigaflopsPerSecond(_ runtime: Runtime) -> Double {
+    let steps = 500_000
+    let fastest = (0..<10).map { _ in ContinuousClock().measure { multiplyAdd(runtime, steps) } }
+      .min()!
+    return Kernels.fmaPeak(steps: 1) * Double(steps * runtime.threads) / fastest.inSeconds / 1e9
+  }
+
+  fileprivate static func multiplyAdd(_ runtime: Runtime, _ steps: Int) {
+    runtime.parallel(over: runtime.threads, steps) { steps, _, _ in
+      _ = Kernels.fmaPeak(steps: steps)
+    }
+  }
+}
+
+extension MachinePeak.Roof {
+  init(_ runtime: Runtime, _ memory: FloatStorage, rounds: Int = 7) {
+    threads = runtime.threads
+    let (steps, block, repeats) = (2_000_000, 64 << 10, 500)
+    let (pointer, half, piece) = (memory.pointer, memory.count / 2, 1 << 20)
+    let measures: [(amount: Double, body: () -> Void)] = [
+      (
+        Kernels.fmaPeak(steps: 1) * Double(steps * threads),
+        { MachinePeak.multiplyAdd(runtime, steps) }
+      ),
+      (
+        Double(memory.count * 4),
+        {
+          runtime.parallel(over: memory.count, by: piece, pointer) { pointer, range, _ in
+            // Stored where it was read, so that it has to be computed.
+            pointer[range.lowerBound] = Self.sum(pointer + range.lowerBound, range.count)
+          }
+        }
+      ),
+      (
+        Double(memory.count * 4),
+        {
+          runtime.parallel(over: half, by: piece, (pointer, half)) { context, range, _ in
+            let (pointer, half) = context
+            memcpy(pointer + half + range.lowerBound, pointer + range.lowerBound, range.count * 4)
+          }
+        }
+      ),
+      (
+        Double(threads * repeats * 2 * block * 4),
+        {
+          runtime.parallel(over: runtime.threads, (pointer, block, repeats)) { context, range, _ in
+            let (pointer, block, repeats) = context
+            let mine = pointer + range.lowerBound * 4 * block
+            for _ in 0..<repeats { memcpy(mine + block, mine, block * 4) }
+          }
+        }
+      ),
+    ]
+    // In turn, so that each one's tries are spread over the whole time: what disturbs lasts a while.
+    let clock = ContinuousClock()
+    var best = measures.map { _ in 0.0 }
+    for _ in 0...rounds {
+      for (index, (amount, body)) in measures.enumerated() {
+        best[index] = max(best[index], amount / clock.measure(body).inSeconds / 1e9)
+      }
+    }
+    (gigaflopsPerSecond, memoryRead, memoryCopy, cacheCopy) = (best[0], best[1], best[2], best[3])
+  }
+
+  /// Several sums side by side, so that none waits for the one before.
+  @inline(never) private static func sum(_ x: UnsafePointer<Float>, _ count: Int) -> Float {
+    x.withMemoryRebound(to: SIMD16<Float>.self, capacity: count / 16) { x in
+      var (a, b) = (SIMD16<Float>.zero, SIMD16<Float>.zero)
+      for i in stride(from: 0, to: count / 16, by: 2) {
+        a += x[i]
+        b += x[i + 1]
+      }
+      return (a + b).sum()
+    }
+  }
+}
+
+/// One timing of one kernel.
+public struct KernelTiming: Sendable, Codable {
+  /// The C symbol without its prefix, as in tests and in `perf report`: "conv_forward_im2col".
+  public let kernel: String
+  /// What it computes, without the variant: "conv_forward".
+  public let operation: String
+  /// The sizes: "8×28×28×1, 32 of 3×3".
+  public let shape: String
+  public let variant: String
+  /// Median over the rounds, one thread.
+  public let milliseconds: Double
+  /// Floating-point operations; 0 for kernels that only move data.
+  public let gigaflopsPerSecond: Double
+  /// Share of the FMA peak measured in the same run.
+  public let shareOfPeak: Double
+  /// Floating-point operations a byte, were every input and output moved once.
+  public let intensity: Double
+  /// How many times faster than the definition on the same shape; nil where that wasn't timed.
+  public let ratioToNaive: Double?
+  /// Its time as a multiple of the fastest variant's on the same shape.
+  public let ratioToFastest: Double
+  /// Whether it is what automatic choice takes for this shape.
+  public let isAutomatic: Bool
+}
+
+/// Times every kernel variant on the shapes of real networks. The same cases are compared with the
+/// definition in the tests.
+public struct KernelBench {
+  /// This processor's fused multiply-add peak, one thread, in GFLOP/s.
+  public let peak: Double
+  private let isTimed: (_ variant: String, _ isAutomatic: Bool) -> Bool
+
+  /// Products come in one kind each, which the kernels' names leave out.
+  private static let single = ["packed", "unpacked"]
+
+  /// - Parameters:
+  ///   - peak: of one thread
+  ///   - kernels: time these alone ("auto": what automatic choice takes); nil times all
+  public init(peak: Double, kernels: KernelChoice? = nil) {
+    self.peak = peak
+    let only = kernels?.name
+    isTimed = { variant, isAutomatic in
+      only == nil || variant == only || Self.single.contains(variant)
+        || (only == "auto" && isAutomatic)
+    }
+  }
+
+  struct ConvCase {
+    let name: String
+    let shape: ck_conv_shape
+  }
+
+  struct PoolCase {
+    let name: String
+    let shape: ck_pool_shape
+  }
+
+  struct ProductCase {
+    let name: String
+    let m, n, k: Int
+    let transposeA, transposeB: Bool
+  }
+
+  static let convolutions: [ConvCase] = [
+    ConvCase(name: "cnn", shape: .init(8, 28, 28, 1, 3, 3, 32)),
+    ConvCase(name: "8 filters", shape: .init(8, 28, 28, 1, 3, 3, 8)),
+    ConvCase(name: "lenet 2", shape: .init(8, 13, 13, 32, 3, 3, 64)),
+    ConvCase(name: "vgg 2", shape: .init(8, 28, 28, 32, 3, 3, 32, padding: 1)),
+    ConvCase(name: "vgg 3", shape: .init(8, 14, 14, 32, 3, 3, 64, padding: 1)),
+    ConvCase(name: "vgg 4", shape: .init(8, 14, 14, 64, 3, 3, 64, padding: 1)),
+    ConvCase(name: "5×5", shape: .init(8, 28, 28, 1, 5, 5, 24)),
+    ConvCase(name: "stride 2", shape: .init(8, 28, 28, 16, 3, 3, 32, stride: 2)),
+    ConvCase(name: "patches", shape: .init(8, 28, 28, 16, 4, 4, 32, stride: 4)),
+    ConvCase(name: "dilated", shape: .init(8, 28, 28, 32, 3, 3, 32, padding: 2, dilation: 2)),
+    ConvCase(name: "groups", shape: .init(8, 28, 28, 32, 3, 3, 32, padding: 1, groups: 4)),
+    ConvCase(name: "depthwise", shape: .init(8, 28, 28, 32, 3, 3, 32, padding: 1, groups: 32)),
+    ConvCase(name: "1×1", shape: .init(8, 14, 14, 64, 1, 1, 64)),
+  ]
+
+  static let poolings: [PoolCase] = [
+    PoolCase(name: "2", shape: .init(8, 26, 26, 32, 2, stride: 2)),
+    PoolCase(name: "3 by 2", shape: .init(8, 27, 27, 32, 3, stride: 2)),
+  ]
+
+  static let products: [ProductCase] = [
+    ProductCase(name: "1024³", m: 1024, n: 1024, k: 1024, transposeA: false, transposeB: false),
+    ProductCase(name: "dense", m: 128, n: 100, k: 5408, transposeA: false, transposeB: true),
+    ProductCase(name: "dense dx", m: 128, n: 5408, k: 100, transposeA: false, transposeB: false),
+    ProductCase(name: "dense dw", m: 100, n: 5408, k: 128, transposeA: true, transposeB: false),
+  ]
+
+  /// Times everything. Variants take turns within each round, so that a change in the machine's
+  /// speed meets all of them. `report` is called with each shape's timings as soon as they are there.
+  public func run(rounds: Int = 5, report: ([KernelTiming]) throws -> Void) rethrows {
+    for c in Self.products {
+      try report(time(product: c, rounds: rounds))
+    }
+    try report(timeDense(rounds: rounds))
+    for c in Self.convolutions {
+      for pass in ConvVariant.passes { try report(time(c, pass, rounds: rounds)) }
+    }
+    for c in Self.poolings {
+      for operation in PoolVariant.operations { try report(time(c, operation, rounds: rounds)) }
+    }
+  }
+
+  private func time(product c: ProductCase, rounds: Int) -> [KernelTiming] {
+    let (a, b, out, scratch) = (
+      filled(c.m * c.k, 1), filled(c.n * c.k, 2), filled(c.m * c.n, 3),
+      filled(Kernels.gemmWorkspace, 4)
+    )
+    let single = Kernels.product(c.transposeA, c.transposeB)
+    return timings(
+      shape: "\(c.name): \(c.m)×\(c.n)×\(c.k)", operation: "gemm",
+      operations: 2 * Double(c.m * c.n * c.k), floats: c.m * c.k + c.k * c.n + c.m * c.n, rounds,
+      automatic: "packed",
+      [
+        (
+          "packed",
+          { single(c.m, c.n, c.k, a.pointer, b.pointer, out.pointer, scratch.pointer) }
+        )
+      ])
+  }
+
+  /// The dense layer's forward pass: the product "dense" with bias and ReLU, by its own kernel.
+  private func timeDense(rounds: Int) -> [KernelTiming] {
+    let (m, n, k) = (128, 100, 5408)
+    let (x, w, bias, y) = (
+      filled(m * k, 1), filled(n * k, 2), filled(n, 3), filled(m * n, 4)
+    )
+    let runtime = Runtime(threads: 1)
+    return timings(
+      shape: "dense: \(m)×\(n)×\(k)", operation: "dense_forward",
+      operations: 2 * Double(m * n * k), floats: m * k + k * n + m * n, rounds,
+      automatic: "unpacked",
+      [
+        (
+          "unpacked",
+          {
+            Kernels.denseForward(
+              runtime, TensorView(x.pointer, batch: m, shape: Shape(k)), w.pointer, bias.pointer,
+              relu: true, TensorView(y.pointer, batch: m, shape: Shape(n)))
+          }
+        )
+      ])
+  }
+
+  private func time(_ c: ConvCase, _ pass: ck_pass, rounds: Int) -> [KernelTiming] {
+    let s = c.shape
+    let (x, w, y) = (filled(s.inputs, 1), filled(s.weights, 2), filled(s.outputs, 3))
+    let target = FloatStorage.sure(count: max(s.inputs, s.weights, s.outputs))
+    return timings(
+      shape: "\(c.name): \(s.text)", operation: "conv_\(pass.name)", operations: s.operations,
+      floats: s.inputs + s.weights + s.outputs, rounds,
+      automatic: ConvVariant.pick(s, pass).variant.variant.name,
+      ConvVariant.all.map { variant in
+        let scratch = FloatStorage.sure(count: variant.workspace(s, pass))
+        return (
+          variant.variant.name,
+          {
+            variant.run(
+              pass, s, x: x.pointer, w: w.pointer, y: y.pointer, into: target.pointer,
+              scratch.pointer)
+          }
+        )
+      })
+  }
+
+  private func time(_ c: PoolCase, _ operation: PoolVariant.Operation, rounds: Int)
+    -> [KernelTiming]
+  {
+    let s = c.shape
+    let (x, y) = (filled(s.inputs, 1), filled(s.outputs, 3))
+    let target = FloatStorage.sure(count: max(s.inputs, s.outputs))
+    let places = UnsafeMutablePointer<UInt16>.allocate(capacity: s.outputs)
+    defer { places.deallocate() }
+    places.initialize(repeating: 0, count: s.outputs)
+    return timings(
+      shape: "\(c.name): \(s.text)", operation: "pool_\(operation)", operations: 0,
+      floats: s.inputs + s.outputs, rounds, automatic: KernelChoice.auto.pool.variant.name,
+      PoolVariant.all.map { variant in
+        (
+          variant.variant.name,
+          { variant.run(operation, s, x.pointer, y.pointer, into: target.pointer, places) }
+        )
+      })
+  }
+
+  private func timings(
+    shape: String, operation: String, operations: Double, floats: Int, _ rounds: Int,
+    automatic: String, _ all: [(variant: String, run: () -> Void)]
+  ) -> [KernelTiming] {
+    let work = all.filter { isTimed($0.variant, $0.variant == automatic) }
+    guard !work.isEmpty else { return [] }
+    let clock = ContinuousClock()
+    func seconds(_ repeats: Int, _ run: () -> Void) -> Double {
+      let start = clock.now
+      for _ in 0..<repeats { run() }
+      return (clock.now - start).inSeconds / Double(repeats)
+    }
+    let repeats = work.map { max(1, Int(0.005 / max(1e-9, seconds(1, $0.run)))) }
+    var times = [[Double]](repeating: [], count: work.count)
+    for _ in 0..<rounds {
+      for (index, entry) in work.enumerated() {
+        times[index].append(seconds(repeats[index], entry.run))
+      }
+    }
+    let medians = times.map { $0.sorted()[rounds / 2] }
+    let naive = work.firstIndex { $0.variant == "naive" }.map { medians[$0] }
+    return zip(work, medians).map { entry, median in
+      let rate = operations / median / 1e9
+      return KernelTiming(
+        kernel: Self.single.contains(entry.variant) ? operation : "\(operation)_\(entry.variant)",
+        operation: operation, shape: shape, variant: entry.variant, milliseconds: median * 1e3,
+        gigaflopsPerSecond: rate, shareOfPeak: rate / peak,
+        intensity: operations / Double(floats * 4), ratioToNaive: naive.map { $0 / median },
+        ratioToFastest: median / medians.min()!, isAutomatic: entry.variant == automatic)
+    }
+  }
+
+  private func filled(_ count: Int, _ stream: UInt64) -> FloatStorage {
+    let storage = FloatStorage.sure(count: count)
+    var random = SeededGenerator(seed: 1, stream: stream)
+    for i in 0..<count { storage.pointer[i] = random.uniform() - 0.5 }
+    return storage
+  }
+}

@@ -1,0 +1,147 @@
+import StrideNetCore
+import StrideNetFiles
+
+/// Where the time of training steps went, pass by pass, and how far that is from what the machine
+/// can do: `stridenet train --profile`.
+public struct Explanation: Sendable {
+  /// A pass of a layer, or something else that every step does.
+  public struct Row: Sendable {
+    /// The layer's number, from 1; of layers that run together those of both, as "1+2"; else "".
+    public let number: String
+    /// The layer's text, or what else was worked on: "images", "loss", "weights".
+    public let name: String
+    public let pass: String
+    /// The C symbol without its prefix, as in the benchmark and in `perf report`.
+    public let kernel: String
+    /// Why that kernel.
+    public let why: String
+    /// Floating-point operations a step, two a multiply-add; 0 where few are among what is moved.
+    public let operations: Double
+    /// Bytes that a step can't help reading and writing: inputs, outputs and weights, once each.
+    /// What lies between layers that run together stays in a cache and isn't counted.
+    public let bytes: Double
+    /// Seconds a step at the roof: operations at the peak rate or bytes at memory's, whichever
+    /// takes longer. Data that a cache holds may take less.
+    public let predicted: Double
+    /// Seconds a step, the mean over all steps.
+    public let measured: Double
+    /// The measured share of the peak rate of operations.
+    public let shareOfPeak: Double
+  }
+
+  /// In the order in which a step does them.
+  public let rows: [Row]
+  /// The sums over the rows.
+  public let total: Row
+  public let steps: Int
+  /// Images a step, the mean: an epoch's last step may have fewer.
+  public let images: Double
+  /// The share of the time between the first step's start and the last one's end, evaluations not
+  /// counted, that the rows account for.
+  public let accounted: Double
+  public let roof: MachinePeak.Roof
+}
+
+extension Network {
+  /// What the steps since ``timePasses()`` did; nil if there were none.
+  /// - Parameter roof: of as many threads as the network works with
+  public func explanation(_ roof: MachinePeak.Roof) -> Explanation? {
+    guard let times, times.steps > 0, let input, let plan else { return nil }
+    let all = plan.operations
+    let images = Double(times.images) / Double(times.steps)
+    let peak = roof.gigaflopsPerSecond * 1e9
+    var rows: [Explanation.Row] = []
+    func add(
+      number: String = "", _ name: String, _ pass: String, kernel: String,
+      why: String = PassCost.onlyKernel, operations: Double = 0, bytes: Double,
+      _ row: PassTimes.Row
+    ) {
+      let measured = times.mean(row)
+      rows.append(
+        .init(
+          number: number, name: name, pass: pass, kernel: kernel, why: why, operations: operations,
+          bytes: bytes, predicted: max(operations / peak, bytes / (roof.memory * 1e9)),
+          measured: measured, shareOfPeak: operations > 0 ? operations / measured / peak : 0))
+    }
+    func isMaxPooling(_ index: Int) -> Bool {
+      if case .pool(let window) = all[index].kind { window.isMax } else { false }
+    }
+    func add(_ step: Plan.Step, _ index: Int, _ passes: LayerPass...) {
+      let isFused = step.first != step.last
+      for pass in passes {
+        // Nobody needs the gradient of the images; and what runs together has no pass for ReLU.
+        if pass == .inputGradient && index == plan.steps[0].first { continue }
+        let measured = times.mean(.layer(index, pass))
+        if isFused && measured == 0 { continue }
+        guard var cost = plan.cost(pass, index) else { continue }
+        // What lies between layers that run together and isn't kept for later isn't moved.
+        var name = text(ofOperation: index)
+        if isFused && index < step.last && isMaxPooling(index + 1) {
+          cost.outputs = 0
+          if pass == .forward && times.mean(.layer(index + 1, .forward)) == 0 {
+            name += " \(text(ofOperation: index + 1))"
+            cost.kernel = "conv_pool_forward_direct"
+            cost.outputs =
+              plan.cost(pass, index + 1)?.outputs ?? 0
+          }
+        } else if isFused && isMaxPooling(index) {
+          cost.inputs = 0
+        }
+        add(
+          number: (isFused ? step.first...step.last : index...index).map(number(ofOperation:))
+            .joined(separator: "+"),
+          name, pass.name,
+          kernel: cost.kernel + (cost.updates ? ", \(times.optimizer.method.rule.kernel)" : ""),
+          why: cost.why,
+          operations: cost.operations * images,
+          bytes: 4 * ((cost.inputs + cost.outputs) * images + Double(cost.weights)),
+          .layer(index, pass))
+      }
+    }
+
+    // Bytes that become floats; a trainer does that.
+    if times.mean(.gather) > 0 {
+      add(
+        "images", "gather", kernel: "scale_bytes", bytes: images * Double(5 * input.count), .gather)
+    }
+    for step in plan.steps {
+      for index in step.first...step.last { add(step, index, .forward) }
+    }
+    // Logits read, probabilities and gradients written.
+    add(
+      "loss", "forward, gradient", kernel: loss.kernel,
+      bytes: images * Double(12 * classes), .loss)
+    for step in plan.steps.reversed() {
+      for index in (step.first...step.last).reversed() {
+        add(step, index, .activationGradient, .weightGradient, .inputGradient, .backward)
+      }
+    }
+    // Weights and velocities read and written, gradients read; dense layers have done theirs.
+    let rest = plan.steps.filter { !$0.node.updatesInBackward }.flatMap(\.parameters)
+    if !rest.isEmpty {
+      add(
+        "weights", "update", kernel: times.optimizer.method.rule.kernel,
+        bytes: Double(4 * times.optimizer.arraysMoved * rest.reduce(0) { $0 + $1.count }), .update)
+    }
+
+    func sum(_ value: (Explanation.Row) -> Double) -> Double { rows.reduce(0) { $0 + value($1) } }
+    let (operations, measured) = (sum(\.operations), sum(\.measured))
+    let total = Explanation.Row(
+      number: "", name: "total", pass: "", kernel: "", why: "", operations: operations,
+      bytes: sum(\.bytes), predicted: sum(\.predicted), measured: measured,
+      shareOfPeak: operations / measured / peak)
+    return Explanation(
+      rows: rows, total: total, steps: times.steps, images: images,
+      accounted: measured / times.mean, roof: roof)
+  }
+
+  private func text(ofOperation index: Int) -> String {
+    layers[place(ofOperation: index).layer].text
+  }
+
+  /// "2", or of a layer of several operations "2.1".
+  private func number(ofOperation index: Int) -> String {
+    let (layer, number) = place(ofOperation: index)
+    return stages[layer].operations.count == 1 ? "\(layer + 1)" : "\(layer + 1).\(number + 1)"
+  }
+}

@@ -1,0 +1,202 @@
+import Foundation
+import StrideNetCore
+import StrideNetFiles
+
+/// What a training leaves to be looked at afterwards: its curves, and at some of its steps the first
+/// layer's weights, all norms, and what the network makes of one image of each class.
+///
+///     let record = try TrainingRecord(trainer)
+///     trainer.onBatch = { try? record.note($0) }
+///     trainer.onEpoch = { record.note($0) }
+public final class TrainingRecord {
+  /// The mean over some steps in a row.
+  public struct Point: Sendable, Encodable {
+    /// The last of them, from 1.
+    public let step: Int
+    public let loss, classError, learningRate: Float
+  }
+
+  /// What one layer makes of the images, in bytes: 0 is `least`, 255 `greatest`.
+  public struct Maps: Sendable, Encodable {
+    public let least, greatest: Float
+    /// Of each image `height` · `width` pixels of some channels, evenly chosen.
+    public let height, width, channels: Int
+    public let pixels: Data
+  }
+
+  /// A look into the network.
+  public struct Frame: Sendable, Encodable {
+    /// Steps taken so far.
+    public let step: Int
+    /// The first layer's weights as floats, of a large dense layer those of some outputs.
+    public let filters: Data
+    /// The Euclidean norm of each trained array and of its last gradient.
+    public let weightNorms, gradientNorms: [Float]
+    public let maps: [Maps]
+    /// Of each image, for each class.
+    public let probabilities: [[Float]]
+  }
+
+  public private(set) var points: [Point] = []
+  public private(set) var frames: [Frame] = []
+  public private(set) var epochs: [EpochResult]
+  /// The names of the trained arrays, in the order of the norms.
+  public let arrays: [String]
+  /// The shape of ``Frame/filters``: (FH, FW, C, F), or (outputs, H, W, C) of a dense layer; empty
+  /// where neither comes first.
+  public let filterShape: [Int]
+  /// The images that are followed: the test set's first of each class.
+  public let images: Batch
+
+  private let trainer: Trainer
+  // Steps a point, and steps at which to look; steps until then and sums over them.
+  private let stepsAPoint: Int
+  private var looks: [Int]
+  private var sums = (loss: Float(0), error: Float(0), count: 0)
+
+  /// - Parameters:
+  ///   - trainer: before it runs
+  ///   - frames: looks into the network, more of them at the beginning, when most changes
+  public init(_ trainer: Trainer, frames: Int = 24) throws {
+    self.trainer = trainer
+    let (network, test, settings) = (trainer.network, trainer.test, trainer.settings)
+    let batches = (trainer.train.count + settings.batchSize - 1) / settings.batchSize
+    let steps = settings.epochs * batches
+    stepsAPoint = max(1, steps / 1000)
+    looks = (1..<max(2, frames)).map { i in
+      max(1, Int((Double(steps) * pow(Double(i) / Double(max(2, frames) - 1), 1.7)).rounded()))
+    }
+    // Without classes, the first ones.
+    let firsts =
+      test.targetCount == nil
+      ? (0..<network.classes).compactMap { label in
+        (0..<test.count).first { test.label($0) == label }
+      }
+      : Array(0..<min(test.count, 10))
+    images = try test.examples(firsts.isEmpty ? [0] : firsts)
+    arrays = network.trainedArrays.map(\.name)
+    filterShape = network.firstFilters?.shape ?? []
+    epochs = trainer.results
+    try look(at: network.stepCount)
+    looks.removeAll { $0 <= network.stepCount }
+  }
+
+  /// After each mini-batch.
+  public func note(_ progress: BatchProgress) throws {
+    sums.loss += progress.cce
+    sums.error += progress.ce
+    sums.count += 1
+    if sums.count == stepsAPoint {
+      let count = Float(sums.count)
+      points.append(
+        Point(
+          step: progress.step, loss: sums.loss / count, classError: sums.error / count,
+          learningRate: progress.learningRate))
+      sums = (0, 0, 0)
+    }
+    guard let next = looks.first, progress.step >= next else { return }
+    looks.removeAll { $0 <= progress.step }
+    try look(at: progress.step)
+  }
+
+  /// After each epoch.
+  public func note(_ result: EpochResult) { epochs.append(result) }
+
+  private func look(at step: Int) throws {
+    let network = trainer.network
+    let arrays = network.trainedArrays
+    let trace = try network.trace(images.images)
+    // Of a training that has just gone wrong there is nothing to see.
+    guard
+      trace.layers.allSatisfy({ $0.output.values.allSatisfy(\.isFinite) }),
+      arrays.allSatisfy({ $0.gradients.allSatisfy(\.isFinite) })
+    else { return }
+    let output = trace.output
+    let classes = output.shape.count
+    frames.append(
+      Frame(
+        step: step,
+        filters: network.firstFilters.map { filters in
+          filters.values.withUnsafeBytes { Data($0) }
+        } ?? Data(),
+        weightNorms: arrays.map { Self.norm($0.values) },
+        gradientNorms: arrays.map { Self.norm($0.gradients) },
+        maps: Maps.all(trace),
+        probabilities: (0..<output.batch).map { n in
+          (0..<classes).map { output[n * classes + $0] }
+        }))
+    // The look's time is nobody's.
+    network.times?.skip()
+  }
+
+  private static func norm(_ values: UnsafeBufferPointer<Float>) -> Float {
+    Float(Kernels.sumOfSquares(values.count, values.baseAddress!).squareRoot())
+  }
+}
+
+extension TrainingRecord.Maps {
+  // Bytes a layer may take of one image.
+  private static let budget = 6000
+
+  static func all(_ trace: Trace) -> [Self] {
+    trace.layers.map { layer in
+      let (shape, values) = (layer.output.shape, layer.output.values)
+      // Large maps are shown coarser, and not all of their channels.
+      var coarse = 1
+      while (shape.height / coarse) * (shape.width / coarse) > budget { coarse += 1 }
+      let (height, width) = (max(1, shape.height / coarse), max(1, shape.width / coarse))
+      let most = shape.height * shape.width == 1 ? 256 : 8
+      let channels = max(1, min(shape.channels, most, budget / (height * width)))
+      let (least, greatest) = (values.min()!, values.max()!)
+      // In double precision: the difference may be too large for a float.
+      let scale = greatest > least ? 255 / (Double(greatest) - Double(least)) : 0
+      var pixels: [UInt8] = []
+      pixels.reserveCapacity(layer.output.batch * height * width * channels)
+      for n in 0..<layer.output.batch {
+        for y in 0..<height {
+          for x in 0..<width {
+            for c in 0..<channels {
+              let place =
+                ((n * shape.height + y * coarse) * shape.width + x * coarse) * shape.channels
+              let value = values[place + c * shape.channels / channels]
+              pixels.append(PNG.Image.byte(Float((Double(value) - Double(least)) * scale)))
+            }
+          }
+        }
+      }
+      return Self(
+        least: least, greatest: greatest, height: height, width: width, channels: channels,
+        pixels: Data(pixels))
+    }
+  }
+}
+
+extension Network {
+  /// The trained arrays with their names in files, and their gradients of the last step.
+  var trainedArrays:
+    [(name: String, values: UnsafeBufferPointer<Float>, gradients: UnsafeBufferPointer<Float>)]
+  {
+    stages.flatMap(\.parameters).filter(\.isTrained).map { parameter in
+      (
+        parameter.name, UnsafeBufferPointer(start: parameter.value, count: parameter.count),
+        UnsafeBufferPointer(start: parameter.gradient, count: parameter.count)
+      )
+    }
+  }
+
+  /// What the first layer that learns looks for in the image: a convolution's filters (FH, FW, C, F),
+  /// or for each of up to 64 outputs of a dense layer its weights in the image's shape
+  /// (outputs, H, W, C); nil where something else comes first.
+  public var firstFilters: (shape: [Int], values: [Float])? {
+    let first = stages.flatMap(\.operations).first { !$0.parameters.isEmpty || !$0.body.isEmpty }
+    guard let first, first.hasWeights, let input else { return nil }
+    let weight = first.parameters[0]
+    if case .convolve = first.kind { return (weight.shape, weight.values) }
+    guard weight.shape[1] == input.count else { return nil }
+    let outputs = min(64, weight.shape[0])
+    return (
+      [outputs, input.height, input.width, input.channels],
+      Array(UnsafeBufferPointer(start: weight.value, count: outputs * input.count))
+    )
+  }
+}
