@@ -37,7 +37,7 @@ extension Train {
   /// The progress line.
   func line(_ p: BatchProgress, of trainer: Trainer) -> String {
     "\(p.seconds.fixed(1)) s  epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(p.imagesPerSecond.grouped) images/s  \(trainer.settings.loss.abbreviation) \(p.cce.fixed(4))  CE \(p.ce.percent())"
+      + "  \(p.imagesPerSecond.grouped) images/s  \(trainer.network.loss.abbreviation) \(p.cce.fixed(4))  CE \(p.ce.percent())"
   }
 
   /// A line an epoch.
@@ -51,7 +51,7 @@ extension Train {
   }
 
   private func line(_ r: EpochResult, of trainer: Trainer, isHeldOut: Bool) -> String {
-    let loss = trainer.settings.loss.abbreviation
+    let loss = trainer.network.loss.abbreviation
     return
       "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
       + "  \(r.imagesPerSecond.grouped.leftPadded(8)) images/s"

@@ -2,7 +2,7 @@ import Foundation
 import StrideNet
 
 /// What the network makes of an image, layer by layer, and the strongest paths.
-extension Machine {
+extension Workbench {
   struct Look: Encodable {
     struct LayerLook: Encodable {
       let output: Data

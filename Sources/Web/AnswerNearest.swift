@@ -2,7 +2,7 @@ import Foundation
 import StrideNet
 
 /// The training images that are nearly the same to the network.
-extension Machine {
+extension Workbench {
   struct Neighbour: Encodable {
     let index, label: Int
     let distance: Float

@@ -2,7 +2,7 @@ import Foundation
 import StrideNet
 
 /// The sum behind one value of a layer.
-extension Machine {
+extension Workbench {
   struct ProvenanceQuestion: Decodable {
     let input: Input
     let layer: Int

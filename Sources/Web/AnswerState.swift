@@ -2,7 +2,7 @@ import Foundation
 import StrideNet
 
 /// What there is: the network, its layers and first filters, the data, the choices.
-extension Machine {
+extension Workbench {
   struct State: Encodable {
     struct LayerState: Encodable {
       let text: String

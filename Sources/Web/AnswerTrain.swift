@@ -2,7 +2,7 @@ import Foundation
 import StrideNet
 
 /// A training: begun, watched, stopped, and all put back.
-extension Machine {
+extension Workbench {
   struct TrainQuestion: Decodable {
     var layers: String?
     var learning_rate: Float?

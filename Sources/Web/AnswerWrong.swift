@@ -2,7 +2,7 @@ import Foundation
 import StrideNet
 
 /// The test images that it mistakes.
-extension Machine {
+extension Workbench {
   struct Wrong: Encodable {
     struct Image: Encodable {
       let index, label, guess: Int

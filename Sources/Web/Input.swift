@@ -2,7 +2,7 @@ import Foundation
 import StrideNet
 
 /// Images that questions are about.
-extension Machine {
+extension Workbench {
   /// An image: drawn, from the data, or as the network sees it.
   package struct Input: Decodable {
     struct Drawing: Decodable {

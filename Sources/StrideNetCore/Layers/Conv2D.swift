@@ -187,9 +187,9 @@ final class ConvolutionNode: ImageNode {
   }
 
   // ReLU is part of the kernels' forward pass.
-  var isRelu: Bool { activation.activation.isRelu }
+  var isRelu: Bool { activation.function.isRelu }
   /// Whether kernels do all there is to do.
-  private var isPlain: Bool { activation.activation.isPlain }
+  private var isPlain: Bool { activation.function.isPlain }
   /// Whether the pooling behind sends no gradient back where ReLU's is 0.
   var leavesReluToPooling = false
 

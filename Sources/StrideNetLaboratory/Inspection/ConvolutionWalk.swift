@@ -101,7 +101,7 @@ public struct ConvolutionWalk: Sendable {
       ph: Int32(padding.height), pw: Int32(padding.width), oh: Int32(output.height),
       ow: Int32(output.width), dh: 1, dw: 1, groups: 1)
     func forward(_ name: String) -> [Float] {
-      let variant = ConvVariant.all.first { $0.variant.name == name }!
+      let variant = ConvVariant.all.first { $0.name == name }!
       let workspace = FloatStorage.sure(count: max(1, variant.workspace(shape, CK_FORWARD)))
       return [Float](unsafeUninitializedCapacity: output.height * output.width) { y, count in
         variant.forward(shape, pixels, weights, bias: nil, y.baseAddress!, workspace.pointer)
@@ -173,7 +173,7 @@ public struct ConvolutionWalk: Sendable {
 extension ConvolutionWalk.Cost {
   /// Of one image, channel and filter; nil for a kernel whose ways aren't known here.
   init?(_ kernel: ConvVariant, _ s: ck_conv_shape, _ groups: [StrideGroups.Group]) {
-    variant = kernel.variant.name
+    variant = kernel.name
     let positions = Int(s.oh * s.ow)
     let (products, float) = (positions * s.weights, MemoryLayout<Float>.stride)
     // Of the workspace, what isn't the product's: a matrix, and for stride groups its result.

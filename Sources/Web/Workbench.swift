@@ -4,7 +4,7 @@ import StrideNet
 /// What the page of `serve` looks into: a network, its data, and a training that may be under way.
 /// One question at a time; each is answered by the kernels that train, and none before it is known that
 /// the memory that it takes is there.
-package final class Machine {
+package final class Workbench {
   let data: Dataset
   let threads: Int
   let classNames: (Int) -> [String]
