@@ -168,10 +168,10 @@ sanitize: setup
 	  $(TEST) --scratch-path .build-ubsan -Xcc -fsanitize=undefined \
 	  -Xcc -fno-sanitize-recover=undefined \
 	  -Xlinker --whole-archive -Xlinker $(UBSAN) -Xlinker --no-whole-archive
-	@# This one needs larger files, too.
+	@# This one needs larger files, too, and the plain kernels are too slow with it.
 	SWIFT_BACKTRACE=enable=no \
 	  $(TEST) --sanitize=thread --scratch-path .build-tsan --skip CommandLineRefusals --skip noHalfPicture \
-	  --skip largePicturesTakeLittleMemory --skip ServeTests/memory
+	  --skip largePicturesTakeLittleMemory --skip ServeTests/memory --skip PlainTests
 
 ## dependant: build and run two programs that have this package, and its core alone, as a dependency
 dependant: setup

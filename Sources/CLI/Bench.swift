@@ -50,7 +50,7 @@ struct Bench: ParsableCommand {
       }
       try AtomicFile.checkWritable(svg)
     }
-    let peak = MachinePeak(threads: runtime.threads)
+    let peak = Roofline(threads: runtime.threads)
     try announce(peak)
     var plots: [Plot] = []
     if suite == .kernels || suite == .all { plots.append(try kernels(peak)) }
@@ -62,7 +62,7 @@ struct Bench: ParsableCommand {
     }
   }
 
-  private func announce(_ peak: MachinePeak) throws {
+  private func announce(_ peak: Roofline) throws {
     let (one, all) = (peak.oneThread, peak.allThreads)
     if json {
       try Output.json(
@@ -85,7 +85,7 @@ struct Bench: ParsableCommand {
 
   // MARK: Kernels
 
-  private func kernels(_ peak: MachinePeak) throws -> Plot {
+  private func kernels(_ peak: Roofline) throws -> Plot {
     let choice = try compute.kernels.map { try KernelChoice(named: $0) }
     var all: [KernelTiming] = []
     var heading = ""
@@ -127,7 +127,7 @@ struct Bench: ParsableCommand {
 
   // MARK: Networks
 
-  private func networks(_ peak: MachinePeak, _ runtime: Runtime) throws {
+  private func networks(_ peak: Roofline, _ runtime: Runtime) throws {
     let data = try Dataset.load("sample")
     let roof = peak.allThreads.gigaflopsPerSecond
     if !json {

@@ -3,7 +3,7 @@ import StrideNet
 /// The plots of `stridenet bench`.
 extension Plot {
   /// Kernels under the roofs that the processor and its memory make (Williams et al. 2009).
-  static func roofline(_ peak: MachinePeak, _ timings: [KernelTiming]) -> Plot {
+  static func roofline(_ peak: Roofline, _ timings: [KernelTiming]) -> Plot {
     let timings = timings.filter { $0.gigaflopsPerSecond > 0 }
     let rates = timings.map(\.gigaflopsPerSecond)
     let x = Axis.logarithmic(
@@ -51,12 +51,11 @@ extension Plot {
 
   /// The roofs of one thread and of all, within the axes.
   private static func roofs(
-    _ peak: MachinePeak, from low: (x: Double, y: Double), to high: Double
+    _ peak: Roofline, from low: (x: Double, y: Double), to high: Double
   ) -> [Line] {
     let (one, all) = (peak.oneThread, peak.allThreads)
     var lines: [Line] = []
-    func label(_ roof: MachinePeak.Roof, _ what: String, _ value: Double, _ unit: String) -> String
-    {
+    func label(_ roof: Roofline.Roof, _ what: String, _ value: Double, _ unit: String) -> String {
       "\(what), \(roof.threads.threads): \(value.fixed(0)) \(unit)"
     }
     for roof in all.threads == 1 ? [one] : [one, all] {

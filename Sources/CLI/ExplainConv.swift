@@ -99,7 +99,7 @@ struct ExplainConv: ParsableCommand {
       (stride, padding) = (pair(walk.stride), pair(walk.padding))
       (weights, pixels, values) = (walk.weights, walk.pixels, walk.values)
       groups = walk.groups.count
-      note = walk.isTheSourcesExample ? ConvolutionText.misprint.joined(separator: " ") : nil
+      note = walk.isPublishedExample ? ConvolutionText.misprint.joined(separator: " ") : nil
     }
   }
 

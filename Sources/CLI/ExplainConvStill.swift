@@ -67,7 +67,7 @@ extension ConvolutionPicture {
     y = drawGroups(y + 20, layout)
     y = drawBackward(left, y + 26, right) + 44
     y = drawTable(left, y, right)
-    if walk.isTheSourcesExample {
+    if walk.isPublishedExample {
       y += 34
       text(left, y, "Note", "b")
       text(left + 42, y, ConvolutionText.misprint.joined(separator: " "), "soft")

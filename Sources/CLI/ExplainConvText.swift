@@ -102,7 +102,7 @@ struct ConvolutionText {
     if walk.costs.contains(where: { $0.variant == "stride_groups" && $0.heldBytes == 0 }) {
       lines.append("Here stride_groups copies windows straight into that order, and has no matrix.")
     }
-    if walk.isTheSourcesExample {
+    if walk.isPublishedExample {
       lines += section("Note") + [StyledText](Self.misprint)
     }
     return lines

@@ -39,7 +39,7 @@ struct TraceCommand: ParsableCommand {
     // A mini-batch is one that trains; an image is first looked at as in prediction.
     let training = try network.trace(x, labels: labels, repeats: repeats)
     let values = batch == nil ? try network.trace(x, repeats: repeats) : training
-    let peak = MachinePeak.gigaflopsPerSecond(runtime)
+    let peak = Roofline.gigaflopsPerSecond(runtime)
     let rows = zip(values.layers, training.layers).map { Row($0, $1, peak: peak) }
     try values.output.values.allSatisfy(\.isFinite) ? () : Self.notFinite(network.layers.last!)
     if json {

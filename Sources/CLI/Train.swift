@@ -267,7 +267,7 @@ struct Train: ParsableCommand {
   }
 
   private func explanation(_ network: Network) -> Explanation? {
-    network.explanation(MachinePeak(threads: network.runtime.threads).allThreads)
+    network.explanation(Roofline(threads: network.runtime.threads).allThreads)
   }
 
   // MARK: The end

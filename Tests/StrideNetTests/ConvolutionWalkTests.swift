@@ -9,7 +9,7 @@ import StrideNet
   /// The source's four groups, with the misprint in its first mended.
   @Test func theExampleOfTheSource() throws {
     let walk = try ConvolutionWalk(input: (4, 4), filter: (2, 2))
-    #expect(walk.isTheSourcesExample)
+    #expect(walk.isPublishedExample)
     let inputs = walk.groups.indices.map { group in
       (0..<4).map { walk.met(by: $0, in: group) }
     }

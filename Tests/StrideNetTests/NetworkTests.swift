@@ -204,7 +204,7 @@ import StrideNet
       for batch in batches { try network.train(batch, learningRate: 0.1, momentum: 0.9) }
     }
     #expect(networks[0].snapshot().sha256 == networks[1].snapshot().sha256)
-    let roof = MachinePeak.Roof(
+    let roof = Roofline.Roof(
       threads: 3, gigaflopsPerSecond: 10, memoryRead: 1, memoryCopy: 2, cacheCopy: 9)
     #expect(networks[0].explanation(roof) == nil)
     let explanation = try #require(networks[1].explanation(roof))

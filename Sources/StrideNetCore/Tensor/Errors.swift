@@ -27,6 +27,8 @@ public struct StrideNetError: Error, CustomStringConvertible, Sendable {
   public let found: String?
   public let expected: String?
   public let hint: String?
+  /// Of a setting that is out of range, the keys that lead to it in a configuration.
+  package private(set) var setting: [any CodingKey] = []
 
   /// - Parameters:
   ///   - kind: decides the exit code
@@ -45,6 +47,17 @@ public struct StrideNetError: Error, CustomStringConvertible, Sendable {
     self.found = found
     self.expected = expected
     self.hint = hint
+  }
+
+  /// A setting that is out of range.
+  /// - Parameters:
+  ///   - name: what the message calls it
+  ///   - setting: the keys that lead to it in a configuration
+  init(
+    outOfRange name: String, _ setting: [any CodingKey], found: Any, expected: String
+  ) {
+    self.init(.usage, "\(name) out of range", found: "\(found)", expected: expected)
+    self.setting = setting
   }
 
   public var description: String {

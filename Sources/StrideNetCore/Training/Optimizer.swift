@@ -40,23 +40,27 @@ public struct Optimizer: Sendable, Codable, Hashable {
   package var arraysMoved: Int { 3 + 2 * method.rule.memory.count }
 
   /// - Throws: ``StrideNetError`` naming the value and its range
-  public func check() throws {
-    func require(_ holds: Bool, _ name: String, _ found: Float, _ expected: String) throws {
-      guard holds else {
-        throw StrideNetError(
-          .usage, "\(name) out of range", found: "\(found)", expected: expected)
-      }
+  public func check() throws { try check(inside: []) }
+
+  /// - Parameter path: the keys that lead to the optimiser in a configuration
+  func check(inside path: [any CodingKey]) throws {
+    func require(
+      _ holds: Bool, _ key: CodingKeys, _ name: String, _ found: Float, _ expected: String
+    ) throws {
+      if holds { return }
+      throw StrideNetError(outOfRange: name, path + [key], found: found, expected: expected)
     }
     let name = method.rule.usual.isBeta1 ? "beta1" : "momentum"
-    try require(momentum >= 0 && momentum < 1, name, momentum, "0 up to, not with, 1")
-    try require(beta2 >= 0 && beta2 < 1, "beta2", beta2, "0 up to, not with, 1")
-    try require(epsilon > 0 && epsilon <= 1, "epsilon", epsilon, "above 0, at most 1")
+    try require(momentum >= 0 && momentum < 1, .momentum, name, momentum, "0 up to, not with, 1")
+    try require(beta2 >= 0 && beta2 < 1, .beta2, "beta2", beta2, "0 up to, not with, 1")
+    try require(epsilon > 0 && epsilon <= 1, .epsilon, "epsilon", epsilon, "above 0, at most 1")
     try require(
-      weightDecay >= 0 && weightDecay <= 10, "weight decay", weightDecay, "0 … 10")
-    try require(l1 >= 0 && l1 <= 10, "L1", l1, "0 … 10")
+      weightDecay >= 0 && weightDecay <= 10, .weightDecay, "weight decay", weightDecay, "0 … 10")
+    try require(l1 >= 0 && l1 <= 10, .l1, "L1", l1, "0 … 10")
     if let clipNorm {
       try require(
-        clipNorm > 0 && clipNorm.isFinite, "clip norm", clipNorm, "a finite number above 0")
+        clipNorm > 0 && clipNorm.isFinite, .clipNorm, "clip norm", clipNorm,
+        "a finite number above 0")
     }
   }
 }

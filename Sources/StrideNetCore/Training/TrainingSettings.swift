@@ -38,34 +38,37 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
 
   /// - Throws: ``StrideNetError`` naming the setting and its range
   public func check(images: Int) throws {
-    func require(_ holds: Bool, _ name: String, _ found: Any, _ expected: String) throws {
-      guard holds else {
-        throw StrideNetError(
-          .usage, "\(name) out of range", found: "\(found)", expected: expected)
-      }
+    func require(
+      _ holds: Bool, _ key: CodingKeys, _ name: String, _ found: Any, _ expected: String
+    ) throws {
+      if holds { return }
+      throw StrideNetError(outOfRange: name, [key], found: found, expected: expected)
     }
-    try require((1...1_000_000_000).contains(epochs), "epochs", epochs, "1 … 1,000,000,000")
-    try require(batchSize > 0, "batch size", batchSize, "at least 1")
     try require(
-      batchSize <= images, "batch size", batchSize,
+      (1...1_000_000_000).contains(epochs), .epochs, "epochs", epochs, "1 … 1,000,000,000")
+    try require(batchSize > 0, .batchSize, "batch size", batchSize, "at least 1")
+    try require(
+      batchSize <= images, .batchSize, "batch size", batchSize,
       "at most \(images), the number of training images")
     // Steps are counted in whole numbers that a double holds, too.
     try require(
-      images == .max || epochs <= 1 << 53 / images, "epochs", epochs,
+      images == .max || epochs <= 1 << 53 / images, .epochs, "epochs", epochs,
       "at most \(1 << 53 / max(1, images)), with \(images) training images")
     try require(
-      learningRate.isFinite && learningRate > 0, "learning rate", learningRate,
+      learningRate.isFinite && learningRate > 0, .learningRate, "learning rate", learningRate,
       "a finite number above 0")
-    try optimizer.check()
+    try optimizer.check(inside: [CodingKeys.optimizer])
     try loss?.check()
     try schedule.check()
     try augmentation?.check()
     if let averageDecay {
       try require(
-        averageDecay > 0 && averageDecay < 1, "decay of the moving average", averageDecay,
-        "between 0 and 1")
+        averageDecay > 0 && averageDecay < 1, .averageDecay, "decay of the moving average",
+        averageDecay, "between 0 and 1")
     }
-    if let patience { try require(patience > 0, "patience", patience, "at least 1") }
+    if let patience {
+      try require(patience > 0, .patience, "patience", patience, "at least 1")
+    }
   }
 }
 

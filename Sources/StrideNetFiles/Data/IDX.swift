@@ -71,31 +71,9 @@ public enum IDX {
   private static func read(
     _ stream: ByteStream, dimensions: ClosedRange<Int>, what: String
   ) throws -> (sizes: [Int], bytes: [UInt8]) {
-    let magic = try header(stream, 4)
-    let rank = Int(magic[3])
-    guard magic[0] == 0, magic[1] == 0, magic[2] == 8, dimensions.contains(rank) else {
-      let isOther = magic[0...2] == [0, 0, 8] && (1...4).contains(rank) && rank != 2
-      let other = rank == 1 ? "labels" : "images"
-      throw StrideNetError(
-        .badData, "not an IDX file of \(what)", at: "\(stream.name), byte 0",
-        found: "magic number 0x"
-          + magic.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-          + (isOther ? ": \(other)" : ""),
-        expected: dimensions.map { "0x0000080\($0)" }.joined(separator: " or "),
-        hint: isOther
-          ? "are the files of images and labels swapped?"
-          : "bytes of unsigned 8-bit numbers are read; check that this is the file you mean")
-    }
-    let raw = try header(stream, 4 * rank)
-    let sizes = stride(from: 0, to: raw.count, by: 4).map { at in
-      raw[at..<at + 4].reduce(0) { $0 << 8 | Int($1) }
-    }
+    let rank = try rank(stream, dimensions, what)
+    let sizes = try sizes(stream, rank, what)
     let text = sizes.map(String.init).joined(separator: "×")
-    guard !sizes.contains(0) else {
-      throw StrideNetError(
-        .badData, sizes[0] == 0 ? "the file holds no \(what)" : "the images have no pixels",
-        at: "\(stream.name), header", found: text, expected: "at least 1 in each dimension")
-    }
     let headerSize = 4 + 4 * rank
     guard let size = Shape.product(sizes), let whole = Shape.product([1, size], plus: headerSize)
     else {
@@ -120,9 +98,7 @@ public enum IDX {
     need.add(size / 4, for: "\(stream.name), \(text)")
     try need.require(hint: "make a smaller file of it")
     try MemoryNeed.probe(bytes: size, for: "\(stream.name), \(text)")
-    let bytes = try [UInt8](unsafeUninitializedCapacity: size) { buffer, done in
-      done = try stream.read(into: UnsafeMutableRawBufferPointer(buffer))
-    }
+    let bytes = try bytes(of: stream, size)
     // Reading on to the end is also what verifies the checksum of a gzip file.
     let end = try withUnsafeTemporaryAllocation(byteCount: 1, alignment: 1) {
       try stream.read(into: $0)
@@ -131,10 +107,42 @@ public enum IDX {
     return (sizes, bytes)
   }
 
-  private static func header(_ stream: ByteStream, _ count: Int) throws -> [UInt8] {
-    let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, done in
-      done = try stream.read(into: UnsafeMutableRawBufferPointer(buffer))
+  /// How many dimensions there are, by the magic number.
+  private static func rank(
+    _ stream: ByteStream, _ dimensions: ClosedRange<Int>, _ what: String
+  ) throws -> Int {
+    let magic = try header(stream, 4)
+    let rank = Int(magic[3])
+    if magic[0...2] == [0, 0, 8] && dimensions.contains(rank) { return rank }
+    let isOther = magic[0...2] == [0, 0, 8] && (1...4).contains(rank) && rank != 2
+    let other = rank == 1 ? "labels" : "images"
+    throw StrideNetError(
+      .badData, "not an IDX file of \(what)", at: "\(stream.name), byte 0",
+      found: "magic number 0x"
+        + magic.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        + (isOther ? ": \(other)" : ""),
+      expected: dimensions.map { "0x0000080\($0)" }.joined(separator: " or "),
+      hint: isOther
+        ? "are the files of images and labels swapped?"
+        : "bytes of unsigned 8-bit numbers are read; check that this is the file you mean")
+  }
+
+  private static func sizes(_ stream: ByteStream, _ rank: Int, _ what: String) throws -> [Int] {
+    let raw = try header(stream, 4 * rank)
+    let sizes = stride(from: 0, to: raw.count, by: 4).map { at in
+      raw[at..<at + 4].reduce(0) { $0 << 8 | Int($1) }
     }
+    guard !sizes.contains(0) else {
+      throw StrideNetError(
+        .badData, sizes[0] == 0 ? "the file holds no \(what)" : "the images have no pixels",
+        at: "\(stream.name), header", found: sizes.map(String.init).joined(separator: "×"),
+        expected: "at least 1 in each dimension")
+    }
+    return sizes
+  }
+
+  private static func header(_ stream: ByteStream, _ count: Int) throws -> [UInt8] {
+    let bytes = try bytes(of: stream, count)
     guard bytes.count == count else {
       throw StrideNetError(
         .badData,
@@ -142,6 +150,13 @@ public enum IDX {
         expected: "an IDX header", hint: "the file is damaged or incomplete: get it again")
     }
     return bytes
+  }
+
+  /// The next so many, or fewer at the end.
+  private static func bytes(of stream: ByteStream, _ count: Int) throws -> [UInt8] {
+    try [UInt8](unsafeUninitializedCapacity: count) { buffer, done in
+      done = try stream.read(into: UnsafeMutableRawBufferPointer(buffer))
+    }
   }
 }
 

@@ -1,4 +1,3 @@
-import Foundation
 import StrideNetCore
 
 /// The safetensors container: named tensors of floats and a few strings in one file. A header in
@@ -106,7 +105,7 @@ public enum Safetensors {
         hint: "the file isn't in the safetensors format, or it was cut off")
     }
     let header = try bytes(of: file, Int(length), from: 8)
-    var parser = HeaderParser(header, path: path)
+    var parser = SafetensorsHeader(header, path: path)
     let (entries, metadata) = try parser.parse()
     let start = 8 + header.count
     try checkOffsets(entries, dataSize: file.size - start, path: path)
@@ -117,7 +116,7 @@ public enum Safetensors {
     }
     try need.require(hint: "give it more memory")
     if let entry = wanted.first(where: { $0.type == .i64 }) {
-      throw HeaderParser.unknownType("I64", "\(path), tensor \(entry.name)")
+      throw SafetensorsHeader.unknownType("I64", "\(path), tensor \(entry.name)")
     }
     let tensors = try wanted.map { entry in
       let tensor = Tensor(
@@ -134,9 +133,10 @@ public enum Safetensors {
 
   /// The data must be covered, each byte once, in the order of the entries.
   private static func checkOffsets(
-    _ entries: [HeaderParser.Entry], dataSize: Int, path: String
+    _ entries: [SafetensorsHeader.Entry], dataSize: Int, path: String
   ) throws {
-    func fail(_ what: String, _ entry: HeaderParser.Entry, expected: String) -> StrideNetError {
+    func fail(_ what: String, _ entry: SafetensorsHeader.Entry, expected: String) -> StrideNetError
+    {
       StrideNetError(
         .badData, what, at: "\(path), tensor \(entry.name)",
         found: "data_offsets [\(entry.begin),\(entry.end)]", expected: expected,
@@ -174,7 +174,7 @@ public enum Safetensors {
   }
 
   private static func values(
-    of entry: HeaderParser.Entry, in file: InputFile, from offset: Int
+    of entry: SafetensorsHeader.Entry, in file: InputFile, from offset: Int
   ) throws -> [Float] {
     let count = (entry.end - entry.begin) / entry.type.size
     func numbers<Number: FixedWidthInteger & BitwiseCopyable>(_: Number.Type) throws -> [Number] {
@@ -237,193 +237,5 @@ public enum Safetensors {
       }
     }
     return result + "\""
-  }
-}
-
-/// Parses the header. Foundation's JSON parser would take the last of two tensors with one name, as
-/// the format's own implementation does, and couldn't say where it stumbled. Otherwise what that
-/// implementation reads is read, and what it refuses is refused.
-private struct HeaderParser {
-  enum DType: String {
-    case f32 = "F32"
-    case f64 = "F64"
-    case f16 = "F16"
-    case bf16 = "BF16"
-    /// Counters, which are only skipped.
-    case i64 = "I64"
-
-    var size: Int {
-      switch self {
-      case .f64, .i64: 8
-      case .f32: 4
-      case .f16, .bf16: 2
-      }
-    }
-  }
-
-  struct Entry {
-    var name: String
-    var type: DType
-    var shape: [Int]
-    var begin, end: Int
-  }
-
-  private let bytes: [UInt8]
-  private let path: String
-  private var position = 0
-
-  init(_ bytes: [UInt8], path: String) {
-    self.bytes = bytes
-    self.path = path
-  }
-
-  mutating func parse() throws -> (entries: [Entry], metadata: [String: String]) {
-    var entries: [Entry] = []
-    var metadata: [String: String] = [:]
-    try object { parser, name in
-      if name == "__metadata__" {
-        if parser.take("null") { return }
-        try parser.object { parser, key in metadata[key] = try parser.string() }
-      } else {
-        entries.append(try parser.entry(name))
-      }
-    }
-    skipSpace()
-    if position < bytes.count { throw fail("the end of the header") }
-    entries.sort { ($0.begin, $0.end) < ($1.begin, $1.end) }
-    return (entries, metadata)
-  }
-
-  private mutating func entry(_ name: String) throws -> Entry {
-    var type: DType?
-    var shape: [Int]?
-    var offsets: [Int]?
-    try object(once: ["dtype", "shape", "data_offsets"]) { parser, key in
-      switch key {
-      case "dtype":
-        let text = try parser.string()
-        type = DType(rawValue: text)
-        if type == nil { throw Self.unknownType(text, "\(parser.path), tensor \(name)") }
-      case "shape": shape = try parser.integers()
-      case "data_offsets": offsets = try parser.integers()
-      // Of later versions of the format, perhaps.
-      default: try parser.skipValue(depth: 2)
-      }
-    }
-    guard let type, let shape, let offsets, offsets.count == 2 else {
-      throw fail("dtype, shape and two data_offsets for tensor \(name)")
-    }
-    return Entry(name: name, type: type, shape: shape, begin: offsets[0], end: offsets[1])
-  }
-
-  static func unknownType(_ text: String, _ place: String) -> StrideNetError {
-    StrideNetError(
-      .badData, "the numbers have a type that isn't read", at: place, found: "dtype \(text)",
-      expected: "F32, F64, F16 or BF16")
-  }
-
-  /// Calls `member` with each key, to parse the value.
-  /// - Parameter known: keys that may come once; nil for all
-  private mutating func object(
-    once known: Set<String>? = nil,
-    _ member: (inout HeaderParser, _ key: String) throws -> Void
-  ) throws {
-    var keys: Set<String> = []
-    try list("{", "}") { parser in
-      let key = try parser.string()
-      if known?.contains(key) ?? true, !keys.insert(key).inserted {
-        throw parser.fail("\"\(key)\" only once")
-      }
-      try parser.expect(":")
-      try member(&parser, key)
-    }
-  }
-
-  private mutating func integers() throws -> [Int] {
-    var result: [Int] = []
-    try list("[", "]") { parser in
-      parser.skipSpace()
-      let digits = parser.bytes[parser.position...].prefix {
-        (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
-      }
-      guard let number = Int(String(decoding: digits, as: UTF8.self)),
-        digits.count == 1 || digits.first != UInt8(ascii: "0")
-      else { throw parser.fail("a whole number that fits 64 bits") }
-      parser.position += digits.count
-      result.append(number)
-    }
-    return result
-  }
-
-  /// Any value of JSON, in so many objects and arrays.
-  private mutating func skipValue(depth: Int) throws {
-    // As deep as the format's own implementation goes.
-    guard depth <= 127 else { throw fail("values that aren't nested so deeply") }
-    skipSpace()
-    switch position < bytes.count ? UInt8(bytes[position]) : 0 {
-    case UInt8(ascii: "{"):
-      try object(once: []) { parser, _ in try parser.skipValue(depth: depth + 1) }
-    case UInt8(ascii: "["): try list("[", "]") { try $0.skipValue(depth: depth + 1) }
-    case UInt8(ascii: "\""): _ = try string()
-    default:
-      if take("null") || take("true") || take("false") { return }
-      let text = bytes[position...].prefix { !Array(" \t\r\n,]}".utf8).contains($0) }
-      guard (try? JSONDecoder().decode(Double.self, from: Data(text))) != nil else {
-        throw fail("a value")
-      }
-      position += text.count
-    }
-  }
-
-  private mutating func list(
-    _ open: String, _ close: String,
-    _ element: (inout HeaderParser) throws -> Void
-  ) throws {
-    try expect(open)
-    if take(close) { return }
-    repeat { try element(&self) } while take(",")
-    try expect(close)
-  }
-
-  private mutating func string() throws -> String {
-    skipSpace()
-    let start = position
-    position += 1
-    while position < bytes.count, bytes[position] != UInt8(ascii: "\"") {
-      position += bytes[position] == UInt8(ascii: "\\") ? 2 : 1
-    }
-    // Escapes and encoding are left to Foundation; a string alone holds no surprises.
-    guard start < bytes.count, bytes[start] == UInt8(ascii: "\""), take("\""),
-      let text = try? JSONDecoder().decode(String.self, from: Data(bytes[start..<position]))
-    else {
-      position = start
-      throw fail("a string")
-    }
-    return text
-  }
-
-  private mutating func expect(_ text: String) throws {
-    if !take(text) { throw fail(text) }
-  }
-
-  private mutating func take(_ text: String) -> Bool {
-    skipSpace()
-    guard bytes.dropFirst(position).starts(with: text.utf8) else { return false }
-    position += text.utf8.count
-    return true
-  }
-
-  private mutating func skipSpace() {
-    while position < bytes.count, [0x20, 0x09, 0x0a, 0x0d].contains(bytes[position]) {
-      position += 1
-    }
-  }
-
-  private func fail(_ expected: String) -> StrideNetError {
-    let found = String(decoding: bytes.dropFirst(position).prefix(20), as: UTF8.self)
-    return StrideNetError(
-      .badData, "the header isn't what it should be", at: "\(path), byte \(8 + position)",
-      found: found.isEmpty ? "the end of the header" : found, expected: expected,
-      hint: "the file isn't in the safetensors format, or it is damaged")
   }
 }

@@ -5,7 +5,7 @@ import StrideNetFiles
 
 /// What this processor and its memory can do at best, measured: the roofs of a roofline plot
 /// (Williams et al. 2009, doi:10.1145/1498765.1498785).
-package struct MachinePeak: Sendable {
+package struct Roofline: Sendable {
   /// The best of a few rounds, since what disturbs a measurement only ever lowers it.
   package struct Roof: Sendable {
     package let threads: Int
@@ -37,7 +37,7 @@ package struct MachinePeak: Sendable {
   }
 }
 
-extension MachinePeak {
+extension Roofline {
   /// GFLOP/s of independent fused multiply-adds in registers, on all of the runtime's threads: the
   /// best of ten tries, which together take some hundredths of a second.
   package static func gigaflopsPerSecond(_ runtime: Runtime) -> Double {
@@ -54,7 +54,7 @@ extension MachinePeak {
   }
 }
 
-extension MachinePeak.Roof {
+extension Roofline.Roof {
   init(_ runtime: Runtime, _ memory: FloatStorage, rounds: Int = 7) {
     threads = runtime.threads
     let (steps, block, repeats) = (2_000_000, 64 << 10, 500)
@@ -62,7 +62,7 @@ extension MachinePeak.Roof {
     let measures: [(amount: Double, body: () -> Void)] = [
       (
         Kernels.fmaPeak(steps: 1) * Double(steps * threads),
-        { MachinePeak.multiplyAdd(runtime, steps) }
+        { Roofline.multiplyAdd(runtime, steps) }
       ),
       (
         Double(memory.count * 4),

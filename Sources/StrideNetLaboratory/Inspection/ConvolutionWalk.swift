@@ -46,47 +46,10 @@ public struct ConvolutionWalk: Sendable {
   public init(
     input: Size, filter: Size, stride: Size = (1, 1), padding: Size = (0, 0)
   ) throws {
-    for (name, size, lowest) in [
-      ("input", input, 1), ("filter", filter, 1), ("stride", stride, 1), ("padding", padding, 0),
-    ]
-    where !(lowest...Self.largest).contains(min(size.height, size.width))
-      || max(size.height, size.width) > Self.largest
-    {
-      throw StrideNetError(
-        .usage, "\(name) out of range", found: Self.text(size),
-        expected: "\(lowest) … \(Self.largest) on each axis")
-    }
-    guard padding.height < filter.height, padding.width < filter.width else {
-      throw StrideNetError(
-        .usage, "padding out of range", found: Self.text(padding),
-        expected: "less than the filter, \(Self.text(filter))",
-        hint: "more padding than that would make windows of zeros alone")
-    }
-    let padded = (
-      height: input.height + 2 * padding.height, width: input.width + 2 * padding.width
-    )
-    guard filter.height <= padded.height, filter.width <= padded.width else {
-      throw StrideNetError(
-        .usage, "the filter is larger than its input", found: "a filter of \(Self.text(filter))",
-        expected: "at most \(Self.text(padded))"
-          + (padding == (0, 0) ? "" : ", the input of \(Self.text(input)) and its padding"),
-        hint: "take a smaller filter, a larger input or more padding")
-    }
-    let output = (
-      height: (padded.height - filter.height) / stride.height + 1,
-      width: (padded.width - filter.width) / stride.width + 1
-    )
-    let elements = filter.height * filter.width
-    let products = output.height * output.width * elements
-    guard products <= Self.mostProducts else {
-      throw StrideNetError(
-        .usage, "too large to be followed", found: "\(products) products",
-        expected: "at most \(Self.mostProducts)",
-        hint: "take a smaller input or filter, or a larger stride")
-    }
+    let output = try Self.output(input, filter, stride, padding)
     (self.input, self.filter, self.stride, self.padding) = (input, filter, stride, padding)
     self.output = output
-    let weights = (0..<elements).map { Float($0 % 9 + 1) }
+    let weights = (0..<filter.height * filter.width).map { Float($0 % 9 + 1) }
     let most = (1 << 24) / Int(weights.reduce(0, +))
     let pixels = (0..<input.height * input.width).map { Float($0 % most + 1) }
     (self.weights, self.pixels) = (weights, pixels)
@@ -100,19 +63,67 @@ public struct ConvolutionWalk: Sendable {
       fw: Int32(filter.width), f: 1, sh: Int32(stride.height), sw: Int32(stride.width),
       ph: Int32(padding.height), pw: Int32(padding.width), oh: Int32(output.height),
       ow: Int32(output.width), dh: 1, dw: 1, groups: 1)
-    func forward(_ name: String) -> [Float] {
-      let variant = ConvVariant.all.first { $0.name == name }!
-      let workspace = FloatStorage.sure(count: max(1, variant.workspace(shape, CK_FORWARD)))
-      return [Float](unsafeUninitializedCapacity: output.height * output.width) { y, count in
-        variant.forward(shape, pixels, weights, bias: nil, y.baseAddress!, workspace.pointer)
-        count = y.count
-      }
-    }
-    values = forward("stride_groups")
-    guard values == forward("naive") else {
+    values = Self.values("stride_groups", shape, pixels, weights)
+    guard values == Self.values("naive", shape, pixels, weights) else {
       throw StrideNetError(.internalError, "the stride_groups kernel differs from the definition")
     }
     costs = ConvVariant.all.compactMap { Cost($0, shape, groups) }
+  }
+
+  /// The output's size, if the others are in range and fit.
+  private static func output(_ input: Size, _ filter: Size, _ stride: Size, _ padding: Size) throws
+    -> Size
+  {
+    for (name, size, lowest) in [
+      ("input", input, 1), ("filter", filter, 1), ("stride", stride, 1), ("padding", padding, 0),
+    ]
+    where !(lowest...largest).contains(min(size.height, size.width))
+      || max(size.height, size.width) > largest
+    {
+      throw StrideNetError(
+        .usage, "\(name) out of range", found: text(size),
+        expected: "\(lowest) … \(largest) on each axis")
+    }
+    guard padding.height < filter.height, padding.width < filter.width else {
+      throw StrideNetError(
+        .usage, "padding out of range", found: text(padding),
+        expected: "less than the filter, \(text(filter))",
+        hint: "more padding than that would make windows of zeros alone")
+    }
+    let padded = (
+      height: input.height + 2 * padding.height, width: input.width + 2 * padding.width
+    )
+    guard filter.height <= padded.height, filter.width <= padded.width else {
+      throw StrideNetError(
+        .usage, "the filter is larger than its input", found: "a filter of \(text(filter))",
+        expected: "at most \(text(padded))"
+          + (padding == (0, 0) ? "" : ", the input of \(text(input)) and its padding"),
+        hint: "take a smaller filter, a larger input or more padding")
+    }
+    let output = (
+      height: (padded.height - filter.height) / stride.height + 1,
+      width: (padded.width - filter.width) / stride.width + 1
+    )
+    let products = output.height * output.width * filter.height * filter.width
+    guard products <= mostProducts else {
+      throw StrideNetError(
+        .usage, "too large to be followed", found: "\(products) products",
+        expected: "at most \(mostProducts)",
+        hint: "take a smaller input or filter, or a larger stride")
+    }
+    return output
+  }
+
+  /// The output as a kernel computes it.
+  private static func values(
+    _ kernel: String, _ shape: ck_conv_shape, _ pixels: [Float], _ weights: [Float]
+  ) -> [Float] {
+    let variant = ConvVariant.all.first { $0.name == kernel }!
+    let workspace = FloatStorage.sure(count: max(1, variant.workspace(shape, CK_FORWARD)))
+    return [Float](unsafeUninitializedCapacity: Int(shape.oh * shape.ow)) { y, count in
+      variant.forward(shape, pixels, weights, bias: nil, y.baseAddress!, workspace.pointer)
+      count = y.count
+    }
   }
 
   /// "4×4"
@@ -165,7 +176,7 @@ public struct ConvolutionWalk: Sendable {
 
   /// Whether this is the worked example of cnn-numpy, whose text has a misprint: in its group 1, C
   /// meets 5, 7, 9, 11.
-  public var isTheSourcesExample: Bool {
+  public var isPublishedExample: Bool {
     input == (4, 4) && filter == (2, 2) && stride == (1, 1) && padding == (0, 0)
   }
 }

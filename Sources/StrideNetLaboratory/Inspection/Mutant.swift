@@ -81,33 +81,6 @@ public final class Mutant: CustomLayer {
     return Shape(input.height / 2, input.width / 2, input.channels)
   }
 
-  /// Calls `body` for each product of an output and a weight: output, filter element, row and
-  /// column of the input, whether those are inside.
-  private func products(
-    _ x: TensorView, _ y: TensorView,
-    _ body: (_ n: Int, _ p: Int, _ q: Int, _ i: Int, _ j: Int, _ row: Int, _ column: Int) -> Void
-  ) {
-    for n in 0..<x.batch {
-      for p in 0..<y.shape.height {
-        for q in 0..<y.shape.width {
-          for i in 0..<size {
-            for j in 0..<size {
-              body(n, p, q, i, j, p * step + i - padding, q * step + j - padding)
-            }
-          }
-        }
-      }
-    }
-  }
-
-  private func isInside(_ x: TensorView, _ row: Int, _ column: Int) -> Bool {
-    row >= 0 && row < x.shape.height && column >= 0 && column < x.shape.width
-  }
-
-  private func place(_ i: Int, _ j: Int, _ c: Int, _ f: Int, _ channels: Int) -> Int {
-    ((i * size + j) * channels + c) * filters + f
-  }
-
   public func forward(_ x: TensorView, _ y: TensorView, _ pass: CustomPass) {
     switch mistake {
     case .absoluteValue: for i in 0..<x.count { y[i] = abs(x[i]) }
@@ -131,23 +104,7 @@ public final class Mutant: CustomLayer {
           }
         }
       }
-    default:
-      let (w, b, channels) = (pass.weights(0), pass.weights(1), x.shape.channels)
-      if mistake == .weightsRedrawn {
-        var random = SeededGenerator(seed: draws.add(1, ordering: .relaxed).newValue)
-        let weights = UnsafeMutablePointer(mutating: w.baseAddress!)
-        for i in 0..<w.count { weights[i] = random.uniform() - 0.5 }
-      }
-      for i in 0..<y.count { y[i] = mistake == .biasInTheLoop ? 0 : b[i % filters] }
-      products(x, y) { n, p, q, i, j, row, column in
-        for f in 0..<filters {
-          if mistake == .biasInTheLoop { y[n, p, q, f] += b[f] }
-          guard isInside(x, row, column) else { continue }
-          for c in 0..<channels {
-            y[n, p, q, f] += x[n, row, column, c] * w[place(i, j, c, f, channels)]
-          }
-        }
-      }
+    default: convolve(x, y, pass)
     }
   }
 
@@ -178,40 +135,93 @@ public final class Mutant: CustomLayer {
           }
         }
       }
-    default:
-      let (w, dw, db, channels) = (
-        pass.weights(0), pass.gradient(0), pass.gradient(1), x.shape.channels
-      )
-      dw.update(repeating: 0)
-      db.update(repeating: 0)
-      for i in 0..<dy.count { db[i % filters] += dy[i] }
-      products(x, y) { n, p, q, i, j, row, column in
-        guard isInside(x, row, column) else { return }
-        var (toRow, toColumn, fi, fj) = (row, column, i, j)
-        if mistake == .unpaddedGradient { (toRow, toColumn) = (row + padding, column + padding) }
-        if mistake == .forgottenStride { (toRow, toColumn) = (p + i - padding, q + j - padding) }
-        if mistake == .flippedFilter { (fi, fj) = (size - 1 - i, size - 1 - j) }
-        for c in 0..<channels {
-          var sum: Float = 0
-          for f in 0..<filters {
-            dw[place(i, j, c, f, channels)] += x[n, row, column, c] * dy[n, p, q, f]
-            sum += dy[n, p, q, f] * w[place(fi, fj, c, f, channels)]
-          }
-          guard let dx, isInside(x, toRow, toColumn) else { continue }
-          if mistake == .overwrittenOverlap {
-            dx[n, toRow, toColumn, c] = sum
-          } else {
-            dx[n, toRow, toColumn, c] += sum
+    default: convolveBack(x, dy, dx, pass)
+    }
+  }
+
+  // MARK: Convolution
+
+  /// Calls `body` for each product of an output and a weight: output, filter element, row and
+  /// column of the input, whether those are inside.
+  private func products(
+    _ x: TensorView, _ y: TensorView,
+    _ body: (_ n: Int, _ p: Int, _ q: Int, _ i: Int, _ j: Int, _ row: Int, _ column: Int) -> Void
+  ) {
+    for n in 0..<x.batch {
+      for p in 0..<y.shape.height {
+        for q in 0..<y.shape.width {
+          for i in 0..<size {
+            for j in 0..<size {
+              body(n, p, q, i, j, p * step + i - padding, q * step + j - padding)
+            }
           }
         }
       }
-      if mistake == .meanGradient {
-        for i in 0..<w.count { dw[i] /= Float(x.batch) }
+    }
+  }
+
+  private func isInside(_ x: TensorView, _ row: Int, _ column: Int) -> Bool {
+    row >= 0 && row < x.shape.height && column >= 0 && column < x.shape.width
+  }
+
+  private func place(_ i: Int, _ j: Int, _ c: Int, _ f: Int, _ channels: Int) -> Int {
+    ((i * size + j) * channels + c) * filters + f
+  }
+
+  private func convolve(_ x: TensorView, _ y: TensorView, _ pass: CustomPass) {
+    let (w, b, channels) = (pass.weights(0), pass.weights(1), x.shape.channels)
+    if mistake == .weightsRedrawn {
+      var random = SeededGenerator(seed: draws.add(1, ordering: .relaxed).newValue)
+      let weights = UnsafeMutablePointer(mutating: w.baseAddress!)
+      for i in 0..<w.count { weights[i] = random.uniform() - 0.5 }
+    }
+    for i in 0..<y.count { y[i] = mistake == .biasInTheLoop ? 0 : b[i % filters] }
+    products(x, y) { n, p, q, i, j, row, column in
+      for f in 0..<filters {
+        if mistake == .biasInTheLoop { y[n, p, q, f] += b[f] }
+        guard isInside(x, row, column) else { continue }
+        for c in 0..<channels {
+          y[n, p, q, f] += x[n, row, column, c] * w[place(i, j, c, f, channels)]
+        }
       }
-      if mistake == .biasFromWeights {
-        for f in 0..<filters { db[f] = 0 }
-        for i in 0..<w.count { db[i % filters] += dw[i] }
+    }
+  }
+
+  private func convolveBack(
+    _ x: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: CustomPass
+  ) {
+    let (w, dw, db, channels) = (
+      pass.weights(0), pass.gradient(0), pass.gradient(1), x.shape.channels
+    )
+    dw.update(repeating: 0)
+    db.update(repeating: 0)
+    for i in 0..<dy.count { db[i % filters] += dy[i] }
+    products(x, dy) { n, p, q, i, j, row, column in
+      guard isInside(x, row, column) else { return }
+      var (toRow, toColumn, fi, fj) = (row, column, i, j)
+      if mistake == .unpaddedGradient { (toRow, toColumn) = (row + padding, column + padding) }
+      if mistake == .forgottenStride { (toRow, toColumn) = (p + i - padding, q + j - padding) }
+      if mistake == .flippedFilter { (fi, fj) = (size - 1 - i, size - 1 - j) }
+      for c in 0..<channels {
+        var sum: Float = 0
+        for f in 0..<filters {
+          dw[place(i, j, c, f, channels)] += x[n, row, column, c] * dy[n, p, q, f]
+          sum += dy[n, p, q, f] * w[place(fi, fj, c, f, channels)]
+        }
+        guard let dx, isInside(x, toRow, toColumn) else { continue }
+        if mistake == .overwrittenOverlap {
+          dx[n, toRow, toColumn, c] = sum
+        } else {
+          dx[n, toRow, toColumn, c] += sum
+        }
       }
+    }
+    if mistake == .meanGradient {
+      for i in 0..<w.count { dw[i] /= Float(x.batch) }
+    }
+    if mistake == .biasFromWeights {
+      for f in 0..<filters { db[f] = 0 }
+      for i in 0..<w.count { db[i % filters] += dw[i] }
     }
   }
 }

@@ -87,91 +87,6 @@ public struct Provenance: Sendable {
   }
 }
 
-/// How a layer's output depends on its input, one value of it: Σ coefficient · input + bias.
-struct Wiring {
-  var kind = "weighted sum"
-  /// In the definition's order.
-  var links: [(input: Int, coefficient: Float, weight: Int?)] = []
-  var bias: Float = 0
-  var activation = Activation.none
-
-  /// - Parameters:
-  ///   - output: the value's index in one example of the layer's output
-  ///   - x: one example of its input
-  /// - Returns: nil for operations that aren't sums
-  init?(_ operation: Bound, output: Int, x: UnsafePointer<Float>) {
-    let (below, parameters) = (operation.input, operation.parameters)
-    let at = Provenance.Place(output, in: operation.output)
-    activation = operation.activation
-    switch operation.kind {
-    case .convolve(let layer, let start):
-      let weight = parameters[0]
-      let channels = weight.shape[2]
-      let first = at.channel / (layer.filters / layer.groups) * channels
-      for i in 0..<layer.size.height {
-        for j in 0..<layer.size.width {
-          let row = at.row * layer.stride.height + i * layer.dilation.height - start.top
-          let column = at.column * layer.stride.width + j * layer.dilation.width - start.left
-          guard (0..<below.height).contains(row), (0..<below.width).contains(column) else {
-            continue
-          }
-          for c in 0..<channels {
-            let place = ((i * layer.size.width + j) * channels + c) * layer.filters + at.channel
-            links.append(
-              (
-                (row * below.width + column) * below.channels + first + c,
-                weight.value[place], place
-              ))
-          }
-        }
-      }
-      bias = parameters[1].value[at.channel]
-    case .multiply:
-      let row = output * below.count
-      links = (0..<below.count).map { ($0, parameters[0].value[row + $0], row + $0) }
-      bias = parameters[1].value[output]
-    case .pool(let pooling):
-      var window: [Int] = []
-      for i in 0..<pooling.size.height {
-        for j in 0..<pooling.size.width {
-          let row = at.row * pooling.stride.height + i
-          let column = at.column * pooling.stride.width + j
-          window.append((row * below.width + column) * below.channels + at.channel)
-        }
-      }
-      if pooling.isMax {
-        kind = "largest"
-        // The first largest, as in training.
-        let best = window.max { x[$0] < x[$1] || (x[$0] == x[$1] && $0 > $1) }!
-        links = [(best, 1, nil)]
-      } else {
-        kind = "mean"
-        links = window.map { ($0, 1 / Float(window.count), nil) }
-      }
-    case .normalizeBatch(_, let epsilon):
-      kind = "normalised"
-      let (scale, shift) = RunningFactors(operation, epsilon: epsilon)[at.channel]
-      links = [(output, scale, nil)]
-      bias = shift
-    case .normalizePixels(let epsilon):
-      kind = "normalised"
-      let pixel = UnsafeBufferPointer(
-        start: x + output - at.channel, count: below.channels)
-      let mean = pixel.reduce(0) { $0 + Double($1) } / Double(pixel.count)
-      let variance =
-        pixel.reduce(0) { $0 + (Double($1) - mean) * (Double($1) - mean) } / Double(pixel.count)
-      let scale =
-        Double(parameters[0].value[at.channel]) / (variance + Double(epsilon)).squareRoot()
-      links = [(output, Float(scale), nil)]
-      bias = Float(Double(parameters[1].value[at.channel]) - mean * scale)
-    case .activate, .drop, .reshape:
-      kind = "taken over"
-      links = [(output, 1, nil)]
-    case .add, .own: return nil
-    }
-  }
-}
-
 extension Network {
   private func check(_ trace: Trace, layer number: Int, example: Int) throws -> Stage {
     guard (1...layers.count).contains(number) else {
@@ -213,21 +128,11 @@ extension Network {
     let (x, y) = (self.input(of: number, in: trace), trace.layers[number - 1].output)
     try check(place, in: y.shape, stage.text)
     let output = place.index(in: y.shape)
+    let value = (number == layers.count ? trace.logits ?? y : y)[example * y.shape.count + output]
     return try x.withView { view in
       if let sum = stage.only, case .add = sum.kind {
-        // What the layers inside made of it isn't in the trace.
-        let node = AddNode(sum, runtime)
-        try node.reserve(
-          batch: view.batch, input: view.shape, output: y.shape, runtime: runtime, training: false)
-        try node.prepareInference()
-        let sides = node.sides(view, Pass(runtime: runtime, training: false))
-        let terms = [sides.body, sides.shortcut].map { side in
-          Provenance.Term(
-            from: place, value: side.example(example)[output], factor: 1, weight: nil, to: place,
-            example: example)
-        }
-        return Provenance(
-          kind: "both sides", terms, value: y[example * y.shape.count + output])
+        let terms = try sides(of: sum, view, output: output, example: example)
+        return Provenance(kind: "both sides", terms, value: value)
       }
       guard let operation = stage.only,
         let wiring = Wiring(operation, output: output, x: view.example(example))
@@ -241,15 +146,30 @@ extension Network {
           from: .init(link.input, in: x.shape), value: view.example(example)[link.input],
           factor: link.coefficient, weight: link.weight, to: place, example: example)
       }
-      let kernels =
-        number == layers.count ? trace.logits ?? y : y
       return Provenance(
-        kind: wiring.kind, terms, bias: wiring.bias, activation: wiring.activation,
-        value: kernels[example * y.shape.count + output])
+        kind: wiring.kind, terms, bias: wiring.bias, activation: wiring.activation, value: value)
     }
   }
 
-  private func input(of number: Int, in trace: Trace) -> Tensor {
+  /// What the two sides of a residual connection made, which isn't in the trace.
+  private func sides(of sum: Bound, _ x: TensorView, output: Int, example: Int) throws
+    -> [Provenance.Term]
+  {
+    let node = AddNode(sum, runtime)
+    try node.reserve(
+      batch: x.batch, input: x.shape, output: sum.output, runtime: runtime, training: false)
+    try node.prepareInference()
+    let sides = node.sides(x, Pass(runtime: runtime, training: false))
+    let place = Provenance.Place(output, in: sum.output)
+    return [sides.body, sides.shortcut].map { side in
+      Provenance.Term(
+        from: place, value: side.example(example)[output], factor: 1, weight: nil, to: place,
+        example: example)
+    }
+  }
+
+  /// What the layer was given.
+  func input(of number: Int, in trace: Trace) -> Tensor {
     number == 1 ? trace.input : trace.layers[number - 2].output
   }
 
@@ -284,138 +204,41 @@ extension Network {
           + ", each from 0")
     }
     let index = zip(place, parameter.shape).reduce(0) { $0 * $1.1 + $1.0 }
-    let (x, above) = (input(of: number, in: trace), gradient.shape)
-    var terms: [Provenance.Term] = []
-    func add(_ example: Int, _ input: Int, _ output: Int) {
-      terms.append(
-        .init(
-          from: .init(input, in: x.shape), value: x[example * x.shape.count + input],
-          factor: gradient[example * above.count + output], weight: index,
-          to: .init(output, in: above), example: example))
-    }
-    for example in 0..<x.batch {
-      if case .convolve(let layer, let start) = operation.kind {
-        let channel = place[3] / (layer.filters / layer.groups) * parameter.shape[2] + place[2]
-        for p in 0..<above.height {
-          let row = p * layer.stride.height + place[0] * layer.dilation.height - start.top
-          guard (0..<x.shape.height).contains(row) else { continue }
-          for q in 0..<above.width {
-            let column = q * layer.stride.width + place[1] * layer.dilation.width - start.left
-            guard (0..<x.shape.width).contains(column) else { continue }
-            add(
-              example, (row * x.shape.width + column) * x.shape.channels + channel,
-              (p * above.width + q) * above.channels + place[3])
-          }
-        }
-      } else {
-        add(example, place[1], place[0])
-      }
-    }
+    let terms = gradientTerms(
+      of: operation, weight: place, index, input(of: number, in: trace), gradient)
     return Provenance(kind: "gradient", terms, value: parameter.gradient[index])
   }
 
-  /// One step of a gradient's way back from the loss.
-  public struct GradientStep: Sendable, Encodable {
-    /// From 1; and the place in its output, as an index.
-    public let layer, index: Int
-    /// The gradient of the loss with respect to the sum there, before the activation.
-    public let gradient: Float
-    /// What the value below was multiplied by in that sum, and the share of the gradient below that
-    /// came this way (shares of both signs add up to 1).
-    public let factor: Float
-    public let share: Double
-  }
-
-  /// The strongest way that the gradient at one output took from the loss: up from layer to layer,
-  /// each time to the sum whose gradient times weight was largest. Ends below the first layer whose
-  /// sums aren't of its input alone (normalisations, residual connections).
-  /// - Parameters:
-  ///   - trace: with labels, the last one
-  ///   - number: the layer's, from 1
-  ///   - index: of the output
-  ///   - example: which of the batch
-  public func gradientPath(in trace: Trace, layer number: Int, output index: Int, example: Int = 0)
-    -> [GradientStep]
-  {
-    var (steps, index) = ([GradientStep](), index)
-    for above in stride(from: number + 1, through: layers.count, by: 1) {
-      let gradients = trace.layers[above - 1].innerGradient
-      guard let gradients, let operation = stages[above - 1].only, !operation.normalizes else {
-        break
+  /// For each product that a weight was in, the value times the gradient of the sum.
+  private func gradientTerms(
+    of operation: Bound, weight place: [Int], _ index: Int, _ x: Tensor, _ gradient: Tensor
+  ) -> [Provenance.Term] {
+    let (below, above) = (x.shape, gradient.shape)
+    var terms: [Provenance.Term] = []
+    func add(_ example: Int, _ from: Provenance.Place, _ to: Provenance.Place) {
+      terms.append(
+        .init(
+          from: from, value: x[example * below.count + from.index(in: below)],
+          factor: gradient[example * above.count + to.index(in: above)], weight: index, to: to,
+          example: example))
+    }
+    for example in 0..<x.batch {
+      guard case .convolve(let layer, let start) = operation.kind else {
+        add(example, .init(place[1], in: below), .init(place[0], in: above))
+        continue
       }
-      let (x, shape) = (input(of: above, in: trace), gradients.shape)
-      var best: (index: Int, gradient: Float, factor: Float)?
-      var sum = 0.0
-      x.withView { view in
-        for output in 0..<shape.count {
-          let gradient = gradients[example * shape.count + output]
-          guard gradient != 0,
-            let wiring = Wiring(operation, output: output, x: view.example(example))
-          else { continue }
-          for link in wiring.links where link.input == index {
-            sum += Double(gradient * link.coefficient)
-            if abs(gradient * link.coefficient) > abs((best?.gradient ?? 0) * (best?.factor ?? 0)) {
-              best = (output, gradient, link.coefficient)
-            }
-          }
+      let channels = below.channels / layer.groups
+      let channel = place[3] / (layer.filters / layer.groups) * channels + place[2]
+      for p in 0..<above.height {
+        let row = p * layer.stride.height + place[0] * layer.dilation.height - start.top
+        guard (0..<below.height).contains(row) else { continue }
+        for q in 0..<above.width {
+          let column = q * layer.stride.width + place[1] * layer.dilation.width - start.left
+          guard (0..<below.width).contains(column) else { continue }
+          add(example, .init(row, column, channel), .init(p, q, place[3]))
         }
       }
-      guard let best else { break }
-      steps.append(
-        GradientStep(
-          layer: above, index: best.index, gradient: best.gradient, factor: best.factor,
-          share: Double(best.gradient * best.factor) / sum))
-      index = best.index
     }
-    return steps
-  }
-
-  // MARK: Paths
-
-  /// A part of what one value passed on to the layer above.
-  public struct Path: Sendable, Encodable {
-    /// The layer above, from 1; index of the value in its output, and in its input.
-    public let layer, to, from: Int
-    /// Its share of the output that was asked for.
-    public let share: Double
-  }
-
-  /// The strongest paths from the image to one output: its relevance is handed down layer by layer,
-  /// to each value in proportion to what that added to the sum above it (layer-wise relevance
-  /// propagation, the z⁺ rule: Bach et al. 2015, doi:10.1371/journal.pone.0130140), and the
-  /// strongest few of each layer are followed.
-  /// - Parameters:
-  ///   - trace: without labels, of one image
-  ///   - output: the index of one
-  ///   - width: how many paths
-  public func strongestPaths(in trace: Trace, to output: Int, width: Int = 6) -> [Path] {
-    var paths: [Path] = []
-    var relevance = [(index: output, share: 1.0)]
-    for number in stride(from: layers.count, through: 1, by: -1) {
-      let x = input(of: number, in: trace)
-      var below: [Int: Double] = [:]
-      var edges: [Path] = []
-      x.withView { view in
-        for (index, share) in relevance {
-          guard let operation = stages[number - 1].only,
-            let wiring = Wiring(operation, output: index, x: view.pointer)
-          else { continue }
-          let added = wiring.links.map { max(0, Double($0.coefficient * view[$0.input])) }
-          let sum = added.reduce(0, +)
-          guard sum > 0 else { continue }
-          for (link, part) in zip(wiring.links, added) where part > 0 {
-            let part = share * part / sum
-            below[link.input, default: 0] += part
-            edges.append(Path(layer: number, to: index, from: link.input, share: part))
-          }
-        }
-      }
-      relevance = below.map { (index: $0.key, share: $0.value) }
-      relevance.sort { $0.share > $1.share || ($0.share == $1.share && $0.index < $1.index) }
-      relevance = Array(relevance.prefix(width))
-      let kept = Set(relevance.map(\.index))
-      paths += edges.filter { kept.contains($0.from) }
-    }
-    return paths
+    return terms
   }
 }

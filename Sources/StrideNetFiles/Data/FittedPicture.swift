@@ -1,0 +1,181 @@
+import StrideNetCore
+
+extension PNG.Image {
+  /// The picture as a network for digits wants it, made as MNIST's makers made theirs: grey, the ink
+  /// light on black, cut out, fitted into 20 of 28 parts of the network's input with its proportions
+  /// kept, and put there with its centre of mass in the middle. A network that sees colours gets the
+  /// picture itself, made as large as its input.
+  /// - Throws: ``StrideNetError`` if nothing is drawn on it
+  public func fitted(to shape: Shape) throws -> Tensor {
+    var need = MemoryNeed()
+    need.add(shape.count, times: 3, for: "a picture of \(shape)")
+    try need.require(hint: "the network's input is too large for pictures")
+    // As floats, several times over, a large picture would take a gigabyte of memory.
+    let most = max(1024, 4 * max(shape.height, shape.width))
+    if max(height, width) > most {
+      return try reduced(by: (max(height, width) + most - 1) / most).fitted(to: shape)
+    }
+    return try shape.channels > 1 ? colours(as: shape) : digit(as: shape)
+  }
+
+  private func colours(as shape: Shape) throws -> Tensor {
+    guard channels == shape.channels else {
+      throw StrideNetError(
+        .badData, "a picture with other channels than the network's input", found: "\(channels)",
+        expected: "\(shape.channels)")
+    }
+    let values = pixels.map { Float($0) / 255 }
+    return try Tensor(
+      batch: 1, shape: shape,
+      Self.resized(values, (height, width), channels, to: (shape.height, shape.width)))
+  }
+
+  // MARK: Digits
+
+  private func digit(as shape: Shape) throws -> Tensor {
+    let (drawn, h, w) = try drawing()
+    let box = Double(min(shape.height, shape.width)) * 20 / 28
+    let scale = box / Double(max(h, w))
+    let (newH, newW) = (
+      max(1, Int((Double(h) * scale).rounded())), max(1, Int((Double(w) * scale).rounded()))
+    )
+    let small = Self.resized(drawn, (h, w), 1, to: (newH, newW))
+    let start = Self.start(of: small, (newH, newW), in: shape)
+    var result = try Tensor(zeros: 1, shape)
+    for (i, value) in small.enumerated() {
+      result[0, start.row + i / newW, start.column + i % newW, 0] = value
+    }
+    return result
+  }
+
+  /// Where a picture begins if its centre of mass is to be in the middle.
+  private static func start(
+    of picture: [Float], _ size: (height: Int, width: Int), in shape: Shape
+  ) -> (row: Int, column: Int) {
+    var (mass, down, right) = (0.0, 0.0, 0.0)
+    for (i, value) in picture.enumerated() {
+      mass += Double(value)
+      down += Double(value) * Double(i / size.width)
+      right += Double(value) * Double(i % size.width)
+    }
+    func start(_ size: Int, _ centre: Double, _ extent: Int) -> Int {
+      // MNIST's digits have theirs in the pixel behind the middle: number 14 of 0…27.
+      // Inside, even where the mass lies far to one side.
+      max(0, min(size - extent, Int((Double(size) / 2 - centre).rounded())))
+    }
+    return (
+      start(shape.height, down / mass, size.height), start(shape.width, right / mass, size.width)
+    )
+  }
+
+  /// The ink, cut out.
+  private func drawing() throws -> (values: [Float], height: Int, width: Int) {
+    let ink = try ink()
+    let rows = (0..<height).filter { row in ink[row * width..<(row + 1) * width].contains { $0 > 0 }
+    }
+    let columns = (0..<width).filter { column in
+      (0..<height).contains { ink[$0 * width + column] > 0 }
+    }
+    let (top, left) = (rows.first!, columns.first!)
+    let (h, w) = (rows.last! - top + 1, columns.last! - left + 1)
+    return ((0..<h * w).map { ink[(top + $0 / w) * width + left + $0 % w] }, h, w)
+  }
+
+  /// 0 where there is paper … 1 full ink.
+  private func ink() throws -> [Float] {
+    var ink = grey()
+    // Paper is what is at the edge: where that is light, ink is dark.
+    var edge = Array(ink.prefix(width) + ink.suffix(width))
+    for row in 0..<height { edge += [ink[row * width], ink[(row + 1) * width - 1]] }
+    let paper = edge.sorted()[edge.count / 2]
+    let deviation = edge.map { abs($0 - paper) }.sorted()[edge.count * 9 / 10]
+    ink = paper > 0.5 ? ink.map { max(0, paper - $0) } : ink.map { max(0, $0 - paper) }
+    let darkest = ink.max()!
+    guard darkest > 0.1 else {
+      throw StrideNetError(
+        .badData, "nothing is drawn on the picture",
+        found: "pixels that differ by \(Int(darkest * 255)) of 255", expected: "a digit",
+        hint: "draw it darker than its paper, or lighter")
+    }
+    // Full ink is 1; the paper's grain and shade, which the edge shows too, are none. (Three times
+    // what nine tenths of the edge keep within: five standard deviations of noise.)
+    let grain = max(darkest / 30, min(3 * deviation, darkest / 2))
+    return ink.map { $0 < grain ? 0 : $0 / darkest }
+  }
+
+  // MARK: Sizes and colours
+
+  /// Each pixel the mean of so many by so many.
+  private func reduced(by factor: Int) -> Self {
+    let (h, w) = ((height + factor - 1) / factor, (width + factor - 1) / factor)
+    var sums = [Int](repeating: 0, count: w * channels)
+    var result: [UInt8] = []
+    result.reserveCapacity(h * w * channels)
+    for top in stride(from: 0, to: height, by: factor) {
+      let rows = top..<min(top + factor, height)
+      for i in sums.indices { sums[i] = 0 }
+      for row in rows {
+        for i in 0..<width * channels {
+          sums[i / (factor * channels) * channels + i % channels] += Int(
+            pixels[row * width * channels + i])
+        }
+      }
+      for i in sums.indices {
+        let count = rows.count * min(factor, width - i / channels * factor)
+        result.append(UInt8((sums[i] + count / 2) / count))
+      }
+    }
+    return Self(height: h, width: w, channels: channels, pixels: result)
+  }
+
+  /// 0 black … 1 white, by the eye's weights of the colours.
+  private func grey() -> [Float] {
+    guard channels == 3 else { return pixels.map { Float($0) / 255 } }
+    let weights: [Float] = [0.299 / 255, 0.587 / 255, 0.114 / 255]
+    return (0..<height * width).map { i in
+      (0..<3).reduce(Float(0)) { $0 + weights[$1] * Float(pixels[3 * i + $1]) }
+    }
+  }
+
+  /// Each pixel of the result is the mean of the area that it covers; where that is smaller than a
+  /// pixel, what lies between neighbours.
+  static func resized(
+    _ x: [Float], _ size: (Int, Int), _ channels: Int, to new: (Int, Int)
+  ) -> [Float] {
+    func weights(_ from: Int, _ to: Int) -> [[(Int, Float)]] {
+      let step = Double(from) / Double(to)
+      return (0..<to).map { i in
+        let (start, end) = (Double(i) * step, Double(i + 1) * step)
+        if step < 1 {
+          let place = max(0, min(Double(from - 1), (start + end) / 2 - 0.5))
+          let first = min(Int(place), max(0, from - 2))
+          let share = Float(place - Double(first))
+          return from == 1 ? [(0, 1)] : [(first, 1 - share), (first + 1, share)]
+        }
+        return (Int(start)..<min(from, Int(end.rounded(.up)))).map { j in
+          (j, Float((min(end, Double(j + 1)) - max(start, Double(j))) / step))
+        }
+      }
+    }
+    let (rows, columns) = (weights(size.0, new.0), weights(size.1, new.1))
+    var wide = [Float](repeating: 0, count: size.0 * new.1 * channels)
+    for y in 0..<size.0 {
+      for (q, terms) in columns.enumerated() {
+        for (j, share) in terms {
+          for c in 0..<channels {
+            wide[(y * new.1 + q) * channels + c] += share * x[(y * size.1 + j) * channels + c]
+          }
+        }
+      }
+    }
+    var result = [Float](repeating: 0, count: new.0 * new.1 * channels)
+    for (p, terms) in rows.enumerated() {
+      for (i, share) in terms {
+        for k in 0..<new.1 * channels {
+          result[p * new.1 * channels + k] += share * wide[i * new.1 * channels + k]
+        }
+      }
+    }
+    return result
+  }
+}
