@@ -3,7 +3,7 @@
 
 KERNELS ?= auto
 MODEL   ?= cnn
-VARIANTS := $(shell sed -n 's/^CK_CONV.//p' CKernels/include/variants.def | cut -d, -f1) auto
+VARIANTS := $(shell sed -n 's/^CK_CONV[A-Z_]*(\([a-z0-9_]*\))/\1/p' CKernels/include/variants.def) auto
 
 ifeq ($(filter $(KERNELS),$(VARIANTS)),)
   $(error KERNELS=$(KERNELS): no such kernel variant; there are: $(VARIANTS))
@@ -18,6 +18,7 @@ TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 
 # For programs in C alone, without Swift and the package manager.
 KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcard CKernels/*.c)
+CHECK_IN_C := $(KERNELS_IN_C) $(wildcard Tests/KernelCheck/*.c)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build install uninstall run serve test random fuzz bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
@@ -124,7 +125,7 @@ lint:
 ## check: each kernel against its definition, in C, with each instruction set (seconds)
 check: setup
 	@mkdir -p .build
-	clang $(KERNELS_IN_C) Tests/KernelCheck/check.c -lm -o .build/check
+	clang $(CHECK_IN_C) -lm -o .build/check
 	.build/check
 
 ## arm64: the same check compiled for 64-bit ARM and run by an emulator
@@ -132,8 +133,7 @@ arm64: setup
 	@[ -e /usr/aarch64-linux-gnu/lib/libc.a ] && command -v qemu-aarch64 >/dev/null \
 	  || sh Sources/setup.sh gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 	@mkdir -p .build
-	clang --target=aarch64-linux-gnu -static -fuse-ld=lld $(KERNELS_IN_C) Tests/KernelCheck/check.c \
-	  -lm -o .build/check-arm64
+	clang --target=aarch64-linux-gnu -static -fuse-ld=lld $(CHECK_IN_C) -lm -o .build/check-arm64
 	qemu-aarch64 .build/check-arm64 neon
 
 ## memcheck: the same check under valgrind (which knows no AVX-512)

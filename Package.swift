@@ -6,12 +6,17 @@ import PackageDescription
 // The list in CKernels/include/variants.def is the source; a test holds the two against each other.
 let variants = ["naive", "stride_groups", "im2col", "direct"]
 
+// The library's modules, the last of which is the others under one name. Whoever depends on that is
+// compiled anew where one of the others has changed only if it depends on them, too.
+let library = ["StrideNetCore", "StrideNetFiles", "StrideNetLaboratory", "StrideNet"]
+let dependencies = library.map { Target.Dependency(stringLiteral: $0) }
+
 let package = Package(
   name: "stridenet",
   platforms: [.macOS(.v15)],
   products: [
     // All of it; and the core alone, which needs no library of the system's.
-    .library(name: "StrideNet", targets: ["StrideNet"]),
+    .library(name: "StrideNet", targets: library),
     .library(name: "StrideNetCore", targets: ["StrideNetCore"]),
     .executable(name: "stridenet", targets: ["stridenet-cli"]),
   ],
@@ -50,35 +55,33 @@ let package = Package(
     .target(
       name: "StrideNetLaboratory", dependencies: ["StrideNetCore", "StrideNetFiles", "CKernels"]),
     // The three under one name.
-    .target(
-      name: "StrideNet", dependencies: ["StrideNetCore", "StrideNetFiles", "StrideNetLaboratory"]),
+    .target(name: "StrideNet", dependencies: Array(dependencies.dropLast())),
     // The pages of `report` and `serve`, embedded for the same reason.
     .target(name: "Pages", exclude: ["files"]),
     // What answers the page of `serve`: a small server, and the questions.
-    .target(name: "Web", dependencies: ["StrideNet"]),
+    .target(name: "Web", dependencies: dependencies),
     .executableTarget(
       name: "stridenet-cli",
-      dependencies: [
-        "StrideNet", "Pages", "Web",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      dependencies: dependencies + [
+        "Pages", "Web", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       path: "Sources/CLI"),
     // Three small programs that use nothing but the public interface.
-    .executableTarget(name: "LeNet", dependencies: ["StrideNet"], path: "Examples/LeNet"),
+    .executableTarget(name: "LeNet", dependencies: dependencies, path: "Examples/LeNet"),
     .executableTarget(
-      name: "CustomLayer", dependencies: ["StrideNet"], path: "Examples/CustomLayer"),
-    .executableTarget(name: "Transfer", dependencies: ["StrideNet"], path: "Examples/Transfer"),
+      name: "CustomLayer", dependencies: dependencies, path: "Examples/CustomLayer"),
+    .executableTarget(name: "Transfer", dependencies: dependencies, path: "Examples/Transfer"),
     // A training without the library's layers, by the kernels that are the definition.
     .executableTarget(
-      name: "Plain", dependencies: ["CKernels", "StrideNet"], path: "Examples/Plain"),
+      name: "Plain", dependencies: dependencies + ["CKernels"], path: "Examples/Plain"),
     // Counts malloc calls in the test process: shows that a training step allocates nothing.
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     // Random networks against a reference in double precision.
     .executableTarget(
-      name: "random-networks", dependencies: ["StrideNet"], path: "Tests/RandomNetworks"),
+      name: "random-networks", dependencies: dependencies, path: "Tests/RandomNetworks"),
     .testTarget(
       name: "StrideNetTests",
-      dependencies: ["StrideNet", "CKernels", "AllocationCounter", "Web"],
+      dependencies: dependencies + ["CKernels", "AllocationCounter", "Web"],
       exclude: ["Expectations"]),
   ],
   swiftLanguageModes: [.v6]

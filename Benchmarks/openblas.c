@@ -25,14 +25,18 @@ static float *filled(size_t count, unsigned seed) {
 }
 
 // 1024×1024×1024
-static void square(void) { ck_gemm(0, SIDE, SIDE, SIDE, a, SIDE, b, SIDE, c, SIDE, workspace); }
+static void square(void) {
+  ck_kernels()->gemm(0, SIDE, SIDE, SIDE, a, SIDE, b, SIDE, c, SIDE, workspace);
+}
 static void square_blas(void) {
   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, SIDE, SIDE, SIDE, 1, a, SIDE, b, SIDE, 0,
               theirs, SIDE);
 }
 
 // A dense layer: y (BATCH,OUTPUTS) = x (BATCH,INPUTS) · w (OUTPUTS,INPUTS) transposed + bias
-static void forward(void) { ck_dense_forward(BATCH, OUTPUTS, INPUTS, a, b, bias, 0, c, OUTPUTS); }
+static void forward(void) {
+  ck_kernels()->dense_forward(BATCH, OUTPUTS, INPUTS, a, b, bias, 0, c, OUTPUTS);
+}
 static void forward_blas(void) {
   for (int i = 0; i < BATCH; i++) memcpy(theirs + i * OUTPUTS, bias, sizeof(float) * OUTPUTS);
   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, BATCH, OUTPUTS, INPUTS, 1, a, INPUTS, b,
@@ -41,7 +45,7 @@ static void forward_blas(void) {
 
 // dx (BATCH,INPUTS) = dy (BATCH,OUTPUTS) · w
 static void input_gradient(void) {
-  ck_gemm(0, BATCH, INPUTS, OUTPUTS, a, OUTPUTS, b, INPUTS, c, INPUTS, workspace);
+  ck_kernels()->gemm(0, BATCH, INPUTS, OUTPUTS, a, OUTPUTS, b, INPUTS, c, INPUTS, workspace);
 }
 static void input_gradient_blas(void) {
   cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, BATCH, INPUTS, OUTPUTS, 1, a, OUTPUTS, b,
@@ -50,7 +54,8 @@ static void input_gradient_blas(void) {
 
 // dw (OUTPUTS,INPUTS) = dy transposed · x
 static void weight_gradient(void) {
-  ck_gemm(CK_TRANSPOSE_A, OUTPUTS, INPUTS, BATCH, a, OUTPUTS, b, INPUTS, c, INPUTS, workspace);
+  ck_kernels()->gemm(CK_TRANSPOSE_A, OUTPUTS, INPUTS, BATCH, a, OUTPUTS, b, INPUTS, c, INPUTS,
+                     workspace);
 }
 static void weight_gradient_blas(void) {
   cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, OUTPUTS, INPUTS, BATCH, 1, a, OUTPUTS, b,
@@ -81,7 +86,7 @@ static double timed(int repeats, void (*run)(void)) {
 }
 
 static double peak(void) {
-  double start = seconds(), operations = ck_fma_peak(200000);
+  double start = seconds(), operations = ck_kernels()->fma_peak(200000);
   return operations / (seconds() - start);
 }
 
@@ -96,9 +101,10 @@ static double median(double times[ROUNDS]) {
 int main(void) {
   const size_t most = (size_t)SIDE * SIDE;  // floats in the largest operand
   a = filled(most, 1), b = filled(most, 2), bias = filled(OUTPUTS, 3);
-  c = filled(most, 4), theirs = filled(most, 5), workspace = filled(ck_gemm_workspace(), 6);
+  c = filled(most, 4), theirs = filled(most, 5),
+  workspace = filled(ck_kernels()->gemm_workspace, 6);
   openblas_set_num_threads(1);
-  printf("StrideNet %s, %s, core %s, one thread, medians of %d\n\n", ck_isa_name(),
+  printf("StrideNet %s, %s, core %s, one thread, medians of %d\n\n", ck_kernels()->name,
          openblas_get_config(), openblas_get_corename(), ROUNDS);
   // A × is two bytes: the second column is 14 wide.
   printf("%-14s %-16s %10s %12s %6s %14s %10s %9s\n", "", "M×N×K", "StrideNet", "OpenBLAS", "ratio",

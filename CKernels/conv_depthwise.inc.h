@@ -9,29 +9,28 @@
 #pragma clang fp contract(fast)
 
 // Taps first..<last of a window that starts at `start` lie in 0..<size.
-typedef struct CK_NAME(taps) {
+typedef struct tap_range {
   ptrdiff_t first, last;
-} CK_NAME(taps);
+} tap_range;
 
-INLINE CK_NAME(taps)
-    CK_NAME(taps_inside)(ptrdiff_t start, ptrdiff_t filter, ptrdiff_t dilation, ptrdiff_t size) {
+INLINE tap_range taps_inside(ptrdiff_t start, ptrdiff_t filter, ptrdiff_t dilation,
+                             ptrdiff_t size) {
   ptrdiff_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
   ptrdiff_t last = start < size ? (size - start + dilation - 1) / dilation : 0;
   if (last > filter) last = filter;
-  return (CK_NAME(taps)){first, last > first ? last : first};
+  return (tap_range){first, last > first ? last : first};
 }
 
 // Distances, in floats.
-typedef struct CK_NAME(depth) {
+typedef struct distances {
   ptrdiff_t c, x_line, x_tap, x_step, w_line;
-} CK_NAME(depth);
+} distances;
 
 // A vector of `count` channels, whole where it is as wide as one, of `pixels` outputs side by side.
-INLINE void CK_NAME(depth_tile)(const int pixels, const int whole, ptrdiff_t count,
-                                const CK_NAME(depth) * g, ptrdiff_t lines, ptrdiff_t taps,
-                                const float *x, const float *w, const float *bias, int relu,
-                                float *y) {
-#define LOAD(at) (whole ? *(const vec *)(at) : CK_NAME(some)(count, at))
+INLINE void depth_tile(const int pixels, const int whole, ptrdiff_t count, const distances *g,
+                       ptrdiff_t lines, ptrdiff_t taps, const float *x, const float *w,
+                       const float *bias, int relu, float *y) {
+#define LOAD(at) (whole ? *(const vec *)(at) : some(count, at))
   vec sum[4];
 #pragma clang loop unroll(full)
   for (int r = 0; r < pixels; r++) sum[r] = bias ? LOAD(bias) : (vec){0};
@@ -58,14 +57,14 @@ static void CK_NAME(ck_conv_forward_depthwise)(const ck_conv_shape *s, const flo
                                                float *y, float *workspace) {
   (void)workspace;
   ptrdiff_t c = s->c;
-  CK_NAME(depth) g = {c, (ptrdiff_t)s->dh * s->w * c, s->dw * c, s->sw * c, s->fw * c};
+  distances g = {c, (ptrdiff_t)s->dh * s->w * c, s->dw * c, s->sw * c, s->fw * c};
   for (ptrdiff_t n = 0; n < s->n; n++)
     for (ptrdiff_t p = 0; p < s->oh; p++) {
       ptrdiff_t top = p * s->sh - s->ph;
-      CK_NAME(taps) rows = CK_NAME(taps_inside)(top, s->fh, s->dh, s->h);
+      tap_range rows = taps_inside(top, s->fh, s->dh, s->h);
       for (ptrdiff_t q = 0, pixels; q < s->ow; q += pixels) {
         ptrdiff_t left = q * s->sw - s->pw;
-        CK_NAME(taps) columns = CK_NAME(taps_inside)(left, s->fw, s->dw, s->w);
+        tap_range columns = taps_inside(left, s->fw, s->dw, s->w);
         pixels =
             left >= 0 && left + 3 * s->sw + (s->fw - 1) * s->dw < s->w && q + 4 <= s->ow ? 4 : 1;
         ptrdiff_t lines = rows.last - rows.first, taps = columns.last - columns.first;
@@ -76,18 +75,20 @@ static void CK_NAME(ck_conv_forward_depthwise)(const ck_conv_shape *s, const flo
         float *to = y + ((n * s->oh + p) * s->ow + q) * c;
         if (!taps) lines = 0;
         if (c < CK_LANES) {
-          for (ptrdiff_t r = 0; r < pixels; r++) CK_NAME(depth_tile)
-          (1, 0, c, &g, lines, taps, from + r * g.x_step, weights, bias, relu, to + r * c);
+          for (ptrdiff_t r = 0; r < pixels; r++)
+            depth_tile(1, 0, c, &g, lines, taps, from + r * g.x_step, weights, bias, relu,
+                       to + r * c);
           continue;
         }
         for (ptrdiff_t k = 0; k < c; k += CK_LANES) {
           // The last vector ends where the channels do: some are computed twice.
           ptrdiff_t at = k + CK_LANES <= c ? k : c - CK_LANES;
-          if (pixels == 4) CK_NAME(depth_tile)
-          (4, 1, CK_LANES, &g, lines, taps, from + at, weights + at, bias ? bias + at : NULL, relu,
-           to + at);
-          else CK_NAME(depth_tile)(1, 1, CK_LANES, &g, lines, taps, from + at, weights + at,
-                                   bias ? bias + at : NULL, relu, to + at);
+          if (pixels == 4)
+            depth_tile(4, 1, CK_LANES, &g, lines, taps, from + at, weights + at,
+                       bias ? bias + at : NULL, relu, to + at);
+          else
+            depth_tile(1, 1, CK_LANES, &g, lines, taps, from + at, weights + at,
+                       bias ? bias + at : NULL, relu, to + at);
         }
       }
     }
@@ -115,10 +116,10 @@ static void CK_NAME(ck_conv_input_gradient_depthwise)(const ck_conv_shape *s, co
   for (ptrdiff_t n = 0; n < s->n; n++)
     for (ptrdiff_t p = 0; p < s->oh; p++) {
       ptrdiff_t top = p * s->sh - s->ph;
-      CK_NAME(taps) rows = CK_NAME(taps_inside)(top, s->fh, s->dh, s->h);
+      tap_range rows = taps_inside(top, s->fh, s->dh, s->h);
       for (ptrdiff_t q = 0; q < s->ow; q++, dy += c) {
         ptrdiff_t left = q * s->sw - s->pw;
-        CK_NAME(taps) columns = CK_NAME(taps_inside)(left, s->fw, s->dw, s->w);
+        tap_range columns = taps_inside(left, s->fw, s->dw, s->w);
         for (ptrdiff_t i = rows.first; i < rows.last; i++)
           for (ptrdiff_t j = columns.first; j < columns.last; j++) {
             const float *weight = w + (i * s->fw + j) * c;
@@ -134,9 +135,9 @@ static void CK_NAME(ck_conv_input_gradient_depthwise)(const ck_conv_shape *s, co
 
 // A vector of channels of dw += the products of a row of pixels and their dy, c floats apart. Four
 // sums side by side, so that none waits for the one before.
-INLINE void CK_NAME(depth_gradient)(const int whole, ptrdiff_t count, ptrdiff_t pixels, ptrdiff_t c,
-                                    ptrdiff_t x_step, const float *x, const float *dy, float *dw) {
-#define LOAD(at) (whole ? *(const vec *)(at) : CK_NAME(some)(count, at))
+INLINE void depth_gradient(const int whole, ptrdiff_t count, ptrdiff_t pixels, ptrdiff_t c,
+                           ptrdiff_t x_step, const float *x, const float *dy, float *dw) {
+#define LOAD(at) (whole ? *(const vec *)(at) : some(count, at))
   vec sum[4] = {{0}, {0}, {0}, {0}};
   ptrdiff_t q = 0;
   for (; q + 4 <= pixels; q += 4)
@@ -160,12 +161,12 @@ static void CK_NAME(ck_conv_weight_gradient_depthwise)(const ck_conv_shape *s, c
   for (ptrdiff_t n = 0; n < s->n; n++)
     for (ptrdiff_t p = 0; p < s->oh; p++) {
       ptrdiff_t top = p * s->sh - s->ph;
-      CK_NAME(taps) rows = CK_NAME(taps_inside)(top, s->fh, s->dh, s->h);
+      tap_range rows = taps_inside(top, s->fh, s->dh, s->h);
       for (ptrdiff_t i = rows.first; i < rows.last; i++)
         for (ptrdiff_t j = 0; j < s->fw; j++) {
           // The outputs whose tap j lies inside are to windows what taps are to inputs.
           ptrdiff_t start = j * s->dw - s->pw;
-          CK_NAME(taps) inside = CK_NAME(taps_inside)(start, s->ow, s->sw, s->w);
+          tap_range inside = taps_inside(start, s->ow, s->sw, s->w);
           ptrdiff_t pixels = inside.last - inside.first;
           if (!pixels) continue;
           const float *from =
@@ -173,10 +174,9 @@ static void CK_NAME(ck_conv_weight_gradient_depthwise)(const ck_conv_shape *s, c
           const float *upstream = dy + ((n * s->oh + p) * s->ow + inside.first) * c;
           float *to = dw + (i * s->fw + j) * c;
           ptrdiff_t k = 0;
-          for (; k + CK_LANES <= c; k += CK_LANES) CK_NAME(depth_gradient)
-          (1, CK_LANES, pixels, c, step, from + k, upstream + k, to + k);
-          if (k < c)
-            CK_NAME(depth_gradient)(0, c - k, pixels, c, step, from + k, upstream + k, to + k);
+          for (; k + CK_LANES <= c; k += CK_LANES)
+            depth_gradient(1, CK_LANES, pixels, c, step, from + k, upstream + k, to + k);
+          if (k < c) depth_gradient(0, c - k, pixels, c, step, from + k, upstream + k, to + k);
         }
     }
 }

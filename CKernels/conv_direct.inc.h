@@ -19,7 +19,7 @@
 
 // One convolution over one image: sums over windows of `lines` lines of `run`
 // numbers each, written to outputs y_line and y_step apart.
-typedef struct CK_NAME(walk) {
+typedef struct walk {
   ptrdiff_t oh, ow;          // outputs
   ptrdiff_t lines, run;      // the window: FH lines of FW·C numbers
   ptrdiff_t x_row;           // from a line of the input to the next
@@ -28,13 +28,12 @@ typedef struct CK_NAME(walk) {
   ptrdiff_t y_line, y_step;  // from an output to the one below, to the right
   int relu;
   ptrdiff_t first, last;  // rows of the input that aren't all zeros: first..<last
-} CK_NAME(walk);
-#define walk CK_NAME(walk)
+} walk;
 
 // y (rows pixels, columns filters) = bias + sum over the window; packed w (lines·run, CK_NR).
-INLINE void CK_NAME(direct_tile)(const int rows, const int vectors, const walk *g, ptrdiff_t lines,
-                                 const float *x, const float *w, const float *bias, float *y,
-                                 ptrdiff_t columns) {
+INLINE void direct_tile(const int rows, const int vectors, const walk *g, ptrdiff_t lines,
+                        const float *x, const float *w, const float *bias, float *y,
+                        ptrdiff_t columns) {
   vec sum[CK_MR][2];
 #pragma clang loop unroll(full)
   for (int r = 0; r < rows; r++)
@@ -73,12 +72,12 @@ INLINE void CK_NAME(direct_tile)(const int rows, const int vectors, const walk *
 static void CK_NAME(direct_any_tile)(ptrdiff_t rows, const walk *g, ptrdiff_t lines, const float *x,
                                      const float *w, const float *bias, float *y,
                                      ptrdiff_t columns) {
-#define CK_ROWS(n)                                                  \
-  case n:                                                           \
-    if (columns <= CK_LANES)                                        \
-      CK_NAME(direct_tile)(n, 1, g, lines, x, w, bias, y, columns); \
-    else                                                            \
-      CK_NAME(direct_tile)(n, 2, g, lines, x, w, bias, y, columns); \
+#define CK_ROWS(n)                                         \
+  case n:                                                  \
+    if (columns <= CK_LANES)                               \
+      direct_tile(n, 1, g, lines, x, w, bias, y, columns); \
+    else                                                   \
+      direct_tile(n, 2, g, lines, x, w, bias, y, columns); \
     return;
   switch (rows) {
 #include "rows.def"
@@ -105,12 +104,12 @@ static void CK_NAME(direct_image)(const walk *g, ptrdiff_t f, const float *x, co
   }
 }
 
-INLINE ptrdiff_t CK_NAME(padded)(ptrdiff_t f) { return (f + CK_NR - 1) / CK_NR * CK_NR; }
+INLINE ptrdiff_t padded(ptrdiff_t f) { return (f + CK_NR - 1) / CK_NR * CK_NR; }
 
 // w (k, f) in panels of CK_NR columns, missing ones 0.
 static void CK_NAME(pack_panels)(ptrdiff_t k, ptrdiff_t f, const float *w, float *out) {
   for (ptrdiff_t j = 0; j < f; j += CK_NR, out += k * CK_NR)
-    CK_NAME(pack)(CK_NR, f - j < CK_NR ? f - j : CK_NR, k, w + j, 1, f, out);
+    pack(CK_NR, f - j < CK_NR ? f - j : CK_NR, k, w + j, 1, f, out);
 }
 
 // rows × columns pixels of an image, x_row floats from line to line, in the middle of zeros
@@ -132,26 +131,25 @@ static void CK_NAME(surround)(ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t c, co
 }
 
 // What the windows of a layer reach on an axis, padding included.
-INLINE ptrdiff_t CK_NAME(reach)(ptrdiff_t outputs, ptrdiff_t stride, ptrdiff_t filter) {
+INLINE ptrdiff_t reach(ptrdiff_t outputs, ptrdiff_t stride, ptrdiff_t filter) {
   return (outputs - 1) * stride + filter;
 }
 
 // The image as the windows walk over it: as it is, or with the zeros that they reach.
-typedef struct CK_NAME(frame) {
+typedef struct image_frame {
   int zeros;
   ptrdiff_t height, width;
-} CK_NAME(frame);
+} image_frame;
 
-INLINE CK_NAME(frame) CK_NAME(frame_of)(const ck_conv_shape *s) {
-  ptrdiff_t height = CK_NAME(reach)(s->oh, s->sh, s->fh);
-  ptrdiff_t width = CK_NAME(reach)(s->ow, s->sw, s->fw);
-  if (s->ph || s->pw || height > s->h || width > s->w) return (CK_NAME(frame)){1, height, width};
-  return (CK_NAME(frame)){0, s->h, s->w};
+INLINE image_frame frame_of(const ck_conv_shape *s) {
+  ptrdiff_t height = reach(s->oh, s->sh, s->fh);
+  ptrdiff_t width = reach(s->ow, s->sw, s->fw);
+  if (s->ph || s->pw || height > s->h || width > s->w) return (image_frame){1, height, width};
+  return (image_frame){0, s->h, s->w};
 }
 
 // Image x itself, or its copy in `zeros`.
-INLINE const float *CK_NAME(framed)(const ck_conv_shape *s, CK_NAME(frame) f, const float *x,
-                                    float *zeros) {
+INLINE const float *framed(const ck_conv_shape *s, image_frame f, const float *x, float *zeros) {
   if (!f.zeros) return x;
   CK_NAME(surround)
   (s->h, s->w, s->c, x, (ptrdiff_t)s->w * s->c, s->ph, s->pw, f.height, f.width, zeros);
@@ -159,29 +157,27 @@ INLINE const float *CK_NAME(framed)(const ck_conv_shape *s, CK_NAME(frame) f, co
 }
 
 // Weights of the largest phase of the input gradient along an axis, and the zeros before dy.
-INLINE ptrdiff_t CK_NAME(phase_size)(ptrdiff_t filter, ptrdiff_t stride) {
+INLINE ptrdiff_t phase_size(ptrdiff_t filter, ptrdiff_t stride) {
   return (filter + stride - 1) / stride;
 }
 
 static size_t CK_NAME(ck_conv_workspace_direct)(const ck_conv_shape *s, ck_pass pass) {
-  CK_NAME(frame) frame = CK_NAME(frame_of)(s);
+  image_frame frame = frame_of(s);
   ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c;
   ptrdiff_t zeros = frame.zeros ? frame.height * frame.width * s->c : 0;
-  if (pass == CK_FORWARD) return CK_NAME(padded)(s->f) * (window + 1) + zeros;
-  if (pass == CK_WEIGHT_GRADIENT)
-    return CK_NAME(padded)(s->f) * (window + (ptrdiff_t)s->oh * s->ow) + zeros;
-  ptrdiff_t fh = CK_NAME(phase_size)(s->fh, s->sh), fw = CK_NAME(phase_size)(s->fw, s->sw);
+  if (pass == CK_FORWARD) return padded(s->f) * (window + 1) + zeros;
+  if (pass == CK_WEIGHT_GRADIENT) return padded(s->f) * (window + (ptrdiff_t)s->oh * s->ow) + zeros;
+  ptrdiff_t fh = phase_size(s->fh, s->sh), fw = phase_size(s->fw, s->sw);
   ptrdiff_t height = s->h / s->sh + 1 + s->oh + 2 * fh, width = s->w / s->sw + 1 + s->ow + 2 * fw;
-  return CK_NAME(padded)(s->c) * (fh * fw * s->f + 1) + fh * fw * s->f * s->c +
-         height * width * s->f;
+  return padded(s->c) * (fh * fw * s->f + 1) + fh * fw * s->f * s->c + height * width * s->f;
 }
 
 // How the forward pass walks; weights and bias packed in the workspace, which has room for zeros
 // behind them.
-INLINE walk CK_NAME(forward_walk)(const ck_conv_shape *s, CK_NAME(frame) frame, const float *w,
-                                  const float *bias, int relu, float *workspace, float **packed,
-                                  float **start, float **zeros) {
-  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c, filters = CK_NAME(padded)(s->f);
+INLINE walk forward_walk(const ck_conv_shape *s, image_frame frame, const float *w,
+                         const float *bias, int relu, float *workspace, float **packed,
+                         float **start, float **zeros) {
+  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c, filters = padded(s->f);
   *packed = workspace, *start = *packed + filters * window, *zeros = *start + filters;
   CK_NAME(pack_panels)(window, s->f, w, *packed);
   memset(*start, 0, sizeof(float) * filters);
@@ -203,11 +199,11 @@ INLINE walk CK_NAME(forward_walk)(const ck_conv_shape *s, CK_NAME(frame) frame, 
 static void CK_NAME(ck_conv_forward_direct)(const ck_conv_shape *s, const float *x, const float *w,
                                             const float *bias, int relu, float *y,
                                             float *workspace) {
-  CK_NAME(frame) frame = CK_NAME(frame_of)(s);
+  image_frame frame = frame_of(s);
   float *packed, *start, *zeros;
-  walk g = CK_NAME(forward_walk)(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
+  walk g = forward_walk(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
   for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c) {
-    const float *image = CK_NAME(framed)(s, frame, x, zeros);
+    const float *image = framed(s, frame, x, zeros);
     CK_NAME(direct_image)(&g, s->f, image, packed, start, y + n * s->oh * s->ow * s->f);
   }
 }
@@ -215,27 +211,27 @@ static void CK_NAME(ck_conv_forward_direct)(const ck_conv_shape *s, const float 
 // One axis of the input gradient, for inputs a = phase + stride·t: which weights they meet, and
 // where in dy. Input a meets weight i where a + padding - i = stride·p, so i = first + stride·u for
 // u in 0..<count, and p = t + offset - u.
-typedef struct CK_NAME(phase) {
+typedef struct phase_range {
   ptrdiff_t inputs;  // how many
   ptrdiff_t first, count, offset;
-} CK_NAME(phase);
+} phase_range;
 
-INLINE CK_NAME(phase) CK_NAME(phase_of)(ptrdiff_t phase, ptrdiff_t size, ptrdiff_t filter,
-                                        ptrdiff_t stride, ptrdiff_t padding) {
+INLINE phase_range phase_of(ptrdiff_t phase, ptrdiff_t size, ptrdiff_t filter, ptrdiff_t stride,
+                            ptrdiff_t padding) {
   ptrdiff_t first = (phase + padding) % stride;
-  return (CK_NAME(phase)){(size - phase + stride - 1) / stride, first,
-                          first < filter ? (filter - first + stride - 1) / stride : 0,
-                          (phase + padding) / stride};
+  return (phase_range){(size - phase + stride - 1) / stride, first,
+                       first < filter ? (filter - first + stride - 1) / stride : 0,
+                       (phase + padding) / stride};
 }
 
 static void CK_NAME(ck_conv_input_gradient_direct)(const ck_conv_shape *s, const float *dy,
                                                    const float *w, float *dx, float *workspace) {
-  ptrdiff_t channels = CK_NAME(padded)(s->c), size = (ptrdiff_t)s->h * s->w * s->c;
+  ptrdiff_t channels = padded(s->c), size = (ptrdiff_t)s->h * s->w * s->c;
   for (ptrdiff_t row = 0; row < s->sh; row++)
     for (ptrdiff_t column = 0; column < s->sw; column++) {
       if (row >= s->h || column >= s->w) continue;
-      CK_NAME(phase) v = CK_NAME(phase_of)(row, s->h, s->fh, s->sh, s->ph);
-      CK_NAME(phase) u = CK_NAME(phase_of)(column, s->w, s->fw, s->sw, s->pw);
+      phase_range v = phase_of(row, s->h, s->fh, s->sh, s->ph);
+      phase_range u = phase_of(column, s->w, s->fw, s->sw, s->pw);
       ptrdiff_t window = v.count * u.count * s->f;
       float *start = workspace, *packed = start + channels, *turned = packed + window * channels;
       float *zeros = turned + window * s->c;
@@ -289,8 +285,8 @@ static void CK_NAME(ck_conv_input_gradient_direct)(const ck_conv_shape *s, const
 
 // A tile of the weight gradient: `lines` lines of `run` weights that lie side by side, by the
 // filters of a panel (dw, CK_NR apart), summed over `rows` rows of `pixels` outputs each.
-INLINE void CK_NAME(gradient_tile)(const int lines, const int run, const int vectors, const walk *g,
-                                   ptrdiff_t rows, const float *x, const float *dy, float *dw) {
+INLINE void gradient_tile(const int lines, const int run, const int vectors, const walk *g,
+                          ptrdiff_t rows, const float *x, const float *dy, float *dw) {
   vec sum[CK_MR][2];
   float *target[CK_MR];
 #pragma clang loop unroll(full)
@@ -324,13 +320,13 @@ INLINE void CK_NAME(gradient_tile)(const int lines, const int run, const int vec
 
 static void CK_NAME(gradient_any_tile)(ptrdiff_t lines, ptrdiff_t run, int vectors, const walk *g,
                                        ptrdiff_t rows, const float *x, const float *dy, float *dw) {
-#define CK_TILE(lines, run)                                      \
-  {                                                              \
-    if (vectors == 1)                                            \
-      CK_NAME(gradient_tile)(lines, run, 1, g, rows, x, dy, dw); \
-    else                                                         \
-      CK_NAME(gradient_tile)(lines, run, 2, g, rows, x, dy, dw); \
-    return;                                                      \
+#define CK_TILE(lines, run)                             \
+  {                                                     \
+    if (vectors == 1)                                   \
+      gradient_tile(lines, run, 1, g, rows, x, dy, dw); \
+    else                                                \
+      gradient_tile(lines, run, 2, g, rows, x, dy, dw); \
+    return;                                             \
   }
   (void)lines;  // where there are no such tiles
   // Small filters over one channel: several lines at once, so that the tile isn't too small.
@@ -352,7 +348,7 @@ static void CK_NAME(gradient_any_tile)(ptrdiff_t lines, ptrdiff_t run, int vecto
 }
 
 // How many lines of the window a tile takes together.
-INLINE ptrdiff_t CK_NAME(lines_together)(ptrdiff_t lines, ptrdiff_t run) {
+INLINE ptrdiff_t lines_together(ptrdiff_t lines, ptrdiff_t run) {
   if (run == 3 && CK_MR >= 10 && lines >= 3) return 3;
   if (((run == 3 && CK_MR >= 6) || (run == 5 && CK_MR >= 10)) && lines >= 2) return 2;
   return 1;
@@ -360,14 +356,14 @@ INLINE ptrdiff_t CK_NAME(lines_together)(ptrdiff_t lines, ptrdiff_t run) {
 
 static void CK_NAME(ck_conv_weight_gradient_direct)(const ck_conv_shape *s, const float *x,
                                                     const float *dy, float *dw, float *workspace) {
-  ptrdiff_t run = (ptrdiff_t)s->fw * s->c, window = s->fh * run, filters = CK_NAME(padded)(s->f);
+  ptrdiff_t run = (ptrdiff_t)s->fw * s->c, window = s->fh * run, filters = padded(s->f);
   ptrdiff_t outputs = (ptrdiff_t)s->oh * s->ow;
   // dw in panels of CK_NR filters; dy likewise where its rows aren't whole vectors.
   float *panels = workspace, *packed = panels + window * filters;
   int whole = s->f % CK_LANES == 0;
   float *zeros = packed + (whole ? 0 : outputs * filters);
   memset(panels, 0, sizeof(float) * window * filters);
-  CK_NAME(frame) frame = CK_NAME(frame_of)(s);
+  image_frame frame = frame_of(s);
   walk g = {.oh = s->oh,
             .ow = s->ow,
             .lines = s->fh,
@@ -382,10 +378,10 @@ static void CK_NAME(ck_conv_weight_gradient_direct)(const ck_conv_shape *s, cons
             block = 6144 / (floats_a_row ? floats_a_row : 1);
   if (block < 1) block = 1;
   ptrdiff_t tiles = (run + CK_MR - 1) / CK_MR, most = (run + tiles - 1) / tiles;
-  ptrdiff_t together = CK_NAME(lines_together)(s->fh, run);
+  ptrdiff_t together = lines_together(s->fh, run);
   for (ptrdiff_t n = 0; n < s->n; n++) {
     const float *image = x + n * s->h * s->w * s->c, *upstream = dy + n * outputs * s->f;
-    image = CK_NAME(framed)(s, frame, image, zeros);
+    image = framed(s, frame, image, zeros);
     if (!whole) CK_NAME(pack_panels)(outputs, s->f, upstream, packed);
     for (ptrdiff_t p = 0; p < s->oh; p += block)
       for (ptrdiff_t j = 0; j < s->f; j += CK_NR) {

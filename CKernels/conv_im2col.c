@@ -11,9 +11,9 @@
 static ptrdiff_t positions(const ck_conv_shape *s) { return (ptrdiff_t)s->oh * s->ow; }
 static ptrdiff_t window_size(const ck_conv_shape *s) { return (ptrdiff_t)s->fh * s->fw * s->c; }
 
-size_t ck_conv_workspace_im2col(const ck_conv_shape *s, ck_pass pass) {
+static size_t ck_conv_workspace_im2col(const ck_conv_shape *s, ck_pass pass) {
   (void)pass;
-  return positions(s) * window_size(s) + ck_gemm_workspace();
+  return positions(s) * window_size(s) + ck_kernels()->gemm_workspace;
 }
 
 static void gather_image(const ck_conv_shape *s, const float *x, float *matrix) {
@@ -22,23 +22,23 @@ static void gather_image(const ck_conv_shape *s, const float *x, float *matrix) 
       ck_gather_window(s, x, p, q, matrix);
 }
 
-void ck_conv_forward_im2col(const ck_conv_shape *s, const float *x, const float *w,
-                            const float *bias, int relu, float *y, float *workspace) {
+static void ck_conv_forward_im2col(const ck_conv_shape *s, const float *x, const float *w,
+                                   const float *bias, int relu, float *y, float *workspace) {
   ptrdiff_t m = positions(s), k = window_size(s);
   float *matrix = workspace, *rest = workspace + m * k;
   for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c, y += m * s->f) {
     gather_image(s, x, matrix);
-    ck_gemm(0, m, s->f, k, matrix, k, w, s->f, y, s->f, rest);
-    ck_bias_add(m, s->f, bias, relu, y);
+    ck_kernels()->gemm(0, m, s->f, k, matrix, k, w, s->f, y, s->f, rest);
+    ck_kernels()->bias_add(m, s->f, bias, relu, y);
   }
 }
 
-void ck_conv_input_gradient_im2col(const ck_conv_shape *s, const float *dy, const float *w,
-                                   float *dx, float *workspace) {
+static void ck_conv_input_gradient_im2col(const ck_conv_shape *s, const float *dy, const float *w,
+                                          float *dx, float *workspace) {
   ptrdiff_t m = positions(s), k = window_size(s), size = (ptrdiff_t)s->h * s->w * s->c;
   float *matrix = workspace, *rest = workspace + m * k;
   for (ptrdiff_t n = 0; n < s->n; n++, dx += size, dy += m * s->f) {
-    ck_gemm(CK_TRANSPOSE_B, m, k, s->f, dy, s->f, w, s->f, matrix, k, rest);
+    ck_kernels()->gemm(CK_TRANSPOSE_B, m, k, s->f, dy, s->f, w, s->f, matrix, k, rest);
     memset(dx, 0, sizeof(float) * size);
     const float *row = matrix;
     for (ptrdiff_t p = 0; p < s->oh; p++)
@@ -46,13 +46,22 @@ void ck_conv_input_gradient_im2col(const ck_conv_shape *s, const float *dy, cons
   }
 }
 
-void ck_conv_weight_gradient_im2col(const ck_conv_shape *s, const float *x, const float *dy,
-                                    float *dw, float *workspace) {
+static void ck_conv_weight_gradient_im2col(const ck_conv_shape *s, const float *x, const float *dy,
+                                           float *dw, float *workspace) {
   ptrdiff_t m = positions(s), k = window_size(s);
   float *matrix = workspace, *rest = workspace + m * k;
   for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c, dy += m * s->f) {
     gather_image(s, x, matrix);
-    ck_gemm(CK_TRANSPOSE_A | (n ? CK_ACCUMULATE : 0), k, s->f, m, matrix, k, dy, s->f, dw, s->f,
-            rest);
+    ck_kernels()->gemm(CK_TRANSPOSE_A | (n ? CK_ACCUMULATE : 0), k, s->f, m, matrix, k, dy, s->f,
+                       dw, s->f, rest);
   }
 }
+
+const ck_conv_variant ck_conv_im2col = {
+    .name = "im2col",
+    .description = "every window of an image gathered as a row, one matrix product an image",
+    .forward = ck_conv_forward_im2col,
+    .input_gradient = ck_conv_input_gradient_im2col,
+    .weight_gradient = ck_conv_weight_gradient_im2col,
+    .workspace = ck_conv_workspace_im2col,
+};

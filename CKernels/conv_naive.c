@@ -8,15 +8,15 @@
 
 #include "CKernels.h"
 
-size_t ck_conv_workspace_naive(const ck_conv_shape *s, ck_pass pass) {
+static size_t ck_conv_workspace_naive(const ck_conv_shape *s, ck_pass pass) {
   (void)s, (void)pass;
   return 0;
 }
 
 #define FOR(i, count) for (ptrdiff_t i = 0; i < (count); i++)
 
-void ck_conv_forward_naive(const ck_conv_shape *s, const float *x, const float *w,
-                           const float *bias, int relu, float *y, float *workspace) {
+static void ck_conv_forward_naive(const ck_conv_shape *s, const float *x, const float *w,
+                                  const float *bias, int relu, float *y, float *workspace) {
   (void)workspace;
   ptrdiff_t channels = s->c / s->groups;
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(f, s->f) {
@@ -33,8 +33,8 @@ void ck_conv_forward_naive(const ck_conv_shape *s, const float *x, const float *
   }
 }
 
-void ck_conv_input_gradient_naive(const ck_conv_shape *s, const float *dy, const float *w,
-                                  float *dx, float *workspace) {
+static void ck_conv_input_gradient_naive(const ck_conv_shape *s, const float *dy, const float *w,
+                                         float *dx, float *workspace) {
   (void)workspace;
   ptrdiff_t channels = s->c / s->groups;
   memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
@@ -51,8 +51,8 @@ void ck_conv_input_gradient_naive(const ck_conv_shape *s, const float *dy, const
   }
 }
 
-void ck_conv_weight_gradient_naive(const ck_conv_shape *s, const float *x, const float *dy,
-                                   float *dw, float *workspace) {
+static void ck_conv_weight_gradient_naive(const ck_conv_shape *s, const float *x, const float *dy,
+                                          float *dw, float *workspace) {
   (void)workspace;
   ptrdiff_t channels = s->c / s->groups;
   memset(dw, 0, sizeof(float) * s->fh * s->fw * channels * s->f);
@@ -68,3 +68,13 @@ void ck_conv_weight_gradient_naive(const ck_conv_shape *s, const float *x, const
     }
   }
 }
+
+const ck_conv_variant ck_conv_naive = {
+    .name = "naive",
+    .description = "the definition: plain loops over images, positions, filters and windows",
+    .forward = ck_conv_forward_naive,
+    .input_gradient = ck_conv_input_gradient_naive,
+    .weight_gradient = ck_conv_weight_gradient_naive,
+    .workspace = ck_conv_workspace_naive,
+    .takes_any = 1,
+};

@@ -7,13 +7,12 @@
 // A NaN counts as the largest; whether there can be one is seen from the image and the weights.
 #pragma clang fp contract(fast)
 
-typedef uint16_t CK_NAME(places) __attribute__((vector_size(2 * CK_LANES), aligned(2)));
-#define places CK_NAME(places)
+typedef uint16_t places __attribute__((vector_size(2 * CK_LANES), aligned(2)));
 
 // y, place (windows, columns filters) of windows side by side, place unless NULL.
-INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const int nan, const walk *g,
-                                 const float *x, const float *w, const float *bias, float *y,
-                                 uint16_t *place, ptrdiff_t columns) {
+INLINE void pooled_tile(const int windows, const int vectors, const int nan, const walk *g,
+                        const float *x, const float *w, const float *bias, float *y,
+                        uint16_t *place, ptrdiff_t columns) {
   vec sum[CK_MR / 4][4][2];
 #pragma clang loop unroll(full)
   for (int r = 0; r < windows; r++)
@@ -44,8 +43,8 @@ INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const int
       for (int e = 1; e < 4; e++) {
         ints better = sum[r][e][v] > best;
         if (nan) better |= sum[r][e][v] != sum[r][e][v];
-        best = (vec)CK_NAME(choose)(better, (ints)sum[r][e][v], (ints)best);
-        where = CK_NAME(choose)(better, (ints){0} + e, where);
+        best = (vec)choose(better, (ints)sum[r][e][v], (ints)best);
+        where = choose(better, (ints){0} + e, where);
       }
       if (g->relu) {
         best = (vec)(~(best < 0) & (ints)best);
@@ -66,14 +65,14 @@ INLINE void CK_NAME(pooled_tile)(const int windows, const int vectors, const int
 static void CK_NAME(pooled_any_tile)(ptrdiff_t windows, int nan, const walk *g, const float *x,
                                      const float *w, const float *bias, float *y, uint16_t *place,
                                      ptrdiff_t columns) {
-#define CK_WINDOWS(n)                                                  \
-  case n:                                                              \
-    if (nan)                                                           \
-      CK_NAME(pooled_tile)(n, 2, 1, g, x, w, bias, y, place, columns); \
-    else if (columns <= CK_LANES)                                      \
-      CK_NAME(pooled_tile)(n, 1, 0, g, x, w, bias, y, place, columns); \
-    else                                                               \
-      CK_NAME(pooled_tile)(n, 2, 0, g, x, w, bias, y, place, columns); \
+#define CK_WINDOWS(n)                                         \
+  case n:                                                     \
+    if (nan)                                                  \
+      pooled_tile(n, 2, 1, g, x, w, bias, y, place, columns); \
+    else if (columns <= CK_LANES)                             \
+      pooled_tile(n, 1, 0, g, x, w, bias, y, place, columns); \
+    else                                                      \
+      pooled_tile(n, 2, 0, g, x, w, bias, y, place, columns); \
     return;
   switch (windows) {
     CK_WINDOWS(1)
@@ -88,7 +87,7 @@ static void CK_NAME(pooled_any_tile)(ptrdiff_t windows, int nan, const walk *g, 
 }
 
 // The largest magnitude, a NaN before any number: as whole numbers, its bits are the largest.
-INLINE float CK_NAME(largest)(ptrdiff_t n, const float *x) {
+INLINE float largest(ptrdiff_t n, const float *x) {
   ints most[4] = {{0}, {0}, {0}, {0}};  // that don't wait for each other
   ptrdiff_t i = 0;
   for (; i + 4 * CK_LANES <= n; i += 4 * CK_LANES)
@@ -99,7 +98,7 @@ INLINE float CK_NAME(largest)(ptrdiff_t n, const float *x) {
     }
   for (; i < n; i += CK_LANES) {
     ptrdiff_t left = n - i < CK_LANES ? n - i : CK_LANES;
-    ints size = (ints)CK_NAME(some)(left, x + i) & INT32_MAX;
+    ints size = (ints)some(left, x + i) & INT32_MAX;
     most[0] = __builtin_elementwise_max(size, most[0]);
   }
   int32_t bits = 0;
@@ -113,18 +112,18 @@ INLINE float CK_NAME(largest)(ptrdiff_t n, const float *x) {
 static void CK_NAME(ck_conv_pool_forward_direct)(const ck_conv_shape *s, const float *x,
                                                  const float *w, const float *bias, int relu,
                                                  float *y, uint16_t *place, float *workspace) {
-  CK_NAME(frame) frame = CK_NAME(frame_of)(s);
+  image_frame frame = frame_of(s);
   float *packed, *start, *zeros;
-  walk g = CK_NAME(forward_walk)(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
+  walk g = forward_walk(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
   ptrdiff_t rows = s->oh / 2, windows = s->ow / 2;
   // Where no sum can reach infinity, none can be a NaN, and the comparisons needn't look for one.
   ptrdiff_t window = g.lines * g.run;
-  double bound = CK_NAME(largest)(CK_NAME(padded)(s->f) * window, packed) * (double)window;
-  double least = CK_NAME(largest)(CK_NAME(padded)(s->f), start);
+  double bound = largest(padded(s->f) * window, packed) * (double)window;
+  double least = largest(padded(s->f), start);
   ptrdiff_t tiles = (windows + CK_MR / 4 - 1) / (CK_MR / 4), width = (windows + tiles - 1) / tiles;
   for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c) {
-    const float *image = CK_NAME(framed)(s, frame, x, zeros);
-    double most = CK_NAME(largest)((ptrdiff_t)s->h * s->w * s->c, x) * bound + least;
+    const float *image = framed(s, frame, x, zeros);
+    double most = largest((ptrdiff_t)s->h * s->w * s->c, x) * bound + least;
     int nan = !(most < 0x1p126);
     for (ptrdiff_t j = 0; j < s->f; j += CK_NR)
       for (ptrdiff_t p = 0; p < rows; p++)

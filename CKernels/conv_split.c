@@ -172,9 +172,8 @@ static void split_weight_gradient(const ck_conv_variant *v, const ck_conv_shape 
 
 ck_conv_way ck_conv_way_of(const ck_conv_variant *v, const ck_conv_shape *s) {
   int dense = s->dh == 1 && s->dw == 1 && s->groups == 1;
-  if (dense || v->forward == ck_conv_forward_naive) return CK_ITSELF;
-  int depthwise = s->groups == s->c && s->f == s->c;
-  return depthwise && v->forward == ck_conv_forward_direct ? CK_DEPTHWISE : CK_SPLIT;
+  if (dense || v->takes_any) return CK_ITSELF;
+  return v->depthwise && s->groups == s->c && s->f == s->c ? CK_DEPTHWISE : CK_SPLIT;
 }
 
 // Whether the weight gradient's sums are so long that they are taken in parts.
@@ -186,7 +185,7 @@ size_t ck_conv_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pa
     case CK_ITSELF:
       return part + v->workspace(s, pass);
     case CK_DEPTHWISE:
-      return part + ck_conv_workspace_depthwise(s, pass);
+      return part + v->depthwise->workspace(s, pass);
     default:
       return part + split_workspace(v, s, pass);
   }
@@ -198,7 +197,7 @@ void ck_conv_forward(const ck_conv_variant *v, const ck_conv_shape *s, const flo
     case CK_ITSELF:
       return v->forward(s, x, w, bias, relu, y, workspace);
     case CK_DEPTHWISE:
-      return ck_conv_forward_depthwise(s, x, w, bias, relu, y, workspace);
+      return v->depthwise->forward(s, x, w, bias, relu, y, workspace);
     case CK_SPLIT:
       return split_forward(v, s, x, w, bias, relu, y, workspace);
   }
@@ -210,7 +209,7 @@ void ck_conv_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, co
     case CK_ITSELF:
       return v->input_gradient(s, dy, w, dx, workspace);
     case CK_DEPTHWISE:
-      return ck_conv_input_gradient_depthwise(s, dy, w, dx, workspace);
+      return v->depthwise->input_gradient(s, dy, w, dx, workspace);
     case CK_SPLIT:
       return split_input_gradient(v, s, dy, w, dx, workspace);
   }
@@ -222,7 +221,7 @@ static void weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, co
     case CK_ITSELF:
       return v->weight_gradient(s, x, dy, dw, workspace);
     case CK_DEPTHWISE:
-      return ck_conv_weight_gradient_depthwise(s, x, dy, dw, workspace);
+      return v->depthwise->weight_gradient(s, x, dy, dw, workspace);
     case CK_SPLIT:
       return split_weight_gradient(v, s, x, dy, dw, workspace);
   }
@@ -248,6 +247,6 @@ void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, c
       some.h = (int32_t)(s->h - start);
       weight_gradient(v, &some, x + (n * s->h + start) * s->w * s->c,
                       dy + (n * s->oh + p) * s->ow * s->f, part, rest);
-      ck_add(count, part, dw);
+      ck_kernels()->add(count, part, dw);
     }
 }

@@ -35,10 +35,10 @@ static int goes_straight(const ck_conv_shape *s) {
          (s->ow - 1) * s->sw + s->fw <= s->w;
 }
 
-size_t ck_conv_workspace_stride_groups(const ck_conv_shape *s, ck_pass pass) {
+static size_t ck_conv_workspace_stride_groups(const ck_conv_shape *s, ck_pass pass) {
   plan g = plan_groups(s);
   ptrdiff_t k = pass == CK_FORWARD && goes_straight(s) ? 0 : g.k;
-  return g.most * (s->f + k) + ck_gemm_workspace();
+  return g.most * (s->f + k) + ck_kernels()->gemm_workspace;
 }
 
 // Loops over the windows of group (gr, gc): n, p, q are the image and the output position.
@@ -123,8 +123,8 @@ static void scatter_outputs(const ck_conv_shape *s, plan g, ptrdiff_t gr, ptrdif
   }
 }
 
-void ck_conv_forward_stride_groups(const ck_conv_shape *s, const float *x, const float *w,
-                                   const float *bias, int relu, float *y, float *workspace) {
+static void ck_conv_forward_stride_groups(const ck_conv_shape *s, const float *x, const float *w,
+                                          const float *bias, int relu, float *y, float *workspace) {
   plan g = plan_groups(s);
   int straight = goes_straight(s);
   float *product = workspace, *matrix = product + g.most * s->f;
@@ -135,18 +135,19 @@ void ck_conv_forward_stride_groups(const ck_conv_shape *s, const float *x, const
       group windows = group_of(s, g, gr, gc, x);
       ptrdiff_t m = s->n * windows.rows * windows.columns;
       if (straight) {
-        ck_gemm_packing(0, m, s->f, g.k, pack_windows, &windows, w, s->f, target, s->f, rest);
+        ck_kernels()->gemm_packing(0, m, s->f, g.k, pack_windows, &windows, w, s->f, target, s->f,
+                                   rest);
       } else {
         gather(s, g, gr, gc, x, matrix);
-        ck_gemm(0, m, s->f, g.k, matrix, g.k, w, s->f, target, s->f, rest);
+        ck_kernels()->gemm(0, m, s->f, g.k, matrix, g.k, w, s->f, target, s->f, rest);
       }
-      ck_bias_add(m, s->f, bias, relu, target);
+      ck_kernels()->bias_add(m, s->f, bias, relu, target);
       if (target != y) scatter_outputs(s, g, gr, gc, product, y);
     }
 }
 
-void ck_conv_input_gradient_stride_groups(const ck_conv_shape *s, const float *dy, const float *w,
-                                          float *dx, float *workspace) {
+static void ck_conv_input_gradient_stride_groups(const ck_conv_shape *s, const float *dy,
+                                                 const float *w, float *dx, float *workspace) {
   plan g = plan_groups(s);
   float *matrix = workspace, *packed = matrix + g.most * g.k, *rest = packed + g.most * s->f;
   memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
@@ -154,8 +155,8 @@ void ck_conv_input_gradient_stride_groups(const ck_conv_shape *s, const float *d
     for (ptrdiff_t gc = 0; gc < g.columns.groups; gc++) {
       ptrdiff_t m = s->n * ck_group_size(g.rows, gr) * ck_group_size(g.columns, gc);
       if (!is_one_group(g)) gather_outputs(s, g, gr, gc, dy, packed);
-      ck_gemm(CK_TRANSPOSE_B, m, g.k, s->f, is_one_group(g) ? dy : packed, s->f, w, s->f, matrix,
-              g.k, rest);
+      ck_kernels()->gemm(CK_TRANSPOSE_B, m, g.k, s->f, is_one_group(g) ? dy : packed, s->f, w, s->f,
+                         matrix, g.k, rest);
       const float *row = matrix;
       FOR_WINDOWS(s, g, gr, gc) {
         ck_scatter_window(s, row, p, q, dx + n * s->h * s->w * s->c);
@@ -164,15 +165,24 @@ void ck_conv_input_gradient_stride_groups(const ck_conv_shape *s, const float *d
     }
 }
 
-void ck_conv_weight_gradient_stride_groups(const ck_conv_shape *s, const float *x, const float *dy,
-                                           float *dw, float *workspace) {
+static void ck_conv_weight_gradient_stride_groups(const ck_conv_shape *s, const float *x,
+                                                  const float *dy, float *dw, float *workspace) {
   plan g = plan_groups(s);
   float *matrix = workspace, *packed = matrix + g.most * g.k, *rest = packed + g.most * s->f;
   for (ptrdiff_t gr = 0; gr < g.rows.groups; gr++)
     for (ptrdiff_t gc = 0; gc < g.columns.groups; gc++) {
       ptrdiff_t m = gather(s, g, gr, gc, x, matrix);
       if (!is_one_group(g)) gather_outputs(s, g, gr, gc, dy, packed);
-      ck_gemm(CK_TRANSPOSE_A | (gr || gc ? CK_ACCUMULATE : 0), g.k, s->f, m, matrix, g.k,
-              is_one_group(g) ? dy : packed, s->f, dw, s->f, rest);
+      ck_kernels()->gemm(CK_TRANSPOSE_A | (gr || gc ? CK_ACCUMULATE : 0), g.k, s->f, m, matrix, g.k,
+                         is_one_group(g) ? dy : packed, s->f, dw, s->f, rest);
     }
 }
+
+const ck_conv_variant ck_conv_stride_groups = {
+    .name = "stride_groups",
+    .description = "windows that don't overlap gathered together, one matrix product a group",
+    .forward = ck_conv_forward_stride_groups,
+    .input_gradient = ck_conv_input_gradient_stride_groups,
+    .weight_gradient = ck_conv_weight_gradient_stride_groups,
+    .workspace = ck_conv_workspace_stride_groups,
+};

@@ -19,7 +19,7 @@ enum {
 };
 
 // The lanes of a vector added up to four.
-INLINE ck_quad CK_NAME(fold)(vec v) {
+INLINE ck_quad fold(vec v) {
 #if CK_LANES == 16
   typedef float octet __attribute__((vector_size(32)));
   octet half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
@@ -34,8 +34,8 @@ INLINE ck_quad CK_NAME(fold)(vec v) {
 }
 
 // The lanes of four vectors, each added up: half the work of doing so one by one.
-INLINE ck_quad CK_NAME(lanes)(vec a, vec b, vec c, vec d) {
-  ck_quad p = CK_NAME(fold)(a), q = CK_NAME(fold)(b), r = CK_NAME(fold)(c), s = CK_NAME(fold)(d);
+INLINE ck_quad lanes(vec a, vec b, vec c, vec d) {
+  ck_quad p = fold(a), q = fold(b), r = fold(c), s = fold(d);
   ck_quad pq =
       __builtin_shufflevector(p, q, 0, 4, 1, 5) + __builtin_shufflevector(p, q, 2, 6, 3, 7);
   ck_quad rs =
@@ -44,9 +44,9 @@ INLINE ck_quad CK_NAME(lanes)(vec a, vec b, vec c, vec d) {
 }
 
 // sum (rows, columns) of one block of the inputs.
-INLINE void CK_NAME(dense_tile)(const int rows, const int columns, ptrdiff_t k, const float *x,
-                                ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float *y,
-                                ptrdiff_t ldy, const float *bias) {
+INLINE void dense_tile(const int rows, const int columns, ptrdiff_t k, const float *x,
+                       ptrdiff_t ldx, const float *w, ptrdiff_t ldw, float *y, ptrdiff_t ldy,
+                       const float *bias) {
   vec sum[CK_DENSE_ROWS][CK_DENSE_COLUMNS] = {0};
   ptrdiff_t p = 0;
   for (; p + CK_LANES <= k; p += CK_LANES) {
@@ -62,8 +62,8 @@ INLINE void CK_NAME(dense_tile)(const int rows, const int columns, ptrdiff_t k, 
   }
 #pragma clang loop unroll(full)
   for (int j = 0; j < columns; j++) {
-    ck_quad total = CK_NAME(lanes)(sum[0][j], sum[rows > 1 ? 1 : 0][j], sum[rows > 2 ? 2 : 0][j],
-                                   sum[rows > 3 ? 3 : 0][j]);
+    ck_quad total = lanes(sum[0][j], sum[rows > 1 ? 1 : 0][j], sum[rows > 2 ? 2 : 0][j],
+                          sum[rows > 3 ? 3 : 0][j]);
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++) {
       float value = total[i];
@@ -89,13 +89,13 @@ static void CK_NAME(ck_dense_forward)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, con
         const float *left = x + i * k + p;
         float *out = y + i * ldy + j;
         if (rows == ROWS && columns == COLUMNS)
-          CK_NAME(dense_tile)(ROWS, COLUMNS, depth, left, k, right, k, out, ldy, start);
+          dense_tile(ROWS, COLUMNS, depth, left, k, right, k, out, ldy, start);
         else if (columns == COLUMNS)
-          CK_NAME(dense_tile)(1, COLUMNS, depth, left, k, right, k, out, ldy, start);
+          dense_tile(1, COLUMNS, depth, left, k, right, k, out, ldy, start);
         else if (rows == ROWS)
-          CK_NAME(dense_tile)(ROWS, 1, depth, left, k, right, k, out, ldy, start);
+          dense_tile(ROWS, 1, depth, left, k, right, k, out, ldy, start);
         else
-          CK_NAME(dense_tile)(1, 1, depth, left, k, right, k, out, ldy, start);
+          dense_tile(1, 1, depth, left, k, right, k, out, ldy, start);
       }
     }
   }

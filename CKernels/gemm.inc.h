@@ -14,22 +14,20 @@
 
 enum { CK_NR = 2 * CK_LANES, CK_KC = 512, CK_MC = CK_MR * (112 / CK_MR), CK_NC = 1024 };
 
-typedef float CK_NAME(vec) __attribute__((vector_size(4 * CK_LANES), aligned(4)));
-typedef int32_t CK_NAME(ints) __attribute__((vector_size(4 * CK_LANES), aligned(4)));
-#define vec CK_NAME(vec)
-#define ints CK_NAME(ints)
+typedef float vec __attribute__((vector_size(4 * CK_LANES), aligned(4)));
+typedef int32_t ints __attribute__((vector_size(4 * CK_LANES), aligned(4)));
 #define INLINE static inline __attribute__((always_inline))
 
 // Lane by lane a where the mask's bits are set, else b.
-INLINE ints CK_NAME(choose)(ints mask, ints a, ints b) { return (mask & a) | (~mask & b); }
+INLINE ints choose(ints mask, ints a, ints b) { return (mask & a) | (~mask & b); }
 
 // A strip written in whole quads may reach three floats past its end.
-static size_t CK_NAME(ck_gemm_workspace)(void) { return CK_KC * (CK_MC + CK_NC) + CK_LANES; }
+enum { CK_GEMM_WORKSPACE = CK_KC * (CK_MC + CK_NC) + CK_LANES };
 
 // Copies `lines` × kc elements, element (l, p) at x[l·line_stride + p·step], one of the two being
 // 1, so that for each p the lines lie side by side, `width` of them: missing ones are 0.
-INLINE void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines, ptrdiff_t kc, const float *x,
-                          ptrdiff_t line_stride, ptrdiff_t step, float *out) {
+INLINE void pack(ptrdiff_t width, ptrdiff_t lines, ptrdiff_t kc, const float *x,
+                 ptrdiff_t line_stride, ptrdiff_t step, float *out) {
   if (lines < width) memset(out, 0, sizeof(float) * width * kc);
   ptrdiff_t p = 0;
   if (line_stride == 1 && lines == CK_NR)
@@ -63,8 +61,8 @@ INLINE void CK_NAME(pack)(ptrdiff_t width, ptrdiff_t lines, ptrdiff_t kc, const 
 }
 
 // sum (rows, vectors) += packed A (kc, rows) · packed B (kc, CK_NR).
-INLINE void CK_NAME(multiply)(const int rows, const int vectors, ptrdiff_t kc, const float *a,
-                              const float *b, vec sum[CK_MR][2]) {
+INLINE void multiply(const int rows, const int vectors, ptrdiff_t kc, const float *a,
+                     const float *b, vec sum[CK_MR][2]) {
   for (ptrdiff_t p = 0; p < kc; p++, a += rows, b += CK_NR) {
     vec right[2];
     for (int v = 0; v < vectors; v++) right[v] = *(const vec *)(b + v * CK_LANES);
@@ -78,17 +76,16 @@ INLINE void CK_NAME(multiply)(const int rows, const int vectors, ptrdiff_t kc, c
 // The tile: C (rows, vectors·CK_LANES) = or += packed A · packed B. `rows` and `vectors` are
 // constants where this is inlined, so the sums live in registers. Of the columns `columns` are C's;
 // where that isn't a whole number of vectors, the tile goes through a buffer.
-INLINE void CK_NAME(tile)(const int rows, const int vectors, ptrdiff_t kc, const float *a,
-                          const float *b, float *c, ptrdiff_t ldc, ptrdiff_t columns,
-                          int accumulate) {
+INLINE void tile(const int rows, const int vectors, ptrdiff_t kc, const float *a, const float *b,
+                 float *c, ptrdiff_t ldc, ptrdiff_t columns, int accumulate) {
   vec sum[CK_MR][2] = {0};
   // C is fetched shortly before it is needed: rows of C that lie a power of two apart share a set
   // of the first-level cache, and if fetched at the start would be pushed out again by then.
   ptrdiff_t last = kc < 40 ? kc : 40, first = kc - last;
-  CK_NAME(multiply)(rows, vectors, first, a, b, sum);
+  multiply(rows, vectors, first, a, b, sum);
   for (int i = 0; i < rows; i++)
     for (int v = 0; v < vectors; v++) __builtin_prefetch(c + i * ldc + v * CK_LANES, 1);
-  CK_NAME(multiply)(rows, vectors, last, a + first * rows, b + first * CK_NR, sum);
+  multiply(rows, vectors, last, a + first * rows, b + first * CK_NR, sum);
   if (columns == vectors * CK_LANES) {
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
@@ -111,12 +108,12 @@ INLINE void CK_NAME(tile)(const int rows, const int vectors, ptrdiff_t kc, const
 
 static void CK_NAME(any_tile)(ptrdiff_t rows, ptrdiff_t kc, const float *a, const float *b,
                               float *c, ptrdiff_t ldc, ptrdiff_t columns, int accumulate) {
-#define CK_ROWS(n)                                                \
-  case n:                                                         \
-    if (columns <= CK_LANES)                                      \
-      CK_NAME(tile)(n, 1, kc, a, b, c, ldc, columns, accumulate); \
-    else                                                          \
-      CK_NAME(tile)(n, 2, kc, a, b, c, ldc, columns, accumulate); \
+#define CK_ROWS(n)                                       \
+  case n:                                                \
+    if (columns <= CK_LANES)                             \
+      tile(n, 1, kc, a, b, c, ldc, columns, accumulate); \
+    else                                                 \
+      tile(n, 2, kc, a, b, c, ldc, columns, accumulate); \
     return;
   switch (rows) {
 #include "rows.def"
@@ -134,9 +131,9 @@ static void CK_NAME(ck_gemm_packing)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdif
     for (ptrdiff_t pc = 0; pc < k; pc += CK_KC) {
       ptrdiff_t kc = k - pc < CK_KC ? k - pc : CK_KC;
       int accumulate = pc > 0 || (flags & CK_ACCUMULATE);
-      for (ptrdiff_t j = 0; j < nc; j += CK_NR) CK_NAME(pack)
-      (CK_NR, nc - j < CK_NR ? nc - j : CK_NR, kc, b + (jc + j) * b_column + pc * b_step, b_column,
-       b_step, packed_b + j * kc);
+      for (ptrdiff_t j = 0; j < nc; j += CK_NR)
+        pack(CK_NR, nc - j < CK_NR ? nc - j : CK_NR, kc, b + (jc + j) * b_column + pc * b_step,
+             b_column, b_step, packed_b + j * kc);
       for (ptrdiff_t ic = 0; ic < m; ic += CK_MC) {
         ptrdiff_t mc = m - ic < CK_MC ? m - ic : CK_MC;
         // Tiles of nearly equal height: 100 rows are seven of 13 and one of 9, not seven of 14 and
@@ -156,21 +153,21 @@ static void CK_NAME(ck_gemm_packing)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdif
 }
 
 // Rows of a matrix in memory.
-typedef struct CK_NAME(rows) {
+typedef struct strided {
   const float *a;
   ptrdiff_t row, step;
-} CK_NAME(rows);
+} strided;
 
 static void CK_NAME(pack_rows)(const void *matrix, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
                                ptrdiff_t count, float *out) {
-  const CK_NAME(rows) *r = matrix;
-  CK_NAME(pack)(rows, rows, count, r->a + row * r->row + from * r->step, r->row, r->step, out);
+  const strided *r = matrix;
+  pack(rows, rows, count, r->a + row * r->row + from * r->step, r->row, r->step, out);
 }
 
 static void CK_NAME(ck_gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
                              ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
                              float *workspace) {
-  CK_NAME(rows) rows = {a, flags & CK_TRANSPOSE_A ? 1 : lda, flags & CK_TRANSPOSE_A ? lda : 1};
+  strided rows = {a, flags & CK_TRANSPOSE_A ? 1 : lda, flags & CK_TRANSPOSE_A ? lda : 1};
   CK_NAME(ck_gemm_packing)
   (flags, m, n, k, CK_NAME(pack_rows), &rows, b, ldb, c, ldc, workspace);
 }

@@ -12,35 +12,34 @@
 #include <math.h>
 
 // Calls a block function for all columns: two vectors wide, then one, then one column.
-#define CK_FOR_COLUMNS(c, block, ...)                                      \
-  {                                                                        \
-    ptrdiff_t i = 0;                                                       \
-    for (; i + 2 * CK_LANES <= (c); i += 2 * CK_LANES)                     \
-      CK_NAME(block##_vectors)(2, rows, c, i, __VA_ARGS__);                \
-    for (; i + CK_LANES <= (c); i += CK_LANES)                             \
-      CK_NAME(block##_vectors)(1, rows, c, i, __VA_ARGS__);                \
-    for (; i < (c); i++) CK_NAME(block##_column)(rows, c, i, __VA_ARGS__); \
+#define CK_FOR_COLUMNS(c, block, ...)                                                       \
+  {                                                                                         \
+    ptrdiff_t i = 0;                                                                        \
+    for (; i + 2 * CK_LANES <= (c); i += 2 * CK_LANES)                                      \
+      block##_vectors(2, rows, c, i, __VA_ARGS__);                                          \
+    for (; i + CK_LANES <= (c); i += CK_LANES) block##_vectors(1, rows, c, i, __VA_ARGS__); \
+    for (; i < (c); i++) block##_column(rows, c, i, __VA_ARGS__);                           \
   }
 
 // A sum over many rows loses digits: after this many, its part goes to a total of doubles.
-enum { CK_NAME(part) = 256 };
-INLINE void CK_NAME(to_total)(const int n, const vec *part, double total[][CK_LANES]) {
+enum { CK_PART = 256 };
+INLINE void to_total(const int n, const vec *part, double total[][CK_LANES]) {
   for (int v = 0; v < n; v++)
     for (int l = 0; l < CK_LANES; l++) total[v][l] += part[v][l];
 }
-INLINE void CK_NAME(put_total)(const int n, double total[][CK_LANES], float *out) {
+INLINE void put_total(const int n, double total[][CK_LANES], float *out) {
   for (int v = 0; v < n; v++)
     for (int l = 0; l < CK_LANES; l++) out[v * CK_LANES + l] = (float)total[v][l];
 }
 
-INLINE void CK_NAME(moments_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i,
-                                     const float *x, float *mean, float *squares) {
+INLINE void moments_vectors(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
+                            float *mean, float *squares) {
   // Each part twice, the second time from the cache: its mean, then the squares of what is off it.
   // Their total, and what the parts' means are off each other (Chan, Golub & LeVeque 1979), has no
   // two large numbers that cancel, wherever the values lie.
   double means[2][CK_LANES] = {{0}}, totals[2][CK_LANES] = {{0}};
-  for (ptrdiff_t first = 0; first < rows; first += CK_NAME(part)) {
-    ptrdiff_t end = rows - first < CK_NAME(part) ? rows : first + CK_NAME(part);
+  for (ptrdiff_t first = 0; first < rows; first += CK_PART) {
+    ptrdiff_t end = rows - first < CK_PART ? rows : first + CK_PART;
     vec s[2] = {{0}}, q[2] = {{0}}, more[2] = {{0}}, middle[2];
     ptrdiff_t r = first;
     for (; r + 2 <= end; r += 2)
@@ -74,12 +73,12 @@ INLINE void CK_NAME(moments_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, p
       }
     }
   }
-  CK_NAME(put_total)(n, means, mean + i);
-  CK_NAME(put_total)(n, totals, squares + i);
+  put_total(n, means, mean + i);
+  put_total(n, totals, squares + i);
 }
 
-INLINE void CK_NAME(moments_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
-                                    float *mean, float *squares) {
+INLINE void moments_column(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x, float *mean,
+                           float *squares) {
   double s = 0, q = 0;
   for (ptrdiff_t r = 0; r < rows; r++) {
     double off = (double)x[r * c + i] - x[i];
@@ -91,9 +90,9 @@ INLINE void CK_NAME(moments_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, co
 static void CK_NAME(ck_moments)(ptrdiff_t rows, ptrdiff_t c, const float *x, float *mean,
                                 float *squares){CK_FOR_COLUMNS(c, moments, x, mean, squares)}
 
-INLINE void CK_NAME(scale_shift_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i,
-                                         const float *x, const float *scale, const float *shift,
-                                         int relu, float *y) {
+INLINE
+    void scale_shift_vectors(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
+                             const float *scale, const float *shift, int relu, float *y) {
   vec factor[2], term[2];
   ints keep = (ints){0} - (relu ? 0 : 1);  // all ones: nothing is cut off
   for (int v = 0; v < n; v++) {
@@ -107,9 +106,8 @@ INLINE void CK_NAME(scale_shift_vectors)(const int n, ptrdiff_t rows, ptrdiff_t 
     }
 }
 
-INLINE void CK_NAME(scale_shift_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
-                                        const float *scale, const float *shift, int relu,
-                                        float *y) {
+INLINE void scale_shift_column(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
+                               const float *scale, const float *shift, int relu, float *y) {
   for (ptrdiff_t r = 0; r < rows; r++) {
     float value = x[r * c + i] * scale[i] + shift[i];
     y[r * c + i] = relu && value < 0 ? 0 : value;
@@ -120,10 +118,9 @@ static void CK_NAME(ck_scale_shift)(ptrdiff_t rows, ptrdiff_t c, const float *x,
                                     const float *shift, int relu, float *y){
     CK_FOR_COLUMNS(c, scale_shift, x, scale, shift, relu, y)}
 
-INLINE void CK_NAME(sums_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i,
-                                  const float *x, const float *dy, const float *mean,
-                                  const float *scale, const float *shift, int relu, float *sum,
-                                  float *product) {
+INLINE void sums_vectors(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
+                         const float *dy, const float *mean, const float *scale, const float *shift,
+                         int relu, float *sum, float *product) {
   double total[2][CK_LANES] = {{0}}, totals[2][CK_LANES] = {{0}};
   vec from[2], factor[2], term[2];
   ints keep = (ints){0} - (relu ? 0 : 1);
@@ -133,7 +130,7 @@ INLINE void CK_NAME(sums_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrd
     term[v] = *(const vec *)(shift + i + v * CK_LANES);
   }
   for (ptrdiff_t r = 0; r < rows;) {
-    ptrdiff_t end = rows - r < CK_NAME(part) ? rows : r + CK_NAME(part);
+    ptrdiff_t end = rows - r < CK_PART ? rows : r + CK_PART;
     vec s[2] = {{0}}, q[2] = {{0}};
     for (; r < end; r++)
       for (int v = 0; v < n; v++) {
@@ -143,16 +140,16 @@ INLINE void CK_NAME(sums_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrd
         s[v] += g;
         q[v] += g * (value - from[v]);
       }
-    CK_NAME(to_total)(n, s, total);
-    CK_NAME(to_total)(n, q, totals);
+    to_total(n, s, total);
+    to_total(n, q, totals);
   }
-  CK_NAME(put_total)(n, total, sum + i);
-  CK_NAME(put_total)(n, totals, product + i);
+  put_total(n, total, sum + i);
+  put_total(n, totals, product + i);
 }
 
-INLINE void CK_NAME(sums_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
-                                 const float *dy, const float *mean, const float *scale,
-                                 const float *shift, int relu, float *sum, float *product) {
+INLINE void sums_column(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x, const float *dy,
+                        const float *mean, const float *scale, const float *shift, int relu,
+                        float *sum, float *product) {
   double s = 0, q = 0;
   for (ptrdiff_t r = 0; r < rows; r++) {
     float value = x[r * c + i], g = dy[r * c + i];
@@ -168,10 +165,10 @@ static void CK_NAME(ck_normalization_sums)(ptrdiff_t rows, ptrdiff_t c, const fl
                                            float *product){
     CK_FOR_COLUMNS(c, sums, x, dy, mean, scale, shift, relu, sum, product)}
 
-INLINE void CK_NAME(gradient_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i,
-                                      const float *x, const float *dy, const float *mean,
-                                      const float *scale, const float *shift, int relu,
-                                      const float *a, const float *b, float *dx) {
+INLINE
+    void gradient_vectors(const int n, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
+                          const float *dy, const float *mean, const float *scale,
+                          const float *shift, int relu, const float *a, const float *b, float *dx) {
   vec from[2], factor[2], term[2], even[2], slope[2];
   ints keep = (ints){0} - (relu ? 0 : 1);
   for (int v = 0; v < n; v++) {
@@ -191,10 +188,10 @@ INLINE void CK_NAME(gradient_vectors)(const int n, ptrdiff_t rows, ptrdiff_t c, 
     }
 }
 
-INLINE void CK_NAME(gradient_column)(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
-                                     const float *dy, const float *mean, const float *scale,
-                                     const float *shift, int relu, const float *a, const float *b,
-                                     float *dx) {
+INLINE void gradient_column(ptrdiff_t rows, ptrdiff_t c, ptrdiff_t i, const float *x,
+                            const float *dy, const float *mean, const float *scale,
+                            const float *shift, int relu, const float *a, const float *b,
+                            float *dx) {
   for (ptrdiff_t r = 0; r < rows; r++) {
     float value = x[r * c + i], g = dy[r * c + i];
     if (relu && value * scale[i] + shift[i] <= 0) g = 0;
@@ -211,11 +208,11 @@ static void CK_NAME(ck_normalization_gradient)(ptrdiff_t rows, ptrdiff_t c, cons
 #undef CK_FOR_COLUMNS
 
 // Mean and 1 / √(variance + epsilon) of a row; two passes over what is in the cache. Sums as above.
-INLINE float CK_NAME(row_moments)(ptrdiff_t c, const float *x, float epsilon, float *mean) {
+INLINE float row_moments(ptrdiff_t c, const float *x, float epsilon, float *mean) {
   double total = 0, squares = 0;
   for (ptrdiff_t i = 0; i < c;) {
     vec sum = {0};
-    for (int k = 0; k < CK_NAME(part) && i + CK_LANES <= c; k++, i += CK_LANES)
+    for (int k = 0; k < CK_PART && i + CK_LANES <= c; k++, i += CK_LANES)
       sum += *(const vec *)(x + i);
     for (int l = 0; l < CK_LANES; l++) total += sum[l];
     if (i + CK_LANES > c)
@@ -224,7 +221,7 @@ INLINE float CK_NAME(row_moments)(ptrdiff_t c, const float *x, float epsilon, fl
   *mean = (float)(total / (double)c);
   for (ptrdiff_t i = 0; i < c;) {
     vec sum = {0};
-    for (int k = 0; k < CK_NAME(part) && i + CK_LANES <= c; k++, i += CK_LANES) {
+    for (int k = 0; k < CK_PART && i + CK_LANES <= c; k++, i += CK_LANES) {
       vec off = *(const vec *)(x + i) - *mean;
       sum += off * off;
     }
@@ -239,7 +236,7 @@ static void CK_NAME(ck_layer_norm_forward)(ptrdiff_t rows, ptrdiff_t c, const fl
                                            const float *gain, const float *bias, float epsilon,
                                            float *y) {
   for (ptrdiff_t r = 0; r < rows; r++, x += c, y += c) {
-    float mean, scale = CK_NAME(row_moments)(c, x, epsilon, &mean);
+    float mean, scale = row_moments(c, x, epsilon, &mean);
     for (ptrdiff_t i = 0; i < c; i++) y[i] = (x[i] - mean) * scale * gain[i] + bias[i];
   }
 }
@@ -248,17 +245,17 @@ static void CK_NAME(ck_layer_norm_forward)(ptrdiff_t rows, ptrdiff_t c, const fl
 static void CK_NAME(ck_layer_norm_backward)(ptrdiff_t rows, ptrdiff_t c, const float *x,
                                             const float *gain, float epsilon, const float *dy,
                                             float *dx, float *dgain, float *dbias) {
-  for (ptrdiff_t first = 0; first < rows; first += CK_NAME(part)) {
-    ptrdiff_t count = rows - first < CK_NAME(part) ? rows - first : CK_NAME(part);
-    float mean[CK_NAME(part)], scale[CK_NAME(part)];
+  for (ptrdiff_t first = 0; first < rows; first += CK_PART) {
+    ptrdiff_t count = rows - first < CK_PART ? rows - first : CK_PART;
+    float mean[CK_PART], scale[CK_PART];
     for (ptrdiff_t r = 0; r < count; r++) {
       const float *row = x + (first + r) * c, *up = dy + (first + r) * c;
       float *out = dx + (first + r) * c;
-      scale[r] = CK_NAME(row_moments)(c, row, epsilon, mean + r);
+      scale[r] = row_moments(c, row, epsilon, mean + r);
       double total = 0, product = 0;
       for (ptrdiff_t i = 0; i < c;) {
         vec sums = {0}, products = {0};
-        for (int k = 0; k < CK_NAME(part) && i + CK_LANES <= c; k++, i += CK_LANES) {
+        for (int k = 0; k < CK_PART && i + CK_LANES <= c; k++, i += CK_LANES) {
           vec g = *(const vec *)(up + i) * *(const vec *)(gain + i);
           sums += g;
           products += g * (*(const vec *)(row + i) - mean[r]);
@@ -278,8 +275,8 @@ static void CK_NAME(ck_layer_norm_backward)(ptrdiff_t rows, ptrdiff_t c, const f
       ptrdiff_t columns = c - i < CK_LANES ? c - i : CK_LANES;
       for (ptrdiff_t r = 0; r < count; r++) {
         const float *row = x + (first + r) * c + i, *up = dy + (first + r) * c + i;
-        vec upstream = CK_NAME(some)(columns, up);
-        gains += upstream * (CK_NAME(some)(columns, row) - mean[r]) * scale[r];
+        vec upstream = some(columns, up);
+        gains += upstream * (some(columns, row) - mean[r]) * scale[r];
         biases += upstream;
       }
       for (ptrdiff_t l = 0; l < columns; l++) dgain[i + l] += gains[l], dbias[i + l] += biases[l];

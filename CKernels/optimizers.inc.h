@@ -13,7 +13,7 @@
 #endif
 
 // The gradient that an optimiser sees: scaled, with the slopes of l2/2 · w² and of l1 · |w|.
-INLINE float CK_NAME(slope)(const ck_update *u, float gradient, float weight) {
+INLINE float slope(const ck_update *u, float gradient, float weight) {
   float sign = (float)((weight > 0) - (weight < 0));
   return MULTIPLY_ADD(u->scale, gradient, MULTIPLY_ADD(u->l2, weight, u->l1 * sign));
 }
@@ -32,7 +32,7 @@ static void CK_NAME(ck_sgd)(ptrdiff_t n, const ck_update *update, const float *g
   }
   float lead = u.nesterov ? u.momentum : 1, rest = u.nesterov ? 1 : 0;
   for (ptrdiff_t i = 0; i < n; i++) {
-    float g = CK_NAME(slope)(&u, gradient[i], weight[i]);
+    float g = slope(&u, gradient[i], weight[i]);
     float v = MULTIPLY_ADD(u.momentum, velocity[i], g);
     velocity[i] = v;
     weight[i] = MULTIPLY_ADD(-u.rate, MULTIPLY_ADD(rest, g, lead * v), weight[i]);
@@ -43,7 +43,7 @@ static void CK_NAME(ck_rmsprop)(ptrdiff_t n, const ck_update *update, const floa
                                 float *velocity, float *square, float *weight) {
   ck_update u = *update;
   for (ptrdiff_t i = 0; i < n; i++) {
-    float g = CK_NAME(slope)(&u, gradient[i], weight[i]);
+    float g = slope(&u, gradient[i], weight[i]);
     float s = MULTIPLY_ADD(u.beta2, square[i], (1 - u.beta2) * (g * g));
     float step = g / (__builtin_elementwise_sqrt(s) + u.epsilon);
     float v = MULTIPLY_ADD(u.momentum, velocity[i], step);
@@ -57,7 +57,7 @@ static void CK_NAME(ck_adam)(ptrdiff_t n, const ck_update *update, const float *
   ck_update u = *update;
   float rate = u.rate / u.correction1, factor = 1 / __builtin_elementwise_sqrt(u.correction2);
   for (ptrdiff_t i = 0; i < n; i++) {
-    float g = CK_NAME(slope)(&u, gradient[i], weight[i]);
+    float g = slope(&u, gradient[i], weight[i]);
     float m = MULTIPLY_ADD(u.momentum, first[i], (1 - u.momentum) * g);
     float v = MULTIPLY_ADD(u.beta2, second[i], (1 - u.beta2) * (g * g));
     float root = MULTIPLY_ADD(__builtin_elementwise_sqrt(v), factor, u.epsilon);

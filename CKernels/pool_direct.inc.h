@@ -15,8 +15,8 @@
            q < (s)->ow; q++, in += (ptrdiff_t)(s)->sw * (s)->c, out += (s)->c)
 
 // `fh` and `fw` are s->fh and s->fw, or the same as constants, for the loops to be unrolled.
-INLINE void CK_NAME(max_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const ck_pool_shape *s,
-                                 const float *x, float *y, uint16_t *place) {
+INLINE void max_forward(const ptrdiff_t fh, const ptrdiff_t fw, const ck_pool_shape *s,
+                        const float *x, float *y, uint16_t *place) {
   ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c, whole = c / CK_LANES * CK_LANES;
   FOR_WINDOWS(s) {
     for (ptrdiff_t k = 0; k < whole; k += CK_LANES) {
@@ -29,8 +29,8 @@ INLINE void CK_NAME(max_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const c
         for (ptrdiff_t j = 0; j < fw; j++) {
           vec value = *(const vec *)(first + i * row + j * c);
           ints better = (value > best) | (value != value), here = (ints){0} + (int32_t)(i * fw + j);
-          best = (vec)CK_NAME(choose)(better, (ints)value, (ints)best);
-          where = CK_NAME(choose)(better, here, where);
+          best = (vec)choose(better, (ints)value, (ints)best);
+          where = choose(better, here, where);
         }
       *(vec *)(y + out + k) = best;
       *(places *)(place + out + k) = __builtin_convertvector(where, places);
@@ -52,14 +52,14 @@ INLINE void CK_NAME(max_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const c
 static void CK_NAME(ck_pool_max_forward_direct)(const ck_pool_shape *s, const float *x, float *y,
                                                 uint16_t *place) {
   if (s->fh == 2 && s->fw == 2)
-    CK_NAME(max_forward)(2, 2, s, x, y, place);
+    max_forward(2, 2, s, x, y, place);
   else
-    CK_NAME(max_forward)(s->fh, s->fw, s, x, y, place);
+    max_forward(s->fh, s->fw, s, x, y, place);
 }
 
 // `vectors` vectors of channels, as many sums that don't wait for each other.
-INLINE void CK_NAME(avg_window)(const int vectors, ptrdiff_t fh, ptrdiff_t fw, ptrdiff_t row,
-                                ptrdiff_t c, const float *x, float share, float *y) {
+INLINE void avg_window(const int vectors, ptrdiff_t fh, ptrdiff_t fw, ptrdiff_t row, ptrdiff_t c,
+                       const float *x, float share, float *y) {
   vec sum[4] = {{0}, {0}, {0}, {0}};
   for (ptrdiff_t i = 0; i < fh; i++)
     for (ptrdiff_t j = 0; j < fw; j++)
@@ -70,16 +70,16 @@ INLINE void CK_NAME(avg_window)(const int vectors, ptrdiff_t fh, ptrdiff_t fw, p
   for (int v = 0; v < vectors; v++) *(vec *)(y + v * CK_LANES) = sum[v] * share;
 }
 
-INLINE void CK_NAME(avg_forward)(const ptrdiff_t fh, const ptrdiff_t fw, const ck_pool_shape *s,
-                                 const float *x, float *y) {
+INLINE void avg_forward(const ptrdiff_t fh, const ptrdiff_t fw, const ck_pool_shape *s,
+                        const float *x, float *y) {
   ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c;
   float share = 1 / (float)(fh * fw);
   FOR_WINDOWS(s) {
     ptrdiff_t k = 0;
     for (; k + 4 * CK_LANES <= c; k += 4 * CK_LANES)
-      CK_NAME(avg_window)(4, fh, fw, row, c, x + in + k, share, y + out + k);
+      avg_window(4, fh, fw, row, c, x + in + k, share, y + out + k);
     for (; k + CK_LANES <= c; k += CK_LANES)
-      CK_NAME(avg_window)(1, fh, fw, row, c, x + in + k, share, y + out + k);
+      avg_window(1, fh, fw, row, c, x + in + k, share, y + out + k);
     for (; k < c; k++) {
       float sum = 0;
       for (ptrdiff_t i = 0; i < fh; i++)
@@ -123,9 +123,9 @@ static void CK_NAME(ck_pool_avg_forward_direct)(const ck_pool_shape *s, const fl
   if ((ptrdiff_t)s->fh * s->fw > 256)
     CK_NAME(avg_forward_large)(s, x, y);
   else if (s->fh == 2 && s->fw == 2)
-    CK_NAME(avg_forward)(2, 2, s, x, y);
+    avg_forward(2, 2, s, x, y);
   else
-    CK_NAME(avg_forward)(s->fh, s->fw, s, x, y);
+    avg_forward(s->fh, s->fw, s, x, y);
 }
 
 // With windows side by side or apart, zeros only where no window reaches; else everywhere.
@@ -143,9 +143,9 @@ static void CK_NAME(clear_outside)(const ck_pool_shape *s, int overlap, float *d
     }
 }
 
-INLINE void CK_NAME(max_backward)(const ptrdiff_t fh, const ptrdiff_t fw, const int overlap,
-                                  const ck_pool_shape *s, const float *dy, const uint16_t *place,
-                                  float *dx) {
+INLINE void max_backward(const ptrdiff_t fh, const ptrdiff_t fw, const int overlap,
+                         const ck_pool_shape *s, const float *dy, const uint16_t *place,
+                         float *dx) {
   ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c, whole = c / CK_LANES * CK_LANES;
   FOR_WINDOWS(s) {
     for (ptrdiff_t k = 0; k < whole; k += CK_LANES) {
@@ -174,13 +174,13 @@ static void CK_NAME(ck_pool_max_backward_direct)(const ck_pool_shape *s, const f
   int overlap = s->sh < s->fh || s->sw < s->fw;
   CK_NAME(clear_outside)(s, overlap, dx);
   if (s->fh == 2 && s->fw == 2 && !overlap)
-    CK_NAME(max_backward)(2, 2, 0, s, dy, place, dx);
+    max_backward(2, 2, 0, s, dy, place, dx);
   else
-    CK_NAME(max_backward)(s->fh, s->fw, overlap, s, dy, place, dx);
+    max_backward(s->fh, s->fw, overlap, s, dy, place, dx);
 }
 
-INLINE void CK_NAME(avg_backward)(const ptrdiff_t fh, const ptrdiff_t fw, const int overlap,
-                                  const ck_pool_shape *s, const float *dy, float *dx) {
+INLINE void avg_backward(const ptrdiff_t fh, const ptrdiff_t fw, const int overlap,
+                         const ck_pool_shape *s, const float *dy, float *dx) {
   ptrdiff_t c = s->c, row = (ptrdiff_t)s->w * c, whole = c / CK_LANES * CK_LANES;
   float share = 1 / (float)(fh * fw);
   FOR_WINDOWS(s)
@@ -203,10 +203,10 @@ static void CK_NAME(ck_pool_avg_backward_direct)(const ck_pool_shape *s, const f
   int overlap = s->sh < s->fh || s->sw < s->fw;
   CK_NAME(clear_outside)(s, overlap, dx);
   if (overlap)
-    CK_NAME(avg_backward)(s->fh, s->fw, 1, s, dy, dx);
+    avg_backward(s->fh, s->fw, 1, s, dy, dx);
   else if (s->fh == 2 && s->fw == 2)
-    CK_NAME(avg_backward)(2, 2, 0, s, dy, dx);
+    avg_backward(2, 2, 0, s, dy, dx);
   else
-    CK_NAME(avg_backward)(s->fh, s->fw, 0, s, dy, dx);
+    avg_backward(s->fh, s->fw, 0, s, dy, dx);
 }
 #undef FOR_WINDOWS

@@ -18,7 +18,8 @@ static ptrdiff_t output_at(const ck_pool_shape *s, ptrdiff_t n, ptrdiff_t p, ptr
   return ((n * s->oh + p) * s->ow + q) * s->c + c;
 }
 
-void ck_pool_max_forward_naive(const ck_pool_shape *s, const float *x, float *y, uint16_t *place) {
+static void ck_pool_max_forward_naive(const ck_pool_shape *s, const float *x, float *y,
+                                      uint16_t *place) {
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
     float best = x[input_at(s, n, p * s->sh, q * s->sw, c)];
     uint16_t where = 0;
@@ -34,8 +35,8 @@ void ck_pool_max_forward_naive(const ck_pool_shape *s, const float *x, float *y,
   }
 }
 
-void ck_pool_max_backward_naive(const ck_pool_shape *s, const float *dy, const uint16_t *place,
-                                float *dx) {
+static void ck_pool_max_backward_naive(const ck_pool_shape *s, const float *dy,
+                                       const uint16_t *place, float *dx) {
   memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
     ptrdiff_t out = output_at(s, n, p, q, c), i = place[out] / s->fw, j = place[out] % s->fw;
@@ -44,7 +45,7 @@ void ck_pool_max_backward_naive(const ck_pool_shape *s, const float *dy, const u
   }
 }
 
-void ck_pool_avg_forward_naive(const ck_pool_shape *s, const float *x, float *y) {
+static void ck_pool_avg_forward_naive(const ck_pool_shape *s, const float *x, float *y) {
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
     double sum = 0;
     FOR(i, s->fh) FOR(j, s->fw) sum += x[input_at(s, n, p * s->sh + i, q * s->sw + j, c)];
@@ -52,10 +53,19 @@ void ck_pool_avg_forward_naive(const ck_pool_shape *s, const float *x, float *y)
   }
 }
 
-void ck_pool_avg_backward_naive(const ck_pool_shape *s, const float *dy, float *dx) {
+static void ck_pool_avg_backward_naive(const ck_pool_shape *s, const float *dy, float *dx) {
   memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
   FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
     float share = dy[output_at(s, n, p, q, c)] / (float)(s->fh * s->fw);
     FOR(i, s->fh) FOR(j, s->fw) dx[input_at(s, n, p * s->sh + i, q * s->sw + j, c)] += share;
   }
 }
+
+const ck_pool_variant ck_pool_naive = {
+    .name = "naive",
+    .description = "the definition: plain loops over images, positions, channels and windows",
+    .max_forward = ck_pool_max_forward_naive,
+    .max_backward = ck_pool_max_backward_naive,
+    .avg_forward = ck_pool_avg_forward_naive,
+    .avg_backward = ck_pool_avg_backward_naive,
+};

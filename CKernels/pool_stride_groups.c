@@ -20,8 +20,8 @@
          q < (s)->ow; q += (column_step), in += (column_step) * (s)->sw * (s)->c,             \
              out += (column_step) * (s)->c)
 
-void ck_pool_max_forward_stride_groups(const ck_pool_shape *s, const float *x, float *y,
-                                       uint16_t *place) {
+static void ck_pool_max_forward_stride_groups(const ck_pool_shape *s, const float *x, float *y,
+                                              uint16_t *place) {
   for (ptrdiff_t n = 0; n < s->n; n++)
     for (ptrdiff_t i = 0; i < s->fh; i++)
       for (ptrdiff_t j = 0; j < s->fw; j++) {
@@ -44,9 +44,9 @@ void ck_pool_max_forward_stride_groups(const ck_pool_shape *s, const float *x, f
       }
 }
 
-void ck_pool_avg_forward_stride_groups(const ck_pool_shape *s, const float *x, float *y) {
+static void ck_pool_avg_forward_stride_groups(const ck_pool_shape *s, const float *x, float *y) {
   if ((ptrdiff_t)s->fh * s->fw > 256) {  // sums of floats in memory would lose too many digits
-    ck_pool_avg_forward_naive(s, x, y);
+    ck_pool_naive.avg_forward(s, x, y);
     return;
   }
   float share = 1.0f / (float)(s->fh * s->fw);
@@ -58,8 +58,8 @@ void ck_pool_avg_forward_stride_groups(const ck_pool_shape *s, const float *x, f
         }
 }
 
-void ck_pool_max_backward_stride_groups(const ck_pool_shape *s, const float *dy,
-                                        const uint16_t *place, float *dx) {
+static void ck_pool_max_backward_stride_groups(const ck_pool_shape *s, const float *dy,
+                                               const uint16_t *place, float *dx) {
   ck_axis rows = ck_axis_groups(s->fh, s->sh, s->oh), columns = ck_axis_groups(s->fw, s->sw, s->ow);
   memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
   for (ptrdiff_t n = 0; n < s->n; n++)
@@ -73,7 +73,7 @@ void ck_pool_max_backward_stride_groups(const ck_pool_shape *s, const float *dy,
             }
 }
 
-void ck_pool_avg_backward_stride_groups(const ck_pool_shape *s, const float *dy, float *dx) {
+static void ck_pool_avg_backward_stride_groups(const ck_pool_shape *s, const float *dy, float *dx) {
   ck_axis rows = ck_axis_groups(s->fh, s->sh, s->oh), columns = ck_axis_groups(s->fw, s->sw, s->ow);
   float share = 1.0f / (float)(s->fh * s->fw);
   memset(dx, 0, sizeof(float) * s->n * s->h * s->w * s->c);
@@ -85,3 +85,12 @@ void ck_pool_avg_backward_stride_groups(const ck_pool_shape *s, const float *dy,
               for (ptrdiff_t c = 0; c < s->c; c++) dx[in + c] += dy[out + c] * share;
             }
 }
+
+const ck_pool_variant ck_pool_stride_groups = {
+    .name = "stride_groups",
+    .description = "one pass a window element over all windows that don't overlap",
+    .max_forward = ck_pool_max_forward_stride_groups,
+    .max_backward = ck_pool_max_backward_stride_groups,
+    .avg_forward = ck_pool_avg_forward_stride_groups,
+    .avg_backward = ck_pool_avg_backward_stride_groups,
+};

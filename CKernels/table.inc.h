@@ -1,41 +1,39 @@
 // SPDX-License-Identifier: MIT
 // The table of one instruction set's functions.
-const ck_isa CK_NAME(ck_isa) = {
+#define CK_ACTIVATION(name, reads_x) \
+  {#name, reads_x, CK_NAME(ck_##name##_forward), CK_NAME(ck_##name##_backward)},
+static const ck_activation CK_NAME(activations)[] = {
+#include "activations.def"
+};
+#undef CK_ACTIVATION
+
+static const ck_conv_variant CK_NAME(depthwise) = {
+    .name = "depthwise",
+    .description = "a vector of channels at a time, each by its own filter",
+    .forward = CK_NAME(ck_conv_forward_depthwise),
+    .input_gradient = CK_NAME(ck_conv_input_gradient_depthwise),
+    .weight_gradient = CK_NAME(ck_conv_weight_gradient_depthwise),
+    .workspace = CK_NAME(ck_conv_workspace_depthwise),
+};
+
+const ck_table CK_NAME(ck_table) = {
     .name = CK_ISA_NAME,
     .gemm = CK_NAME(ck_gemm),
+    .gemm_workspace = CK_GEMM_WORKSPACE,
     .gemm_packing = CK_NAME(ck_gemm_packing),
-    .gemm_workspace = CK_NAME(ck_gemm_workspace),
-    .conv_forward = CK_NAME(ck_conv_forward_direct),
-    .conv_input_gradient = CK_NAME(ck_conv_input_gradient_direct),
-    .conv_weight_gradient = CK_NAME(ck_conv_weight_gradient_direct),
-    .conv_workspace = CK_NAME(ck_conv_workspace_direct),
-    .depthwise_forward = CK_NAME(ck_conv_forward_depthwise),
-    .depthwise_input_gradient = CK_NAME(ck_conv_input_gradient_depthwise),
-    .depthwise_weight_gradient = CK_NAME(ck_conv_weight_gradient_depthwise),
-    .depthwise_workspace = CK_NAME(ck_conv_workspace_depthwise),
-    .conv_pool_forward = CK_NAME(ck_conv_pool_forward_direct),
     .dense_forward = CK_NAME(ck_dense_forward),
-    .pool_max_forward = CK_NAME(ck_pool_max_forward_direct),
-    .pool_max_backward = CK_NAME(ck_pool_max_backward_direct),
-    .pool_avg_forward = CK_NAME(ck_pool_avg_forward_direct),
-    .pool_avg_backward = CK_NAME(ck_pool_avg_backward_direct),
     .bias_add = CK_NAME(ck_bias_add),
     .column_sum = CK_NAME(ck_column_sum),
     .relu_forward = CK_NAME(ck_relu_forward),
     .relu_backward = CK_NAME(ck_relu_backward),
     .relu_places = CK_NAME(ck_relu_places),
-#define CK_ACTIVATION(name, reads_x) \
-  .name##_forward = CK_NAME(ck_##name##_forward), .name##_backward = CK_NAME(ck_##name##_backward),
-#include "activations.def"
-#undef CK_ACTIVATION
     .leaky_relu_forward = CK_NAME(ck_leaky_relu_forward),
     .leaky_relu_backward = CK_NAME(ck_leaky_relu_backward),
+    .activations = CK_NAME(activations),
+    .activation_count = sizeof CK_NAME(activations) / sizeof *CK_NAME(activations),
     .add = CK_NAME(ck_add),
     .sum = CK_NAME(ck_sum),
-    .sgd = CK_NAME(ck_sgd),
-    .rmsprop = CK_NAME(ck_rmsprop),
-    .adam = CK_NAME(ck_adam),
-    .average = CK_NAME(ck_average),
+    .dropout = CK_NAME(ck_dropout),
     .scale_bytes = CK_NAME(ck_scale_bytes),
     .moments = CK_NAME(ck_moments),
     .scale_shift = CK_NAME(ck_scale_shift),
@@ -43,8 +41,31 @@ const ck_isa CK_NAME(ck_isa) = {
     .normalization_gradient = CK_NAME(ck_normalization_gradient),
     .layer_norm_forward = CK_NAME(ck_layer_norm_forward),
     .layer_norm_backward = CK_NAME(ck_layer_norm_backward),
-    .dropout = CK_NAME(ck_dropout),
+    .sgd = CK_NAME(ck_sgd),
+    .rmsprop = CK_NAME(ck_rmsprop),
+    .adam = CK_NAME(ck_adam),
+    .average = CK_NAME(ck_average),
     .warp = CK_NAME(ck_warp),
     .blur = CK_NAME(ck_blur),
+    .conv_direct =
+        {
+            .name = "direct",
+            .description = "nothing gathered: tiles of pixels by filters read the image itself",
+            .forward = CK_NAME(ck_conv_forward_direct),
+            .input_gradient = CK_NAME(ck_conv_input_gradient_direct),
+            .weight_gradient = CK_NAME(ck_conv_weight_gradient_direct),
+            .workspace = CK_NAME(ck_conv_workspace_direct),
+            .pool_forward = CK_NAME(ck_conv_pool_forward_direct),
+            .depthwise = &CK_NAME(depthwise),
+        },
+    .pool_direct =
+        {
+            .name = "direct",
+            .description = "window by window, a vector of channels kept in registers",
+            .max_forward = CK_NAME(ck_pool_max_forward_direct),
+            .max_backward = CK_NAME(ck_pool_max_backward_direct),
+            .avg_forward = CK_NAME(ck_pool_avg_forward_direct),
+            .avg_backward = CK_NAME(ck_pool_avg_backward_direct),
+        },
     .fma_peak = CK_NAME(ck_fma_peak),
 };

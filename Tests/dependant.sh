@@ -3,6 +3,9 @@
 # Packages elsewhere that have this one as a versioned dependency: they build only if it asks for
 # nothing that a dependency may not have (unsafe flags). One has all of it and shows the five-line
 # network; the other the core alone, on a machine without the libraries that the rest needs.
+# And what is to be possible with the public interface alone, the articles' and the README's Swift, layers,
+# losses, optimisers and data of one's own, is read as another package's: tests are the same package's,
+# which sees more.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -73,3 +76,21 @@ cd "$work/core"
 swift build -c release 2>&1 | tail -n 3
 .build/release/core
 if ldd .build/release/core | grep -E 'lib(z|png|md|curl)'; then exit 1; fi
+
+cd "$here"
+swift build --target StrideNet 2>&1 | tail -n 1
+build=.build/debug tests=Tests/StrideNetTests
+outside() {
+  # shellcheck disable=SC2046
+  swiftc -typecheck -swift-version 6 -package-name another -module-name "$1" -I "$build/Modules" \
+    -Xcc "-fmodule-map-file=$build/CKernels.build/module.modulemap" \
+    -Xcc "-fmodule-map-file=$build/MNISTSample.build/module.modulemap" \
+    $(ls Sources/*/module.modulemap | sed 's|^|-I |; s|/[^/]*$||') $plugins $2
+}
+plugins=
+for example in LeNet CustomLayer Transfer; do outside $example Examples/$example/main.swift; done
+plugins="-plugin-path $(dirname "$(readlink -f "$(command -v swift)")")/../lib/swift/host/plugins/testing"
+outside Outside "$(grep -l 'not @testable' $tests/*.swift) $tests/Support.swift $tests/Documents.swift \
+  $tests/ArticlePage.swift $tests/Workplace.swift \
+  $tests/TemporaryFiles.swift"
+echo "from outside: $(grep -l 'not @testable' $tests/*.swift | wc -l) files of tests and the examples"

@@ -16,9 +16,9 @@
 //   g = n + 1                  forward pass and input gradient of naive, direct and depthwise
 //                              convolutions (n = FH·FW·C/G or the terms that F adds), mean of a
 //                              window of up to 256 elements, gradients of pooling
-//   g = 512 + n/512            ck_gemm (n = K), and so convolutions by stride_groups and im2col
-//   g = 264 + n/1024           ck_dense_forward (n = K)
-//   g = 8194 + n/8192          weight gradients (n = N·OH·OW), ck_column_sum
+//   g = 512 + n/512            gemm (n = K), and so convolutions by stride_groups and im2col
+//   g = 264 + n/1024           dense_forward (n = K)
+//   g = 8194 + n/8192          weight gradients (n = N·OH·OW), column_sum
 //   g = 264                    sums that end in double precision: softmax and its gradient,
 //                              normalisation, the mean of a larger window
 //   g = 264 + rows/256         dgain and dbias of layer normalisation
@@ -31,6 +31,13 @@
 #include <stdint.h>
 
 #include "stride_groups.h"
+
+// No pointer may be NULL but those that say so.
+#if defined(__clang__)
+#pragma clang assume_nonnull begin
+#else
+#define _Nullable
+#endif
 
 // ---- Convolution --------------------------------------------------------------------------------
 
@@ -55,52 +62,61 @@ typedef enum ck_pass { CK_FORWARD = 0, CK_INPUT_GRADIENT = 1, CK_WEIGHT_GRADIENT
 /// c in 0..<C/G, g the group of f, and of that max(., 0) with relu.
 /// x (N,H,W,C), w (FH,FW,C/G,F), bias (F) or NULL, y (N,OH,OW,F), overwritten.
 typedef void ck_conv_forward_fn(const ck_conv_shape *s, const float *x, const float *w,
-                                const float *bias, int relu, float *y, float *workspace);
+                                const float *_Nullable bias, int relu, float *y,
+                                float *_Nullable workspace);
 
 /// dx[n,a,b,g·C/G+c] = sum over all (p,i), (q,j) with p·SH+DH·i-PH = a, q·SW+DW·j-PW = b, and f of
 /// group g, of dy[n,p,q,f] · w[i,j,c,f].  dy (N,OH,OW,F), w (FH,FW,C/G,F), dx (N,H,W,C),
 /// overwritten.
 typedef void ck_conv_input_gradient_fn(const ck_conv_shape *s, const float *dy, const float *w,
-                                       float *dx, float *workspace);
+                                       float *dx, float *_Nullable workspace);
 
 /// dw[i,j,c,f] = sum over n,p,q of x[n, p·SH+DH·i-PH, q·SW+DW·j-PW, g·C/G+c] · dy[n,p,q,f]
 /// x (N,H,W,C), dy (N,OH,OW,F), dw (FH,FW,C/G,F), overwritten. The bias' gradient is
-/// ck_column_sum of dy.
+/// column_sum of dy.
 typedef void ck_conv_weight_gradient_fn(const ck_conv_shape *s, const float *x, const float *dy,
-                                        float *dw, float *workspace);
+                                        float *dw, float *_Nullable workspace);
 
 /// Floats of workspace that a pass needs; may be 0.
 typedef size_t ck_conv_workspace_fn(const ck_conv_shape *s, ck_pass pass);
 
-/// A way of computing it. But for the first, the definition, the functions take shapes without
-/// dilation and groups alone; for any there is ck_conv_forward and so on.
+/// The forward pass and max-pooling in windows of 2×2 side by side in one: y (N,OH/2,OW/2,F) and
+/// place are what the variant's forward pass, max_forward of the direct pooling, and relu_places
+/// with relu, give bit for bit. place may be NULL; s->oh, s->ow are at least 2; workspace as for
+/// the forward pass.
+typedef void ck_conv_pool_forward_fn(const ck_conv_shape *s, const float *x, const float *w,
+                                     const float *_Nullable bias, int relu, float *y,
+                                     uint16_t *_Nullable place, float *_Nullable workspace);
+
+/// A way of computing it. The functions take shapes without dilation and groups alone, unless
+/// takes_any is set; for any there is ck_conv_forward and so on.
 typedef struct ck_conv_variant {
   const char *name, *description;
   ck_conv_forward_fn *forward;
   ck_conv_input_gradient_fn *input_gradient;
   ck_conv_weight_gradient_fn *weight_gradient;
   ck_conv_workspace_fn *workspace;
+  int takes_any;
+  // What not every variant has: the pass with pooling, and kernels of its own for depthwise shapes.
+  ck_conv_pool_forward_fn *_Nullable pool_forward;
+  const struct ck_conv_variant *_Nullable depthwise;
 } ck_conv_variant;
 
 /// Any convolution by a variant: dense ones, without dilation and groups, by itself; depthwise
-/// ones, where groups, channels and filters are as many, by kernels of their own if it is the
-/// direct one; others split into dense ones (conv_split.c).
+/// ones, where groups, channels and filters are as many, by its kernels for them if it has any;
+/// others split into dense ones (conv_split.c).
 void ck_conv_forward(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
-                     const float *w, const float *bias, int relu, float *y, float *workspace);
+                     const float *w, const float *_Nullable bias, int relu, float *y,
+                     float *_Nullable workspace);
 void ck_conv_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *dy,
-                            const float *w, float *dx, float *workspace);
+                            const float *w, float *dx, float *_Nullable workspace);
 void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
-                             const float *dy, float *dw, float *workspace);
+                             const float *dy, float *dw, float *_Nullable workspace);
 size_t ck_conv_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass);
 
 typedef enum ck_conv_way { CK_ITSELF = 0, CK_DEPTHWISE = 1, CK_SPLIT = 2 } ck_conv_way;
 /// Which of the three it is.
 ck_conv_way ck_conv_way_of(const ck_conv_variant *v, const ck_conv_shape *s);
-
-ck_conv_forward_fn ck_conv_forward_depthwise;
-ck_conv_input_gradient_fn ck_conv_input_gradient_depthwise;
-ck_conv_weight_gradient_fn ck_conv_weight_gradient_depthwise;
-ck_conv_workspace_fn ck_conv_workspace_depthwise;
 
 // ---- Pooling ------------------------------------------------------------------------------------
 
@@ -136,99 +152,16 @@ typedef struct ck_pool_variant {
   ck_pool_avg_backward_fn *avg_backward;
 } ck_pool_variant;
 
-/// A convolution and max-pooling in windows of 2×2 side by side in one: y (N,OH/2,OW/2,F) and place
-/// are what the direct variants of both, and of ck_relu_places with relu, give bit for bit.
-/// place may be NULL; s->oh, s->ow are at least 2; workspace as for the forward pass.
-void ck_conv_pool_forward_direct(const ck_conv_shape *s, const float *x, const float *w,
-                                 const float *bias, int relu, float *y, uint16_t *place,
-                                 float *workspace);
-
 // ---- The list of variants -----------------------------------------------------------------------
 
-#define CK_CONV(name, description)                                  \
-  extern ck_conv_forward_fn ck_conv_forward_##name;                 \
-  extern ck_conv_input_gradient_fn ck_conv_input_gradient_##name;   \
-  extern ck_conv_weight_gradient_fn ck_conv_weight_gradient_##name; \
-  extern ck_conv_workspace_fn ck_conv_workspace_##name;
-#define CK_POOL(name, description)                            \
-  extern ck_pool_max_forward_fn ck_pool_max_forward_##name;   \
-  extern ck_pool_max_backward_fn ck_pool_max_backward_##name; \
-  extern ck_pool_avg_forward_fn ck_pool_avg_forward_##name;   \
-  extern ck_pool_avg_backward_fn ck_pool_avg_backward_##name;
-#include "variants.def"
-#undef CK_CONV
-#undef CK_POOL
-
-/// The variants in the list's order; NULL past the end.
-const ck_conv_variant *ck_conv_variant_at(size_t index);
-const ck_pool_variant *ck_pool_variant_at(size_t index);
+/// The variants in the list's order, with the instruction set that is in use; NULL past the end.
+const ck_conv_variant *_Nullable ck_conv_variant_at(size_t index);
+const ck_pool_variant *_Nullable ck_pool_variant_at(size_t index);
 /// The variant bound at build time: a name of the list, or "auto".
 const char *ck_bound_variant(void);
 
-// ---- Matrix product -----------------------------------------------------------------------------
+// ---- Softmax and losses -------------------------------------------------------------------------
 
-/// A or B is stored transposed; C is added to instead of overwritten.
-enum { CK_TRANSPOSE_A = 1, CK_TRANSPOSE_B = 2, CK_ACCUMULATE = 4 };
-
-/// C (M,N) = A (M,K) · B (K,N), row-major with row strides lda, ldb, ldc (in floats, at least the
-/// row's length). With CK_TRANSPOSE_A, A is stored (K,M); with CK_TRANSPOSE_B, B is stored (N,K).
-/// The order of the sums depends on K alone, so an element of C is the same bit for bit whatever
-/// part of C a call computes. workspace: ck_gemm_workspace() floats.
-void ck_gemm(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
-             const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace);
-size_t ck_gemm_workspace(void);
-
-/// Writes elements (row..<row+rows, from..<from+count) of a matrix so that for each column the rows
-/// lie side by side: out[(p - from) · rows + i]. May write 3 floats more than that.
-typedef void ck_pack_fn(const void *matrix, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
-                        ptrdiff_t count, float *out);
-
-/// The same product with an A that is nowhere in memory: `pack` writes the parts that are needed
-/// next straight into the order in which the product reads them.
-void ck_gemm_packing(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ck_pack_fn *pack,
-                     const void *matrix, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
-                     float *workspace);
-
-/// The dense layer: y (M,N) = x (M,K) · w (N,K) transposed + bias (N), and of that max(., 0) with
-/// relu. Rows of y are ldy floats apart. An element's sum is the same in whatever call it is.
-void ck_dense_forward(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x, const float *w,
-                      const float *bias, int relu, float *y, ptrdiff_t ldy);
-
-// ---- Rows and elements --------------------------------------------------------------------------
-
-/// y[r,f] += bias[f] (nothing where bias is NULL), then max(., 0) with relu; y (rows,F)
-void ck_bias_add(ptrdiff_t rows, ptrdiff_t f, const float *bias, int relu, float *y);
-/// sum[f] = sum over r of y[r,f], in the order of r, in parts of 8,192; y (rows,F)
-void ck_column_sum(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum);
-/// y = max(x, 0); y may be x
-void ck_relu_forward(ptrdiff_t n, const float *x, float *y);
-/// dx = 0 where y <= 0, else dy; dx may be dy
-void ck_relu_backward(ptrdiff_t n, const float *y, const float *dy, float *dx);
-/// y = x where x > 0, else slope · x; y may be x; the slope isn't below 0 (Maas et al. 2013)
-void ck_leaky_relu_forward(ptrdiff_t n, float slope, const float *x, float *y);
-/// dx = slope · dy where y <= 0, else dy; dx may be dy
-void ck_leaky_relu_backward(ptrdiff_t n, float slope, const float *y, const float *dy, float *dx);
-
-/// y = f(x); y may be x
-typedef void ck_activation_forward_fn(ptrdiff_t n, const float *x, float *y);
-/// dx = dy · f'; `from` is y, or x where the list says so; dx may be dy
-typedef void ck_activation_backward_fn(ptrdiff_t n, const float *from, const float *dy, float *dx);
-typedef struct ck_activation {
-  const char *name;
-  int reads_x;
-  ck_activation_forward_fn *forward;
-  ck_activation_backward_fn *backward;
-} ck_activation;
-#define CK_ACTIVATION(name, reads_x)                   \
-  extern ck_activation_forward_fn ck_##name##_forward; \
-  extern ck_activation_backward_fn ck_##name##_backward;
-#include "activations.def"
-#undef CK_ACTIVATION
-/// The functions in the list's order; NULL past the end.
-const ck_activation *ck_activation_at(size_t index);
-
-/// place = 65,535 where y <= 0: ReLU's backward pass for a max-pooling after it
-void ck_relu_places(ptrdiff_t n, const float *y, uint16_t *place);
 /// Each row's exp(x - max) / sum; y may be x; x, y (rows,F)
 void ck_softmax_forward(ptrdiff_t rows, ptrdiff_t f, const float *x, float *y);
 /// dx = y · (dy - <y, dy>) row by row; dx may be dy
@@ -240,24 +173,35 @@ void ck_softmax_backward(ptrdiff_t rows, ptrdiff_t f, const float *y, const floa
 /// logit is not the label's (or a logit is NaN). probabilities (rows,F) may be logits.
 void ck_softmax_cross_entropy(ptrdiff_t rows, ptrdiff_t f, const float *logits,
                               const int32_t *labels, float smoothing, float scale,
-                              float *probabilities, float *dlogits, float *loss, int32_t *wrong);
+                              float *probabilities, float *_Nullable dlogits, float *loss,
+                              int32_t *wrong);
 /// loss[r] = mean over f of (y[r,f] - onehot)²; dy (rows,F) = scale · 2/F · (y - onehot), or NULL;
 /// wrong as above
 void ck_squared_error(ptrdiff_t rows, ptrdiff_t f, const float *y, const int32_t *labels,
-                      float scale, float *dy, float *loss, int32_t *wrong);
-/// y += x
-void ck_add(ptrdiff_t n, const float *x, float *y);
-/// y = a + b
-void ck_sum(ptrdiff_t n, const float *a, const float *b, float *y);
-/// y = scale · x where a hash of key and the element's number, first onwards, is at least
-/// threshold, else 0 · x: each element is dropped with a probability of threshold / 2^32; y may be
-/// x
-void ck_dropout(ptrdiff_t n, uint64_t key, uint32_t first, uint32_t threshold, float scale,
-                const float *x, float *y);
-/// y = scale · x, from bytes
-void ck_scale_bytes(ptrdiff_t n, const uint8_t *x, float scale, float *y);
+                      float scale, float *_Nullable dy, float *loss, int32_t *wrong);
+/// Sum of squares, in double precision and the order of x
+double ck_sum_of_squares(ptrdiff_t n, const float *x);
 
-// ---- Optimisers ---------------------------------------------------------------------------------
+// ---- What the kernels below take ----------------------------------------------------------------
+
+/// A or B is stored transposed; C is added to instead of overwritten.
+enum { CK_TRANSPOSE_A = 1, CK_TRANSPOSE_B = 2, CK_ACCUMULATE = 4 };
+
+/// Writes elements (row..<row+rows, from..<from+count) of a matrix so that for each column the rows
+/// lie side by side: out[(p - from) · rows + i]. May write 3 floats more than that.
+typedef void ck_pack_fn(const void *matrix, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t from,
+                        ptrdiff_t count, float *out);
+
+/// y = f(x); y may be x
+typedef void ck_activation_forward_fn(ptrdiff_t n, const float *x, float *y);
+/// dx = dy · f'; `from` is y, or x where reads_x is set; dx may be dy
+typedef void ck_activation_backward_fn(ptrdiff_t n, const float *from, const float *dy, float *dx);
+typedef struct ck_activation {
+  const char *name;
+  int reads_x;
+  ck_activation_forward_fn *forward;
+  ck_activation_backward_fn *backward;
+} ck_activation;
 
 /// What a step of descent does. g, which all of them start from, is
 /// scale · gradient + l2 · weight + l1 · sign(weight).
@@ -271,73 +215,161 @@ typedef struct ck_update {
   int nesterov;
 } ck_update;
 
-/// velocity = momentum · velocity + g; weight -= rate · velocity, or with nesterov
-/// rate · (g + momentum · velocity)
-void ck_sgd(ptrdiff_t n, const ck_update *u, const float *gradient, float *velocity, float *weight);
-/// square = beta2 · square + (1 - beta2) · g²; velocity = momentum · velocity + g / (√square +
-/// epsilon); weight -= rate · velocity
-void ck_rmsprop(ptrdiff_t n, const ck_update *u, const float *gradient, float *velocity,
-                float *square, float *weight);
-/// first = beta1 · first + (1 - beta1) · g; second = beta2 · second + (1 - beta2) · g²;
-/// weight = keep · weight - rate · first/correction1 / (√(second/correction2) + epsilon)
-void ck_adam(ptrdiff_t n, const ck_update *u, const float *gradient, float *first, float *second,
-             float *weight);
-/// y += share · (x - y)
-void ck_average(ptrdiff_t n, float share, const float *x, float *y);
-/// Sum of squares, in double precision and the order of x
-double ck_sum_of_squares(ptrdiff_t n, const float *x);
+// ---- The kernels of an instruction set ----------------------------------------------------------
 
-// ---- Normalisation ------------------------------------------------------------------------------
+/// What is compiled for each instruction set. ck_kernels() has the functions of the one in use:
+/// ck_kernels()->add(n, x, y). In `perf report` they are ck_add_avx2 and so on.
+typedef struct ck_table {
+  /// The instruction set: "avx512", "avx2", "neon" or "baseline".
+  const char *name;
 
-/// mean[c] over r of x[r,c]; squares[c] = sum over r of (x[r,c] - mean[c])²   x (rows,C)
-void ck_moments(ptrdiff_t rows, ptrdiff_t c, const float *x, float *mean, float *squares);
-/// y[r,c] = x[r,c] · scale[c] + shift[c], and of that max(., 0) with relu; y may be x
-void ck_scale_shift(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *scale,
-                    const float *shift, int relu, float *y);
-/// The two sums that batch normalisation's gradients are made of: sum[c] = sum over r of g and
-/// product[c] = sum over r of g · (x[r,c] - mean[c]), with g = dy[r,c], or with relu 0 where
-/// x · scale + shift isn't above 0
-void ck_normalization_sums(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
-                           const float *mean, const float *scale, const float *shift, int relu,
-                           float *sum, float *product);
-/// dx[r,c] = scale[c] · (g - a[c] - (x[r,c] - mean[c]) · b[c]), with g as above; dx may be dy
-void ck_normalization_gradient(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
-                               const float *mean, const float *scale, const float *shift, int relu,
-                               const float *a, const float *b, float *dx);
-/// Layer normalisation: each row minus its mean, over √(variance + epsilon), then times gain (C)
-/// plus bias (C)
-void ck_layer_norm_forward(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
-                           const float *bias, float epsilon, float *y);
-/// dx, overwritten; dgain (C) and dbias (C) are added to
-void ck_layer_norm_backward(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
-                            float epsilon, const float *dy, float *dx, float *dgain, float *dbias);
+  // Matrix product and dense layer
 
-// ---- Augmentation -------------------------------------------------------------------------------
+  /// C (M,N) = A (M,K) · B (K,N), row-major with row strides lda, ldb, ldc (in floats, at least the
+  /// row's length). With CK_TRANSPOSE_A, A is stored (K,M); with CK_TRANSPOSE_B, B is stored (N,K).
+  /// The order of the sums depends on K alone, so an element of C is the same bit for bit whatever
+  /// part of C a call computes. workspace: gemm_workspace floats.
+  void (*gemm)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+               const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace);
+  size_t gemm_workspace;
+  /// The same product with an A that is nowhere in memory: `pack` writes the parts that are needed
+  /// next straight into the order in which the product reads them.
+  void (*gemm_packing)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, ck_pack_fn *pack,
+                       const void *matrix, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+                       float *workspace);
 
-/// y[p,q] = x at row map[0]·p + map[1]·q + map[2] and column map[3]·p + map[4]·q + map[5], moved by
-/// down[p,q] and right[p,q] (H,W; both or neither NULL), bilinear, 0 outside.
-/// x (H+3,W+3,C): the image with one row and column of zeros before it and two behind; y (H,W,C)
-void ck_warp(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, const float *x, const float map[6],
-             const float *down, const float *right, float *y);
-/// y (W,H) = x (H,W) turned, each value the sum over k in -radius…radius of weights[k + radius]
-/// times its neighbour k rows below, where there is one
-void ck_blur(ptrdiff_t h, ptrdiff_t w, const float *x, ptrdiff_t radius, const float *weights,
-             float *y);
+  /// The dense layer: y (M,N) = x (M,K) · w (N,K) transposed + bias (N), and of that max(., 0) with
+  /// relu. Rows of y are ldy floats apart. An element's sum is the same in whatever call it is.
+  void (*dense_forward)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x, const float *w,
+                        const float *bias, int relu, float *y, ptrdiff_t ldy);
+
+  // Rows and elements
+
+  /// y[r,f] += bias[f] (nothing where bias is NULL), then max(., 0) with relu; y (rows,F)
+  void (*bias_add)(ptrdiff_t rows, ptrdiff_t f, const float *_Nullable bias, int relu, float *y);
+  /// sum[f] = sum over r of y[r,f], in the order of r, in parts of 8,192; y (rows,F)
+  void (*column_sum)(ptrdiff_t rows, ptrdiff_t f, const float *y, float *sum);
+  /// y = max(x, 0); y may be x
+  void (*relu_forward)(ptrdiff_t n, const float *x, float *y);
+  /// dx = 0 where y <= 0, else dy; dx may be dy
+  void (*relu_backward)(ptrdiff_t n, const float *y, const float *dy, float *dx);
+  /// place = 65,535 where y <= 0: ReLU's backward pass for a max-pooling after it
+  void (*relu_places)(ptrdiff_t n, const float *y, uint16_t *place);
+  /// y = x where x > 0, else slope · x; y may be x; the slope isn't below 0 (Maas et al. 2013)
+  void (*leaky_relu_forward)(ptrdiff_t n, float slope, const float *x, float *y);
+  /// dx = slope · dy where y <= 0, else dy; dx may be dy
+  void (*leaky_relu_backward)(ptrdiff_t n, float slope, const float *y, const float *dy, float *dx);
+  /// The activations of activations.def, in its order
+  const ck_activation *activations;
+  size_t activation_count;
+  /// y += x
+  void (*add)(ptrdiff_t n, const float *x, float *y);
+  /// y = a + b
+  void (*sum)(ptrdiff_t n, const float *a, const float *b, float *y);
+  /// y = scale · x where a hash of key and the element's number, first onwards, is at least
+  /// threshold, else 0 · x: each element is dropped with a probability of threshold / 2^32; y may
+  /// be x
+  void (*dropout)(ptrdiff_t n, uint64_t key, uint32_t first, uint32_t threshold, float scale,
+                  const float *x, float *y);
+  /// y = scale · x, from bytes
+  void (*scale_bytes)(ptrdiff_t n, const uint8_t *x, float scale, float *y);
+
+  // Normalisation
+
+  /// mean[c] over r of x[r,c]; squares[c] = sum over r of (x[r,c] - mean[c])²   x (rows,C)
+  void (*moments)(ptrdiff_t rows, ptrdiff_t c, const float *x, float *mean, float *squares);
+  /// y[r,c] = x[r,c] · scale[c] + shift[c], and of that max(., 0) with relu; y may be x
+  void (*scale_shift)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *scale,
+                      const float *shift, int relu, float *y);
+  /// The two sums that batch normalisation's gradients are made of: sum[c] = sum over r of g and
+  /// product[c] = sum over r of g · (x[r,c] - mean[c]), with g = dy[r,c], or with relu 0 where
+  /// x · scale + shift isn't above 0
+  void (*normalization_sums)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
+                             const float *mean, const float *scale, const float *shift, int relu,
+                             float *sum, float *product);
+  /// dx[r,c] = scale[c] · (g - a[c] - (x[r,c] - mean[c]) · b[c]), with g as above; dx may be dy
+  void (*normalization_gradient)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
+                                 const float *mean, const float *scale, const float *shift,
+                                 int relu, const float *a, const float *b, float *dx);
+  /// Layer normalisation: each row minus its mean, over √(variance + epsilon), then times gain (C)
+  /// plus bias (C)
+  void (*layer_norm_forward)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
+                             const float *bias, float epsilon, float *y);
+  /// dx, overwritten; dgain (C) and dbias (C) are added to
+  void (*layer_norm_backward)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
+                              float epsilon, const float *dy, float *dx, float *dgain,
+                              float *dbias);
+
+  // Optimisers
+
+  /// velocity = momentum · velocity + g; weight -= rate · velocity, or with nesterov
+  /// rate · (g + momentum · velocity)
+  void (*sgd)(ptrdiff_t n, const ck_update *u, const float *gradient, float *velocity,
+              float *weight);
+  /// square = beta2 · square + (1 - beta2) · g²; velocity = momentum · velocity + g / (√square +
+  /// epsilon); weight -= rate · velocity
+  void (*rmsprop)(ptrdiff_t n, const ck_update *u, const float *gradient, float *velocity,
+                  float *square, float *weight);
+  /// first = beta1 · first + (1 - beta1) · g; second = beta2 · second + (1 - beta2) · g²;
+  /// weight = keep · weight - rate · first/correction1 / (√(second/correction2) + epsilon)
+  void (*adam)(ptrdiff_t n, const ck_update *u, const float *gradient, float *first, float *second,
+               float *weight);
+  /// y += share · (x - y)
+  void (*average)(ptrdiff_t n, float share, const float *x, float *y);
+
+  // Augmentation
+
+  /// y[p,q] = x at row map[0]·p + map[1]·q + map[2] and column map[3]·p + map[4]·q + map[5], moved
+  /// by down[p,q] and right[p,q] (H,W; both or neither NULL), bilinear, 0 outside. x (H+3,W+3,C):
+  /// the image with one row and column of zeros before it and two behind; y (H,W,C)
+  void (*warp)(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, const float *x, const float *map,
+               const float *_Nullable down, const float *_Nullable right, float *y);
+  /// y (W,H) = x (H,W) turned, each value the sum over k in -radius…radius of weights[k + radius]
+  /// times its neighbour k rows below, where there is one
+  void (*blur)(ptrdiff_t h, ptrdiff_t w, const float *x, ptrdiff_t radius, const float *weights,
+               float *y);
+
+  // Convolution and pooling
+
+  /// The variants that are written in vector code.
+  ck_conv_variant conv_direct;
+  ck_pool_variant pool_direct;
+
+  // The processor
+
+  /// Runs `steps` rounds of independent fused multiply-adds (the widest there are) and returns how
+  /// many floating-point operations that were: timed by the caller, it gives the FMA peak.
+  double (*fma_peak)(int64_t steps);
+} ck_table;
+
+/// The table of the instruction set in use, chosen at the first call from what the processor has.
+const ck_table *ck_kernels(void);
+/// Chooses another by its name, for tests and comparisons; 0 where the processor or the build
+/// doesn't have it. Not to be called while kernels run.
+int ck_isa_select(const char *name);
 
 // ---- The processor ------------------------------------------------------------------------------
 
-/// The instruction set that the micro-kernels run with: "avx512", "avx2", "neon" or "baseline".
-/// Chosen at the first call from what the processor has.
-const char *ck_isa_name(void);
-/// Forces one, for tests and comparisons; 0 where the processor or the build doesn't have it.
-/// Not to be called while kernels run.
-int ck_isa_select(const char *name);
-/// Runs `steps` rounds of independent fused multiply-adds (the widest there are) and returns how
-/// many floating-point operations that were: timed by the caller, it gives the FMA peak.
-double ck_fma_peak(int64_t steps);
 /// Subnormal numbers are read as and rounded to zero on this thread from now on (1) or no longer
 /// (0): they slow training down tenfold and carry nothing it needs. Returns what was set before.
 int ck_flush_denormals(int on);
 /// 1 in a build without optimisation: kernels are some 30 times slower then.
 int ck_is_debug_build(void);
+
+#if defined(__clang__)
+#pragma clang assume_nonnull end
+#else
+#undef _Nullable
+#endif
+
+// The variants that are written once.
+#define CK_CONV(name) extern const ck_conv_variant ck_conv_##name;
+#define CK_POOL(name) extern const ck_pool_variant ck_pool_##name;
+#define CK_CONV_OF_SET(name)
+#define CK_POOL_OF_SET(name)
+#include "variants.def"
+#undef CK_CONV
+#undef CK_POOL
+#undef CK_CONV_OF_SET
+#undef CK_POOL_OF_SET
 #endif

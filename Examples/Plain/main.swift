@@ -206,8 +206,8 @@ for start in stride(from: 0, to: train.count, by: batchSize) {
 
   // Forward, layer by layer. The convolution's kernel does its ReLU too (the 1), and needs no
   // workspace (nil).
-  ck_conv_forward_naive(&convShape, x, convW, convB, 1, &conv, nil)
-  ck_pool_max_forward_naive(&poolShape, conv, &pooled, &places)
+  ck_conv_naive.forward(&convShape, x, convW, convB, 1, &conv, nil)
+  ck_pool_naive.max_forward(&poolShape, conv, &pooled, &places)
   denseForward(n, flat, hidden, pooled, hiddenW, hiddenB, &relu)
   reluForward(n * hidden, &relu)
   denseForward(n, hidden, classes, relu, lastW, lastB, &logits)
@@ -226,9 +226,9 @@ for start in stride(from: 0, to: train.count, by: batchSize) {
   denseInputGradient(n, flat, hidden, dRelu, hiddenW, &dPooled)
 
   // Only the largest of each window had any influence: it gets the derivative, the others 0.
-  ck_pool_max_backward_naive(&poolShape, dPooled, places, &dConv)
+  ck_pool_naive.max_backward(&poolShape, dPooled, places, &dConv)
   reluBackward(n * side * side * filters, conv, &dConv)
-  ck_conv_weight_gradient_naive(&convShape, x, dConv, &dConvW, nil)
+  ck_conv_naive.weight_gradient(&convShape, x, dConv, &dConvW, nil)
   biasGradient(n * side * side, filters, dConv, &dConvB)
 
   // A step downhill, once all derivatives are there.
@@ -253,8 +253,8 @@ for start in stride(from: 0, to: test.count, by: batchSize) {
   for (i, byte) in test.pixels[(start * size * size)...].prefix(n * size * size).enumerated() {
     x[i] = Float(byte) / 255
   }
-  ck_conv_forward_naive(&convShape, x, convW, convB, 1, &conv, nil)
-  ck_pool_max_forward_naive(&poolShape, conv, &pooled, &places)
+  ck_conv_naive.forward(&convShape, x, convW, convB, 1, &conv, nil)
+  ck_pool_naive.max_forward(&poolShape, conv, &pooled, &places)
   denseForward(n, flat, hidden, pooled, hiddenW, hiddenB, &relu)
   reluForward(n * hidden, &relu)
   denseForward(n, hidden, classes, relu, lastW, lastB, &logits)

@@ -77,13 +77,11 @@ struct Bench: ParsableCommand {
     try Output.line("measured peak, \(KernelChoice.instructionSet)")
     for roof in all.threads == 1 ? [one] : [one, all] {
       try Output.line(
-        "  \(Self.threads(roof.threads).padded(10)) \(roof.gigaflopsPerSecond.fixed(1)) GFLOP/s "
+        "  \(roof.threads.threads.padded(10)) \(roof.gigaflopsPerSecond.fixed(1)) GFLOP/s "
           + "in multiply-adds; memory \(roof.memoryRead.fixed(1)) GB/s read, "
           + "\(roof.memoryCopy.fixed(1)) GB/s copied; cache \(roof.cacheCopy.fixed(0)) GB/s copied")
     }
   }
-
-  private static func threads(_ count: Int) -> String { "\(count) thread\(count == 1 ? "" : "s")" }
 
   // MARK: Kernels
 
@@ -134,7 +132,7 @@ struct Bench: ParsableCommand {
     let roof = peak.allThreads.gigaflopsPerSecond
     if !json {
       try Output.line(
-        "\nnetworks, \(Self.threads(runtime.threads)), kernels \(runtime.kernels); of each the "
+        "\nnetworks, \(runtime.threads.threads), kernels \(runtime.kernels); of each the "
           + "median round\n  model  mode   batch     images/s  MFLOP/image  GFLOP/s  % of peak")
     }
     let benches = try Architecture.presets.map { name, text, _ in

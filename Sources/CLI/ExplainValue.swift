@@ -89,7 +89,7 @@ struct ExplainValue: ParsableCommand {
       return [
         "layer \(step.layer)", network.layers[step.layer - 1].text,
         "dz\(Self.text(.init(step.index, in: shape)))", Self.number(step.gradient), "×",
-        Self.number(step.factor), "\((step.share * 100).fixed(0)) %",
+        Self.number(step.factor), step.share.percent(0),
       ]
     }
     for line in aligned(rows, textColumns: [0, 1, 2]) { try Output.line(line) }

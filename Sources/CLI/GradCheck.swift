@@ -74,20 +74,7 @@ struct GradCheck: ParsableCommand {
           chosen, input: Shape(sizes[0], sizes[1], sizes[2]), seed: seed, runtime: compute.runtime()
         )
       }
-    for row in check.rows {
-      if json {
-        try Output.json(row)
-      } else {
-        let corners = row.corners > 0 ? ", \(row.corners) at corners" : ""
-        try Output.line(
-          "\(row.passed ? "ok    " : "WRONG ") \(row.layer)  \(row.name.padded(34)) \(row.array.padded(12)) "
-            + "\(row.checked) checked\(corners); "
-            + (row.passed
-              ? "worst error \(row.worstError.fixed(5))"
-              : "[\(row.index)]: slope \(row.slope.fixed(4)), backward pass \(row.gradient.fixed(4))")
-        )
-      }
-    }
+    for row in check.rows { try show(row) }
     guard check.passed else {
       throw StrideNetError(
         .badData, "a backward pass is wrong",
@@ -96,5 +83,16 @@ struct GradCheck: ParsableCommand {
         expected: "the slopes of the forward pass",
         hint: mutant == nil ? nil : "that is the mistake at work")
     }
+  }
+  private func show(_ row: GradientCheck.Row) throws {
+    if json { return try Output.json(row) }
+    let corners = row.corners > 0 ? ", \(row.corners) at corners" : ""
+    try Output.line(
+      "\(row.passed ? "ok    " : "WRONG ") \(row.layer)  \(row.name.padded(34)) \(row.array.padded(12)) "
+        + "\(row.checked) checked\(corners); "
+        + (row.passed
+          ? "worst error \(row.worstError.fixed(5))"
+          : "[\(row.index)]: slope \(row.slope.fixed(4)), backward pass \(row.gradient.fixed(4))")
+    )
   }
 }

@@ -60,7 +60,7 @@ enum Output {
     guard isTerminal else { return }
     shown.withLock { shown in
       guard shown.length == 0 || ContinuousClock.now - shown.at > .milliseconds(100) else { return }
-      let text = String(text().prefix(width - 1))
+      let text = String(text().prefix((width(of: STDERR_FILENO) ?? 80) - 1))
       write(
         "\r" + text + String(repeating: " ", count: max(0, shown.length - text.count)),
         to: STDERR_FILENO)
@@ -77,40 +77,18 @@ enum Output {
     }
   }
 
-  private static var width: Int {
+  /// Columns of a terminal.
+  static func width(of descriptor: Int32) -> Int? {
     var size = winsize()
-    return ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
-      ? Int(size.ws_col) : 80
+    return ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+      ? Int(size.ws_col) : nil
   }
 }
 
-extension Int {
-  /// 60,000
-  var grouped: String {
-    var digits = String(magnitude)
-    var parts: [String] = []
-    while digits.count > 3 {
-      parts.insert(String(digits.suffix(3)), at: 0)
-      digits.removeLast(3)
-    }
-    return (self < 0 ? "-" : "") + ([digits] + parts).joined(separator: ",")
-  }
-}
-
-extension Double {
-  /// The whole part likewise.
-  var grouped: String { Int(exactly: rounded(.towardZero))?.grouped ?? "\(self)" }
-}
-
-extension FloatingPoint where Self: CVarArg {
-  func fixed(_ places: Int) -> String { String(format: "%.\(places)f", self) }
-}
-
-extension String {
-  func padded(_ width: Int) -> String {
-    self + String(repeating: " ", count: Swift.max(0, width - count))
-  }
-  func leftPadded(_ width: Int) -> String {
-    String(repeating: " ", count: Swift.max(0, width - count)) + self
-  }
+/// Weights may each be finite and yet too large to compute with.
+func requireFinite(_ values: [Float], _ file: String) throws {
+  guard let value = values.first(where: { !$0.isFinite }) else { return }
+  throw StrideNetError(
+    .badData, "the network computes numbers that aren't finite", at: file, found: "\(value)",
+    hint: "the weights are too large: train again with a lower learning rate")
 }

@@ -1,7 +1,7 @@
 import StrideNet
 
 /// What `stridenet train --profile` prints.
-enum Explain {
+enum ProfileTable {
   static func print(_ explanation: Explanation, json: Bool) throws {
     if json {
       for row in explanation.rows { try Output.json(RowEvent(row)) }
@@ -12,29 +12,24 @@ enum Explain {
   }
 
   private static func table(_ e: Explanation) -> [String] {
-    let heading = ["", "layer", "pass", "kernel", "MFLOP", "MB", "roof µs", "took µs", "of peak"]
+    let heading = [
+      "", "layer", "pass", "kernel", "MFLOP", "MB", "roof µs", "took µs", "of peak", "why",
+    ]
     func cells(_ row: Explanation.Row) -> [String] {
       let hasOperations = row.operations > 0
       return [
         row.number, row.name, row.pass, row.kernel,
         hasOperations ? (row.operations / 1e6).fixed(1) : "", (row.bytes / 1e6).fixed(2),
         (row.predicted * 1e6).fixed(0), (row.measured * 1e6).fixed(0),
-        hasOperations ? "\((row.shareOfPeak * 100).fixed(1)) %" : "", row.why,
+        hasOperations ? row.shareOfPeak.percent(1) : "", row.why,
       ]
     }
-    let rows = [heading + ["why"]] + e.rows.map(cells) + [cells(e.total)]
-    let widths = heading.indices.map { column in rows.map { $0[column].count }.max()! }
-    let words = 4  // columns of text; numbers follow
-    let lines = rows.map { row in
-      let columns = zip(row, widths).enumerated().map { index, cell in
-        index < words ? cell.0.padded(cell.1) : cell.0.leftPadded(cell.1)
-      }
-      let line = "  " + (columns + [row.last!]).joined(separator: "  ")
-      return String(line.reversed().drop { $0 == " " }.reversed())
-    }
+    let rows = [heading] + e.rows.map(cells) + [cells(e.total)]
+    // Numbers stand between the words.
+    let lines = aligned(rows, textColumns: [0, 1, 2, 3, heading.count - 1])
     let (peak, memory) = (e.roof.gigaflopsPerSecond.fixed(0), e.roof.memory.fixed(0))
     var notes = [
-      "  the rows account for \((e.accounted * 100).fixed(1)) % of the wall time",
+      "  the rows account for \(e.accounted.percent(1)) of the wall time",
       "  roof: the operations at \(peak) GFLOP/s or the bytes at \(memory) GB/s of memory, both just "
         + "measured, whichever",
       "        takes longer; what a cache holds may be faster",
@@ -44,8 +39,8 @@ enum Explain {
         "  1+2:  layers that run together; what lies between them stays in a cache, not in MB")
     }
     return [
-      "explain  the mean of \(e.steps.grouped) steps of \(e.images.fixed(1)) images, \(e.roof.threads) "
-        + "thread\(e.roof.threads == 1 ? "" : "s")"
+      "explain  the mean of \(e.steps.grouped) steps of \(e.images.fixed(1)) images, "
+        + e.roof.threads.threads
     ] + lines + notes
   }
 

@@ -61,12 +61,12 @@ struct Serve: ParsableCommand {
         .badData, "the data's images have another size than the network's", at: data.source,
         found: "\(shape)", expected: "\(network.input!)", hint: "--data names another set")
     }
-    let machine = try Machine(network, data, threads: threads, memory: memory * 1e9) {
+    let workbench = try Workbench(network, data, threads: threads, memory: memory * 1e9) {
       ClassNames.of(data, count: $0)
     }
     let server = try Server(
       address: host, port: UInt16(port),
-      service: Site(machine, page: Page.text(page_serve), host: host)
+      service: Site(workbench, page: Page.text(page_serve), host: host)
     ) { Output.note("stridenet: \($0)") }
     try Output.line(
       """

@@ -59,36 +59,45 @@ struct Speedrun: ParsableCommand {
     }
     var done: [Run] = []
     for seed in 1...UInt64(runs) {
-      var settings = configuration.training
-      settings.seed = seed
-      settings.batchSize = min(settings.batchSize, data.train.count)
-      // Evaluations on the way are on a few training images: only the end looks at the test set.
-      let watched = try Dataset(
-        name: data.name, source: data.source, train: data.train, test: data.train.prefix(100))
-      let network = Network(
-        try Architecture.layers(configuration.layers), seed: seed, runtime: runtime)
-      let trainer = try Trainer(network, watched, settings)
-      trainer.onBatch { p in
-        Output.progress {
-          "run \(seed) of \(runs)  epoch \(p.epoch)  batch \(p.batch) of \(p.batches)"
-        }
-      }
-      guard case .finished = try trainer.run() else {
-        throw StrideNetError(.badData, "training diverged", at: "seed \(seed)")
-      }
-      let accuracy = try network.metrics(data.test).accuracy
-      let run = Run(
-        seed: seed, seconds: trainer.seconds, test_accuracy: accuracy,
-        weights_sha256: network.snapshot().sha256)
+      let run = try self.run(configuration, data, runtime, seed: seed)
       done.append(run)
       if json {
         try Output.json(run)
       } else {
         try Output.line(
-          "seed \("\(seed)".leftPadded(3))  \(run.seconds.fixed(2).leftPadded(8)) s  \((accuracy * 100).fixed(2)) %"
+          "seed \("\(seed)".leftPadded(3))  \(run.seconds.fixed(2).leftPadded(8)) s  \(run.test_accuracy.percent())"
         )
       }
     }
+    try conclude(done)
+  }
+
+  private func run(
+    _ configuration: RunConfiguration, _ data: Dataset, _ runtime: Runtime, seed: UInt64
+  ) throws -> Run {
+    var settings = configuration.training
+    settings.seed = seed
+    settings.batchSize = min(settings.batchSize, data.train.count)
+    // Evaluations on the way are on a few training images: only the end looks at the test set.
+    let watched = try Dataset(
+      name: data.name, source: data.source, train: data.train, test: data.train.prefix(100))
+    let network = Network(
+      try Architecture.layers(configuration.layers), seed: seed, runtime: runtime)
+    let trainer = try Trainer(network, watched, settings)
+    trainer.onBatch { p in
+      Output.progress {
+        "run \(seed) of \(runs)  epoch \(p.epoch)  batch \(p.batch) of \(p.batches)"
+      }
+    }
+    guard case .finished = try trainer.run() else {
+      throw StrideNetError(.badData, "training diverged", at: "seed \(seed)")
+    }
+    return Run(
+      seed: seed, seconds: trainer.seconds, test_accuracy: try network.metrics(data.test).accuracy,
+      weights_sha256: network.snapshot().sha256)
+  }
+
+  private func conclude(_ done: [Run]) throws {
     let accuracies = done.map(\.test_accuracy)
     let mean = accuracies.reduce(0, +) / Double(runs)
     let deviation =

@@ -1,7 +1,6 @@
 import ArgumentParser
 import Foundation
 import StrideNet
-import Synchronization
 
 struct Train: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -72,63 +71,24 @@ struct Train: ParsableCommand {
   @Flag(help: "Print JSON, an object a line.")
   var json = false
 
+  /// Whether the passes are timed and shown.
+  private var isProfiled: Bool { profile || explain }
+
   func run() throws {
     let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
-    let given = [files.resume, files.config, files.recipe].compactMap { $0 }
-    guard given.count <= 1 else {
-      throw StrideNetError(
-        .usage, "two configurations", found: given.joined(separator: ", "),
-        expected: "one of --resume, --config and --recipe")
-    }
-    var configuration = try configuration(
-      checkpoint?.configuration ?? files.config.map { try RunConfiguration.read(from: $0) }
-        ?? files.recipe.map { try RunConfiguration(recipe: $0) })
-    // What is wrong with the numbers themselves is said before data is read.
-    try configuration.training.check(images: .max)
-    if let checkpoint {
-      // The data may lie elsewhere now: whether it is the same, its digest tells.
-      var before = checkpoint.configuration
-      before.data = configuration.data
-      let differences = configuration.differences(from: before)
-      guard differences.isEmpty else {
-        throw StrideNetError(
-          .usage, "a training goes on with the settings it began with", at: files.resume,
-          found: differences.joined(separator: "; ") + " before",
-          hint: "leave these out: --resume knows them")
-      }
-    }
-    if (profile || explain) && quiet {
-      throw StrideNetError(
-        .usage, "a table that isn't to be printed", found: "--profile and --quiet",
-        expected: "one of them")
-    }
-    if let every = files.checkpointEvery, every < 1 {
-      throw StrideNetError(
-        .usage, "--checkpoint-every out of range", found: "\(every)", expected: "at least 1")
-    }
-    let checkpointPath = files.checkpoint ?? files.resume
-    if files.checkpointEvery != nil && checkpointPath == nil {
-      throw StrideNetError(
-        .usage, "--checkpoint-every means nothing without a checkpoint",
-        expected: "--checkpoint FILE with it")
-    }
+    var configuration = try configuration(goingOnFrom: checkpoint)
+    try checkOptions()
     let network = Network(
       try Architecture.layers(configuration.layers, source: "--layers"),
       seed: configuration.training.seed, runtime: try compute.runtime(named: configuration.kernels))
-    for path in [files.writeConfig, files.report] {
-      if let path { try AtomicFile.checkWritable(path) }
-    }
-    for path in [files.save, checkpointPath] {
-      if let path { try AtomicFile.checkWritable(path, again: true) }
-    }
+    try checkFiles()
     let (data, test) = try load(configuration)
     // The defaults may be others elsewhere.
     configuration.data = configuration.data ?? data.name
     configuration.kernels = network.runtime.kernels.name
-    if checkpoint == nil && configuration.training.batchSize > data.train.count
-      && training.batchSize == nil && given.isEmpty
-    {
-      configuration.training.batchSize = data.train.count
+    if basis.isEmpty && training.batchSize == nil {
+      configuration.training.batchSize = min(
+        configuration.training.batchSize, data.train.count)
     }
     let trainer = try Trainer(network, data, configuration.training)
     if let checkpoint { try trainer.resume(checkpoint) }
@@ -137,49 +97,16 @@ struct Train: ParsableCommand {
       trainer.writeCheckpoints(
         to: checkpointPath, every: files.checkpointEvery ?? 1, configuration)
     }
-    if profile || explain || files.report != nil { network.timePasses() }
+    if isProfiled || files.report != nil { network.timePasses() }
     let record = try files.report.map { _ in try TrainingRecord(trainer) }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
     try announce(trainer, configuration, test)
 
-    trainer.shouldStop = { interrupt.requested }
-    var failure: (any Error)?
     let log = try files.logDir.map {
       try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
     }
-    let showsProgress = !quiet && !json && Output.isTerminal
-    if showsProgress || log != nil || record != nil {
-      trainer.onBatch { progress in
-        if showsProgress { Output.progress { line(progress, of: trainer) } }
-        do {
-          try log?.log(progress)
-          try record?.note(progress)
-        } catch {
-          failure = error
-          interrupt.requested = true
-        }
-      }
-    }
-    trainer.onEpoch { result in
-      record?.note(result)
-      do {
-        try log?.log(result, network, isHeldOut: test != nil)
-        // Saved first, so that an epoch that was reported isn't lost.
-        if let save = files.save { try network.save(to: save) }
-        if quiet { return }
-        if json {
-          try Output.json(EpochEvent(result, isHeldOut: test != nil))
-        } else {
-          try Output.line(line(result, of: trainer, isHeldOut: test != nil))
-        }
-      } catch {
-        failure = error
-        interrupt.requested = true
-      }
-    }
-    let end = try trainer.run()
-    if let failure { throw failure }
+    let end = try follow(trainer, isHeldOut: test != nil, log, record, interrupt)
     // Where no epoch was finished this time, the checkpoint's is what there is to save.
     if let save = files.save, let epochs = checkpoint?.epochs, epochs == trainer.results.count,
       epochs > 0
@@ -189,12 +116,67 @@ struct Train: ParsableCommand {
     if let path = files.report, let record {
       try Report(
         network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
-        seconds: trainer.seconds,
-        explanation: network.explanation(MachinePeak(threads: network.runtime.threads).allThreads),
-        configuration: configuration
+        seconds: trainer.seconds, explanation: explanation(network), configuration: configuration
       ).write(to: path)
     }
     try conclude(end, trainer, test, signal: interrupt.signal)
+  }
+
+  // MARK: What is asked for
+
+  /// What the options and defaults are laid over: at most one of these.
+  private var basis: [String] { [files.resume, files.config, files.recipe].compactMap { $0 } }
+  private var checkpointPath: String? { files.checkpoint ?? files.resume }
+
+  /// - Throws: ``StrideNetError`` for numbers that are wrong, before data is read, and for a training
+  ///   that would go on with other settings
+  private func configuration(goingOnFrom checkpoint: Checkpoint?) throws -> RunConfiguration {
+    guard basis.count <= 1 else {
+      throw StrideNetError(
+        .usage, "two configurations", found: basis.joined(separator: ", "),
+        expected: "one of --resume, --config and --recipe")
+    }
+    let configuration = try configuration(
+      checkpoint?.configuration ?? files.config.map { try RunConfiguration.read(from: $0) }
+        ?? files.recipe.map { try RunConfiguration(recipe: $0) })
+    try configuration.training.check(images: .max)
+    guard var before = checkpoint?.configuration else { return configuration }
+    // The data may lie elsewhere now: whether it is the same, its digest tells.
+    before.data = configuration.data
+    let differences = configuration.differences(from: before)
+    guard differences.isEmpty else {
+      throw StrideNetError(
+        .usage, "a training goes on with the settings it began with", at: files.resume,
+        found: differences.joined(separator: "; ") + " before",
+        hint: "leave these out: --resume knows them")
+    }
+    return configuration
+  }
+
+  private func checkOptions() throws {
+    if isProfiled && quiet {
+      throw StrideNetError(
+        .usage, "a table that isn't to be printed", found: "--profile and --quiet",
+        expected: "one of them")
+    }
+    if let every = files.checkpointEvery, every < 1 {
+      throw StrideNetError(
+        .usage, "--checkpoint-every out of range", found: "\(every)", expected: "at least 1")
+    }
+    if files.checkpointEvery != nil && checkpointPath == nil {
+      throw StrideNetError(
+        .usage, "--checkpoint-every means nothing without a checkpoint",
+        expected: "--checkpoint FILE with it")
+    }
+  }
+
+  private func checkFiles() throws {
+    for path in [files.writeConfig, files.report] {
+      if let path { try AtomicFile.checkWritable(path) }
+    }
+    for path in [files.save, checkpointPath] {
+      if let path { try AtomicFile.checkWritable(path, again: true) }
+    }
   }
 
   private func load(_ configuration: RunConfiguration) throws -> (data: Dataset, test: ImageSet?) {
@@ -243,66 +225,78 @@ struct Train: ParsableCommand {
     return result
   }
 
-  // MARK: What is printed
+  // MARK: Training
 
-  private func announce(_ trainer: Trainer, _ configuration: RunConfiguration, _ test: ImageSet?)
-    throws
-  {
-    let network = trainer.network
-    if KernelChoice.isDebugBuild {
-      Output.complain(
-        "this is a debug build: its kernels are some 30 times slower\n  --> make run, or swift build -c release"
-      )
+  /// Trains, and does what is to be done on the way. What fails there ends the training in good order.
+  private func follow(
+    _ trainer: Trainer, isHeldOut: Bool, _ log: EventFile?, _ record: TrainingRecord?,
+    _ interrupt: Interrupt
+  ) throws -> TrainingEnd {
+    var failure: (any Error)?
+    func attempt(_ work: () throws -> Void) {
+      do {
+        try work()
+      } catch {
+        failure = error
+        interrupt.requested = true
+      }
     }
-    if quiet { return }
-    if json {
-      try Output.json(
-        StartEvent(
-          model: Architecture.presets.first { $0.text == configuration.layers }?.name ?? "layers",
-          layers: Architecture.text(network.layers),
-          kernels: network.runtime.kernels.name, isa: KernelChoice.instructionSet,
-          threads: network.runtime.threads, parameters: network.parameterCount,
-          data: trainer.source, train_images: trainer.train.count,
-          validation_images: test == nil ? nil : trainer.test.count,
-          test_images: (test ?? trainer.test).count, seed: trainer.settings.seed))
-    } else {
-      try Output.line(
-        """
-        network  \(Architecture.text(network.layers)), \(network.parameterCount.grouped) parameters
-        data     \(trainer.source): \(trainer.train.count.grouped) training and \
-        \(trainer.test.count.grouped) \(test == nil ? "test" : "validation") images of \
-        \(network.input!)
-        kernels  \(network.runtime.kernels), \(KernelChoice.instructionSet), \
-        \(network.runtime.threads) thread\(network.runtime.threads == 1 ? "" : "s")
-        """)
+    trainer.shouldStop = { interrupt.requested }
+    let showsProgress = !quiet && !json && Output.isTerminal
+    if showsProgress || log != nil || record != nil {
+      trainer.onBatch { progress in
+        if showsProgress { Output.progress { line(progress, of: trainer) } }
+        attempt {
+          try log?.log(progress)
+          try record?.note(progress)
+        }
+      }
     }
+    trainer.onEpoch { result in
+      record?.note(result)
+      attempt {
+        try log?.log(result, trainer.network, isHeldOut: isHeldOut)
+        // Saved first, so that an epoch that was reported isn't lost.
+        if let save = files.save { try trainer.network.save(to: save) }
+        try report(result, of: trainer, isHeldOut: isHeldOut)
+      }
+    }
+    let end = try trainer.run()
+    if let failure { throw failure }
+    return end
   }
 
-  private func line(_ p: BatchProgress, of trainer: Trainer) -> String {
-    "\(p.seconds.fixed(1)) s  epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(p.imagesPerSecond.grouped) images/s  \(trainer.settings.loss.abbreviation) \(p.cce.fixed(4))  CE \(percent(p.ce))"
+  private func explanation(_ network: Network) -> Explanation? {
+    network.explanation(MachinePeak(threads: network.runtime.threads).allThreads)
   }
 
-  private func line(_ r: EpochResult, of trainer: Trainer, isHeldOut: Bool) -> String {
-    let loss = trainer.settings.loss.abbreviation
-    return
-      "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
-      + "  \(r.imagesPerSecond.grouped.leftPadded(8)) images/s"
-      + "  train \(loss) \(r.trainCCE.fixed(4)) CE \(percent(r.trainCE))"
-      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4)) CE \(percent(r.testCE))"
-  }
-
-  private func percent(_ share: Float) -> String { "\((share * 100).fixed(2)) %" }
+  // MARK: The end
 
   private func conclude(
     _ end: TrainingEnd, _ trainer: Trainer, _ test: ImageSet?, signal: Int32?
   ) throws {
-    let (network, save, keepsBest) = (trainer.network, files.save, trainer.settings.keepsBest)
+    let (network, keepsBest) = (trainer.network, trainer.settings.keepsBest)
     // The epoch whose weights the network has.
     let last = keepsBest ? trainer.bestEpoch.map { trainer.results[$0 - 1] } : trainer.results.last
-    if keepsBest, last != nil, let save { try network.save(to: save) }
+    if keepsBest, last != nil, let save = files.save { try network.save(to: save) }
+    try tell(end, of: trainer, last)
+    if isProfiled, let explanation = explanation(network) {
+      try ProfileTable.print(explanation, json: json)
+    }
+    let accuracy = try accuracy(trainer, test, last)
+    if keepsBest, let last, !quiet, !json { try Output.line("best     epoch \(last.epoch)") }
+    try printDone(
+      DoneEvent(
+        seconds: trainer.seconds, epoch: last?.epoch, test_accuracy: accuracy,
+        weights_sha256: network.snapshot().sha256))
+    // As a shell has it for a program that a signal ended.
+    if case .stopped = end { throw ExitCode(128 + (signal ?? SIGINT)) }
+  }
+
+  /// Why it ended, where that isn't all epochs' being done.
+  private func tell(_ end: TrainingEnd, of trainer: Trainer, _ last: EpochResult?) throws {
     let saved =
-      save.map {
+      files.save.map {
         last == nil
           ? "; no epoch was finished, so '\($0)' was not written"
           : "; '\($0)' has the weights of epoch \(last!.epoch)"
@@ -317,121 +311,26 @@ struct Train: ParsableCommand {
         expected: "steps small enough to go downhill",
         hint: "try a tenth of the learning rate" + saved)
     case .stopped:
-      let path = files.checkpoint ?? files.resume
       Output.note(
-        "stopped" + saved + (path.map { "; go on with: stridenet train --resume \($0)" } ?? ""))
+        "stopped" + saved
+          + (checkpointPath.map { "; go on with: stridenet train --resume \($0)" } ?? ""))
     case .stoppedEarly:
       if !quiet && !json {
         try Output.line("stopped  no lower loss for \(trainer.settings.patience!) epochs")
       }
     case .finished: break
     }
-    if profile || explain,
-      let explanation = network.explanation(
-        MachinePeak(threads: network.runtime.threads).allThreads)
-    {
-      try Explain.print(explanation, json: json)
-    }
-    // Images that nothing has seen are measured once, with the final weights.
-    var testCE = last?.testCE
-    if let test, last != nil { testCE = try network.evaluate(test).ce }
+  }
+
+  /// On the test set, or on images held out. A test set that nothing has seen is measured once, with
+  /// the final weights.
+  private func accuracy(_ trainer: Trainer, _ test: ImageSet?, _ last: EpochResult?) throws
+    -> Double?
+  {
+    guard let last else { return nil }
+    let error = Double(try test.map { try trainer.network.evaluate($0).ce } ?? last.testCE)
     let images = (test ?? trainer.test).count
     // The share as it was counted, without the rounding of a Float.
-    let accuracy = testCE.map {
-      Double(images - Int((Double($0) * Double(images)).rounded())) / Double(images)
-    }
-    if keepsBest, let last, !quiet, !json { try Output.line("best     epoch \(last.epoch)") }
-    let sha256 = network.snapshot().sha256
-    if json {
-      try Output.json(
-        DoneEvent(
-          seconds: trainer.seconds, epoch: last?.epoch, test_accuracy: accuracy,
-          weights_sha256: sha256))
-    } else {
-      let text = accuracy.map { "test accuracy \(($0 * 100).fixed(2)) %, " } ?? ""
-      try Output.line(
-        "\(text)trained for \(trainer.seconds.fixed(2)) s, weights SHA-256 \(sha256)")
-      if let save, last != nil, !quiet { try Output.line("saved    \(save)") }
-      if let report = files.report, !quiet { try Output.line("report   \(report)") }
-    }
-    // As a shell has it for a program that a signal ended.
-    if case .stopped = end { throw ExitCode(128 + (signal ?? SIGINT)) }
-  }
-
-  // MARK: Events
-
-  private struct StartEvent: Encodable {
-    var event = "start"
-    let model, layers, kernels, isa: String
-    let threads, parameters: Int
-    let data: String
-    let train_images: Int
-    let validation_images: Int?
-    let test_images: Int
-    let seed: UInt64
-  }
-
-  private struct EpochEvent: Encodable {
-    var event = "epoch"
-    let epoch: Int
-    let seconds, images_per_second: Double
-    let train_cce, train_ce: Float
-    let validation_cce, validation_ce, test_cce, test_ce: Float?
-
-    init(_ r: EpochResult, isHeldOut: Bool) {
-      (epoch, seconds, images_per_second) = (r.epoch, r.seconds, r.imagesPerSecond)
-      (train_cce, train_ce) = (r.trainCCE, r.trainCE)
-      (validation_cce, validation_ce) = isHeldOut ? (r.testCCE, r.testCE) : (nil, nil)
-      (test_cce, test_ce) = isHeldOut ? (nil, nil) : (r.testCCE, r.testCE)
-    }
-  }
-
-  private struct DoneEvent: Encodable {
-    var event = "done"
-    let seconds: Double
-    let epoch: Int?
-    let test_accuracy: Double?
-    let weights_sha256: String
-  }
-}
-
-/// Ctrl-C, SIGTERM and SIGHUP as a wish that the training loop looks at; a second one ends the
-/// process. By a handler that does no more than that: threads to handle signals on can't be had
-/// everywhere.
-final class Interrupt: Sendable {
-  private static let received = Atomic<Int32>(0)
-  private let wish = Atomic<Bool>(false)
-
-  var requested: Bool {
-    get { wish.load(ordering: .relaxed) || signal != nil }
-    set { wish.store(newValue, ordering: .relaxed) }
-  }
-
-  /// Which of them it was, if it was one.
-  var signal: Int32? {
-    let number = Self.received.load(ordering: .relaxed)
-    return number == 0 ? nil : number
-  }
-
-  init() {
-    // Made here, not by the handler.
-    Self.received.store(0, ordering: .relaxed)
-    var handled = sigset_t()
-    sigemptyset(&handled)
-    for number in [SIGINT, SIGTERM, SIGHUP] {
-      let old = Foundation.signal(number) { number in
-        Interrupt.received.store(number, ordering: .relaxed)
-        Foundation.signal(number, SIG_DFL)
-      }
-      // A terminal that is closed sends SIGHUP, which nohup has us ignore.
-      if number == SIGHUP
-        && unsafeBitCast(old, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
-      {
-        Foundation.signal(number, SIG_IGN)
-      }
-      sigaddset(&handled, number)
-    }
-    // Whoever started this may have had them blocked on the thread that did.
-    pthread_sigmask(SIG_UNBLOCK, &handled, nil)
+    return Double(images - Int((error * Double(images)).rounded())) / Double(images)
   }
 }

@@ -4,7 +4,7 @@ import StrideNet
 /// What is answered: the page, and questions in JSON.
 package final class Site: Service {
   // Only `answer` uses it, one question at a time.
-  private nonisolated(unsafe) let machine: Machine
+  private nonisolated(unsafe) let workbench: Workbench
   private let isLocal: Bool
   private let page: Response
 
@@ -12,11 +12,11 @@ package final class Site: Service {
   private static let largest = 2 << 20
 
   /// - Parameters:
-  ///   - machine: which nobody else uses from now on
+  ///   - workbench: which nobody else uses from now on
   ///   - page: HTML
   ///   - host: the address that is listened to
-  package init(_ machine: Machine, page: String, host: String) {
-    self.machine = machine
+  package init(_ workbench: Workbench, page: String, host: String) {
+    self.workbench = workbench
     isLocal = Self.isLoopback(host)
     self.page = Response(type: "text/html; charset=utf-8", body: Data(page.utf8))
   }
@@ -78,7 +78,7 @@ package final class Site: Service {
   // MARK: Questions
 
   package func answer(_ request: Request, _ body: [UInt8], held: Int) -> Response {
-    machine.held = held
+    workbench.held = held
     do {
       guard let answer = try answer(String(request.path.dropFirst(5)), Data(body)) else {
         return Response(Request.Refusal(404, "no such question"))
@@ -103,21 +103,21 @@ package final class Site: Service {
     }
     func text(_ answer: some Encodable) throws -> Data { try JSONEncoder().encode(answer) }
     switch name {
-    case "state": return try text(machine.state())
-    case "look": return try text(machine.look(question()))
-    case "provenance": return try text(machine.provenance(question()))
-    case "nearest": return try text(machine.nearest(question()))
-    case "wrong": return try text(machine.wrong())
-    case "training": return try text(machine.training(question()))
+    case "state": return try text(workbench.state())
+    case "look": return try text(workbench.look(question()))
+    case "provenance": return try text(workbench.provenance(question()))
+    case "nearest": return try text(workbench.nearest(question()))
+    case "wrong": return try text(workbench.wrong())
+    case "training": return try text(workbench.training(question()))
     case "train":
-      try machine.train(question())
-      return try text(machine.training(Machine.Since()))
+      try workbench.train(question())
+      return try text(workbench.training(Workbench.Since()))
     case "stop":
-      machine.stop()
-      return try text(machine.training(Machine.Since()))
+      workbench.stop()
+      return try text(workbench.training(Workbench.Since()))
     case "reset":
-      machine.reset()
-      return try text(machine.state())
+      workbench.reset()
+      return try text(workbench.state())
     default: return nil
     }
   }

@@ -50,7 +50,7 @@ extension Reader {
   }
 
   private static let site = try! Site(
-    Machine(network("conv(1,2) flatten softmax(2)"), digits, threads: 1, memory: 1e9) { count in
+    Workbench(network("conv(1,2) flatten softmax(2)"), digits, threads: 1, memory: 1e9) { count in
       (0..<count).map { "\($0)" }
     }, page: "<html></html>", host: "127.0.0.1")
 

@@ -213,25 +213,7 @@ extension Judge {
     settings.seed = subject.seed
     let configuration = RunConfiguration(layers: subject.layers, training: settings)
 
-    let whole = try network()
-    let trainer = try Trainer(whole, data, settings)
-    var average: [Number]?
-    var steps = 0
-    trainer.onBatch { _ in
-      guard let decay = self.subject.averageDecay else { return }
-      let weights = whole.snapshot().values.map { Number(Double($0)) }
-      steps += 1
-      let keep = min(Double(decay), (1 + Double(steps)) / (10 + Double(steps)))
-      let share = Number(1 - keep, error: roundoff)
-      // It begins as the weights after the first step.
-      average =
-        average.map { old in
-          zip(old, weights).map { $0 + share * ($1 - $0) }
-        } ?? weights
-    }
-    guard case .finished = try trainer.run() else { return }
-    if let average { try compare(whole.snapshot().values, average, "average", "moving average") }
-
+    guard let whole = try trained(data, settings) else { return }
     try inFolder { folder in
       let path = folder + "/checkpoint.safetensors"
       let first = try network()
@@ -254,5 +236,29 @@ extension Judge {
           "stopped after \(stop) of \(2 * batches) steps, \(array.name)")
       }
     }
+  }
+
+  /// A network after the training, and its moving average as the formula has it; nil where the
+  /// training had no end.
+  private func trained(_ data: Dataset, _ settings: TrainingSettings) throws -> Network? {
+    let whole = try network()
+    let trainer = try Trainer(whole, data, settings)
+    var average: [Number]?
+    var steps = 0
+    trainer.onBatch { _ in
+      guard let decay = self.subject.averageDecay else { return }
+      let weights = whole.snapshot().values.map { Number(Double($0)) }
+      steps += 1
+      let keep = min(Double(decay), (1 + Double(steps)) / (10 + Double(steps)))
+      let share = Number(1 - keep, error: roundoff)
+      // It begins as the weights after the first step.
+      average =
+        average.map { old in
+          zip(old, weights).map { $0 + share * ($1 - $0) }
+        } ?? weights
+    }
+    guard case .finished = try trainer.run() else { return nil }
+    if let average { try compare(whole.snapshot().values, average, "average", "moving average") }
+    return whole
   }
 }

@@ -125,7 +125,7 @@ import StrideNet
     return shapes
   }()
 
-  static let others = ConvVariant.all.dropFirst().map(\.variant.name)
+  static let others = ConvVariant.all.dropFirst().map(\.name)
 
   /// Runs a pass with guarded buffers and gives its result.
   static func run(
@@ -144,7 +144,7 @@ import StrideNet
       into: target.pointer, scratch.pointer)
     #expect(
       target.guardsHold && scratch.guardsHold && x.guardsHold && w.guardsHold && y.guardsHold,
-      "\(variant.variant.name) wrote outside of its memory: \(pass.name), \(s.text)")
+      "\(variant.name) wrote outside of its memory: \(pass.name), \(s.text)")
     return target.values
   }
 
@@ -159,7 +159,7 @@ import StrideNet
 
   func compare(_ name: String, _ shapes: [ck_conv_shape]) {
     let naive = ConvVariant.all.first!
-    let variant = ConvVariant.all.first { $0.variant.name == name }!
+    let variant = ConvVariant.all.first { $0.name == name }!
     for s in shapes {
       let (x, w, y) = (values(s.inputs, 1), values(s.weights, 2), values(s.outputs, 4))
       let bias: [Float]? = s.n % 2 == 0 ? values(Int(s.f), 3) : nil
@@ -174,7 +174,7 @@ import StrideNet
 
   @Test func enoughShapes() {
     #expect(Self.awkward.count >= 60 && Self.random.count >= 300)
-    #expect(ConvVariant.all.first!.variant.name == "naive")
+    #expect(ConvVariant.all.first!.name == "naive")
   }
 
   @Test(arguments: others) func awkwardShapes(variant: String) { compare(variant, Self.awkward) }
@@ -201,10 +201,10 @@ import StrideNet
     }
   }
 
-  @Test(arguments: ConvVariant.all.map(\.variant.name)) func pyTorch(variant: String) throws {
+  @Test(arguments: ConvVariant.all.map(\.name)) func pyTorch(variant: String) throws {
     let file = try expectations(Expected.self, "convolution.json")
     #expect(file.cases.count >= 40)
-    let kernels = ConvVariant.all.first { $0.variant.name == variant }!
+    let kernels = ConvVariant.all.first { $0.name == variant }!
     for c in file.cases {
       let s = ck_conv_shape(
         n: c.n, h: c.h, w: c.w, c: c.c, fh: c.fh, fw: c.fw, f: c.f, sh: c.sh, sw: c.sw, ph: c.ph,
@@ -226,10 +226,10 @@ import StrideNet
 
   /// ⟨gather(x), y⟩ = ⟨x, scatter(y)⟩. With the identity as weights, the forward pass is the gather
   /// alone and the input gradient the scatter; with any other, they are still each other's adjoint.
-  @Test(arguments: ConvVariant.all.map(\.variant.name)) func gatherAndScatterAreAdjoint(
+  @Test(arguments: ConvVariant.all.map(\.name)) func gatherAndScatterAreAdjoint(
     variant: String
   ) {
-    let kernels = ConvVariant.all.first { $0.variant.name == variant }!
+    let kernels = ConvVariant.all.first { $0.name == variant }!
     for var s in Self.awkward where s.fh * s.fw * s.c <= 64 {
       // So many a group, and as many groups.
       let window = s.fh * s.fw * (s.c / s.groups)
@@ -332,7 +332,7 @@ import StrideNet
   /// element meets.
   @Test func theKernelGathersTheSame() {
     let s = ck_conv_shape(1, 4, 4, 1, 2, 2, 4)
-    let kernels = ConvVariant.all.first { $0.variant.name == "stride_groups" }!
+    let kernels = ConvVariant.all.first { $0.name == "stride_groups" }!
     let identity = (0..<16).map { Float($0 / 4 == $0 % 4 ? 1 : 0) }
     let y = ConvolutionTests.run(
       kernels, CK_FORWARD, s, x: (1...16).map(Float.init), w: identity,

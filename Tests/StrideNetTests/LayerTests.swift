@@ -119,31 +119,34 @@ import StrideNet
       view(x, c.input), view(y, output), view(upstream, output), view(dx, c.input))
     #expect(upstream.guardsHold && dx.guardsHold)
 
-    func check(
-      _ name: String, _ memory: UnsafeMutablePointer<Float>, _ gradient: [Float]
-    ) throws {
-      let step: Float = 1 / 128
-      for i in stride(from: 0, to: gradient.count, by: max(1, gradient.count / 60)) {
-        let old = memory[i]
-        memory[i] = old + step
-        let up = try objective()
-        memory[i] = old - step
-        let down = try objective()
-        memory[i] = old
-        let slope = (up - down) / Double(2 * step)
-        let error = abs(slope - Double(gradient[i]))
-        // Float sums of some 100 products over a step of 1/64, and the step's own curvature.
-        #expect(
-          error <= 2e-3 * max(1, abs(slope)),
-          "\(name)[\(i)]: slope \(slope), backward pass \(gradient[i])")
-      }
-    }
-    try check("x", x.pointer, dx.values)
+    try expectSlopes("x", x.pointer, dx.values, objective)
     let gradients = layer.parameters.map {
       Array(UnsafeBufferPointer(start: $0.gradient, count: $0.count))
     }
     for (parameter, gradient) in zip(layer.parameters, gradients) {
-      try check(parameter.name, parameter.value, gradient)
+      try expectSlopes(parameter.name, parameter.value, gradient, objective)
+    }
+  }
+
+  /// Some elements of a gradient against the slopes of what it is the gradient of.
+  private func expectSlopes(
+    _ name: String, _ memory: UnsafeMutablePointer<Float>, _ gradient: [Float],
+    _ objective: () throws -> Double
+  ) throws {
+    let step: Float = 1 / 128
+    for i in stride(from: 0, to: gradient.count, by: max(1, gradient.count / 60)) {
+      let old = memory[i]
+      memory[i] = old + step
+      let up = try objective()
+      memory[i] = old - step
+      let down = try objective()
+      memory[i] = old
+      let slope = (up - down) / Double(2 * step)
+      let error = abs(slope - Double(gradient[i]))
+      // Float sums of some 100 products over a step of 1/64, and the step's own curvature.
+      #expect(
+        error <= 2e-3 * max(1, abs(slope)),
+        "\(name)[\(i)]: slope \(slope), backward pass \(gradient[i])")
     }
   }
 

@@ -50,7 +50,8 @@ import StrideNet
       let start = values(m * ldc, 3)
       let c = Guarded(start)
       let scratch = Guarded<Float>(Kernels.gemmWorkspace)
-      ck_gemm(Int32(flags), m, n, k, a, lda, b, ldb, c.pointer, ldc, scratch.pointer)
+      ck_kernels().pointee.gemm(
+        Int32(flags), m, n, k, a, lda, b, ldb, c.pointer, ldc, scratch.pointer)
       #expect(c.guardsHold && scratch.guardsHold)
       expectClose(
         c.values, Self.naive(flags, m, n, k, a, lda, b, ldb, start, ldc),
@@ -64,7 +65,7 @@ import StrideNet
     a[7] = .nan
     let c = Guarded<Float>(5 * 3)
     let scratch = Guarded<Float>(Kernels.gemmWorkspace)
-    ck_gemm(0, 5, 3, 4, a, 4, values(12, 2), 3, c.pointer, 3, scratch.pointer)
+    ck_kernels().pointee.gemm(0, 5, 3, 4, a, 4, values(12, 2), 3, c.pointer, 3, scratch.pointer)
     #expect(c.values.enumerated().allSatisfy { $1.isNaN == ($0 / 3 == 1) })
   }
 
@@ -74,7 +75,7 @@ import StrideNet
     let (a, b) = (values(m * k, 1), values(k * n, 2))
     let whole = Guarded<Float>(m * n)
     let scratch = Guarded<Float>(Kernels.gemmWorkspace)
-    ck_gemm(0, m, n, k, a, k, b, n, whole.pointer, n, scratch.pointer)
+    ck_kernels().pointee.gemm(0, m, n, k, a, k, b, n, whole.pointer, n, scratch.pointer)
     let runtime = Runtime(threads: 2)
     try runtime.reserveScratch(Kernels.gemmWorkspace)
     let pieces = Guarded<Float>(m * n)

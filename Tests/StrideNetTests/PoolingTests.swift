@@ -40,13 +40,13 @@ import StrideNet
     return shapes + KernelBench.poolings.map(\.shape)
   }()
 
-  static let variants = PoolVariant.all.map(\.variant.name)
+  static let variants = PoolVariant.all.map(\.name)
 
   static func run(
     _ name: String, _ operation: PoolVariant.Operation, _ s: ck_pool_shape, x: [Float], dy: [Float],
     places: [UInt16] = []
   ) -> (values: [Float], places: [UInt16]) {
-    let variant = PoolVariant.all.first { $0.variant.name == name }!
+    let variant = PoolVariant.all.first { $0.name == name }!
     let forward = operation == .max_forward || operation == .avg_forward
     let (x, dy) = (Guarded(x), Guarded(dy))
     let target = Guarded<Float>(forward ? s.outputs : s.inputs)

@@ -10,7 +10,7 @@ import StrideNet
     "conv(4,3,stride=2,padding=1,activation=none) batchnorm(activation=relu) "
     + "maxpool(2,stride=1) flatten gelu(6) softmax(3)"
   private static let input = Shape(8, 6, 2)
-  private static let stored = DocumentationTests.root
+  private static let stored = Documents.root
     .appending(path: "Tests/StrideNetTests/Expectations/pytorch.safetensors").path
 
   private func imported(_ path: String, _ text: String = text) throws -> Network {
@@ -88,7 +88,7 @@ import StrideNet
   @Test func articleHasTheSource() throws {
     let network = Network(try Architecture.layers(Architecture.presets[0].text))
     try network.build(for: Shape(28, 28, 1))
-    let blocks = try DocumentationTests.blocks("python", in: DocumentationTests.articles)
+    let blocks = try Documents.blocks("python", in: Documents.articles)
     #expect(blocks.map { $0 + "\n" } == [try network.pyTorchSource(file: "pytorch.safetensors")])
   }
 

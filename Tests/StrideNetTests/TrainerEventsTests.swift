@@ -50,14 +50,15 @@ import Testing
 
   /// Behind the loop the training has stopped, and trainer and network can be used again.
   @Test func leavingStops() async throws {
-    let trainer = try Self.trainer(epochs: 1000)
+    let trainer = try Self.trainer(epochs: 1_000_000_000)
     for try await event in trainer.events() {
       guard case .epoch(let result) = event else { continue }
       print(result.epoch, result.testCE)
       if result.testCE < 0.1 { break }
     }
+    // It waited for who was behind.
     let epochs = trainer.results.count
-    #expect(epochs < 1000 && trainer.results.contains { $0.testCE < 0.1 })
+    #expect(epochs < 200 && trainer.results.contains { $0.testCE < 0.1 })
     let weights = trainer.network.snapshot().sha256
     #expect(try trainer.network.evaluate(trainer.train as! ImageSet).ce < 0.2)
     try await Task.sleep(for: .milliseconds(50))

@@ -8,7 +8,7 @@ package enum Kernels {
 
   // MARK: Matrix product
 
-  package static var gemmWorkspace: Int { Int(ck_gemm_workspace()) }
+  package static var gemmWorkspace: Int { Int(ck_kernels().pointee.gemm_workspace) }
 
   /// Columns and rows of C that one piece of work computes. The result doesn't depend on them.
   private static let tile = (rows: 128, columns: 256)
@@ -27,7 +27,7 @@ package enum Kernels {
       let (runtime, transposeA, across, m, n, k, a, b, c, update) = context
       let piece = range.lowerBound
       let (i, j) = (piece / across * tile.rows, piece % across * tile.columns)
-      ck_gemm(
+      ck_kernels().pointee.gemm(
         transposeA ? Int32(CK_TRANSPOSE_A) : 0, min(tile.rows, m - i), min(tile.columns, n - j), k,
         transposeA ? a + i : a + i * k, transposeA ? m : k, b + j, n, c + i * n + j, n,
         runtime.scratch(worker))
@@ -50,7 +50,7 @@ package enum Kernels {
       let (across, x, w, bias, relu, y) = context
       let (inputs, outputs) = (x.shape.count, y.shape.count)
       let (i, j) = (range.lowerBound / across * rows, range.lowerBound % across * columns)
-      ck_dense_forward(
+      ck_kernels().pointee.dense_forward(
         min(rows, x.batch - i), min(columns, outputs - j), inputs, x.example(i), w + j * inputs,
         bias + j, relu ? 1 : 0, y.example(i) + j, outputs)
     }
@@ -63,38 +63,41 @@ package enum Kernels {
   ) -> Void {
     let flags = Int32((transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0))
     return { m, n, k, a, b, c, workspace in
-      ck_gemm(flags, m, n, k, a, transposeA ? m : k, b, transposeB ? k : n, c, n, workspace)
+      ck_kernels().pointee.gemm(
+        flags, m, n, k, a, transposeA ? m : k, b, transposeB ? k : n, c, n, workspace)
     }
   }
 
   // MARK: Rows and elements
 
   static func columnSum(rows: Int, count: Int, _ y: Floats, _ sum: MutableFloats) {
-    ck_column_sum(rows, count, y, sum)
+    ck_kernels().pointee.column_sum(rows, count, y, sum)
   }
 
-  static func add(_ count: Int, _ x: Floats, to y: MutableFloats) { ck_add(count, x, y) }
+  static func add(_ count: Int, _ x: Floats, to y: MutableFloats) {
+    ck_kernels().pointee.add(count, x, y)
+  }
 
   static func sum(_ count: Int, _ a: Floats, _ b: Floats, _ y: MutableFloats) {
-    ck_sum(count, a, b, y)
+    ck_kernels().pointee.sum(count, a, b, y)
   }
 
   static func reluForward(_ count: Int, _ x: Floats, _ y: MutableFloats) {
-    ck_relu_forward(count, x, y)
+    ck_kernels().pointee.relu_forward(count, x, y)
   }
   static func reluBackward(_ count: Int, y: Floats, _ dy: Floats, _ dx: MutableFloats) {
-    ck_relu_backward(count, y, dy, dx)
+    ck_kernels().pointee.relu_backward(count, y, dy, dx)
   }
   static func reluPlaces(_ count: Int, y: Floats, _ places: UnsafeMutablePointer<UInt16>) {
-    ck_relu_places(count, y, places)
+    ck_kernels().pointee.relu_places(count, y, places)
   }
   static func leakyReLUForward(_ count: Int, slope: Float, _ x: Floats, _ y: MutableFloats) {
-    ck_leaky_relu_forward(count, slope, x, y)
+    ck_kernels().pointee.leaky_relu_forward(count, slope, x, y)
   }
   static func leakyReLUBackward(
     _ count: Int, slope: Float, y: Floats, _ dy: Floats, _ dx: MutableFloats
   ) {
-    ck_leaky_relu_backward(count, slope, y, dy, dx)
+    ck_kernels().pointee.leaky_relu_backward(count, slope, y, dy, dx)
   }
   package static func softmaxForward(rows: Int, _ count: Int, _ x: Floats, _ y: MutableFloats) {
     ck_softmax_forward(rows, count, x, y)
@@ -127,20 +130,21 @@ package enum Kernels {
     _ count: Int, key: UInt64, first: Int, threshold: UInt32, scale: Float, _ x: Floats,
     _ y: MutableFloats
   ) {
-    ck_dropout(count, key, UInt32(truncatingIfNeeded: first), threshold, scale, x, y)
+    ck_kernels().pointee.dropout(
+      count, key, UInt32(truncatingIfNeeded: first), threshold, scale, x, y)
   }
 
   // MARK: Augmentation
 
-  /// See ck_warp: `x` has a border of zeros.
+  /// See warp in CKernels.h: `x` has a border of zeros.
   static func warp(
     _ shape: Shape, _ x: Floats, map: Floats, down: Floats?, right: Floats?, _ y: MutableFloats
   ) {
-    ck_warp(shape.height, shape.width, shape.channels, x, map, down, right, y)
+    ck_kernels().pointee.warp(shape.height, shape.width, shape.channels, x, map, down, right, y)
   }
   /// Blurs columns and turns the result.
   static func blur(rows: Int, columns: Int, _ x: Floats, weights: [Float], _ y: MutableFloats) {
-    ck_blur(rows, columns, x, weights.count / 2, weights, y)
+    ck_kernels().pointee.blur(rows, columns, x, weights.count / 2, weights, y)
   }
 
   // MARK: Normalisation
@@ -148,39 +152,39 @@ package enum Kernels {
   static func moments(
     rows: Int, _ channels: Int, _ x: Floats, mean: MutableFloats, squares: MutableFloats
   ) {
-    ck_moments(rows, channels, x, mean, squares)
+    ck_kernels().pointee.moments(rows, channels, x, mean, squares)
   }
   static func scaleShift(
     rows: Int, _ channels: Int, _ x: Floats, scale: Floats, shift: Floats, relu: Bool,
     _ y: MutableFloats
   ) {
-    ck_scale_shift(rows, channels, x, scale, shift, relu ? 1 : 0, y)
+    ck_kernels().pointee.scale_shift(rows, channels, x, scale, shift, relu ? 1 : 0, y)
   }
   static func normalizationSums(
     rows: Int, _ channels: Int, _ x: Floats, dy: Floats, mean: Floats, scale: Floats,
     shift: Floats, relu: Bool, sum: MutableFloats, product: MutableFloats
   ) {
-    ck_normalization_sums(
+    ck_kernels().pointee.normalization_sums(
       rows, channels, x, dy, mean, scale, shift, relu ? 1 : 0, sum, product)
   }
   static func normalizationGradient(
     rows: Int, _ channels: Int, _ x: Floats, dy: Floats, mean: Floats, scale: Floats,
     shift: Floats, relu: Bool, a: Floats, b: Floats, dx: MutableFloats
   ) {
-    ck_normalization_gradient(
+    ck_kernels().pointee.normalization_gradient(
       rows, channels, x, dy, mean, scale, shift, relu ? 1 : 0, a, b, dx)
   }
   static func layerNormForward(
     rows: Int, _ channels: Int, _ x: Floats, gain: Floats, bias: Floats, epsilon: Float,
     _ y: MutableFloats
   ) {
-    ck_layer_norm_forward(rows, channels, x, gain, bias, epsilon, y)
+    ck_kernels().pointee.layer_norm_forward(rows, channels, x, gain, bias, epsilon, y)
   }
   static func layerNormBackward(
     rows: Int, _ channels: Int, _ x: Floats, gain: Floats, epsilon: Float, dy: Floats,
     dx: MutableFloats, dgain: MutableFloats, dbias: MutableFloats
   ) {
-    ck_layer_norm_backward(rows, channels, x, gain, epsilon, dy, dx, dgain, dbias)
+    ck_kernels().pointee.layer_norm_backward(rows, channels, x, gain, epsilon, dy, dx, dgain, dbias)
   }
 
   // MARK: Optimisers
@@ -196,20 +200,20 @@ package enum Kernels {
   }
   static func sgd(_ s: UpdateSlice, nesterov: Bool) {
     var update = constants(s, nesterov: nesterov)
-    ck_sgd(s.count, &update, s.gradient, s.memory(0), s.weights)
+    ck_kernels().pointee.sgd(s.count, &update, s.gradient, s.memory(0), s.weights)
   }
   static func rmsprop(_ s: UpdateSlice) {
     var update = constants(s)
-    ck_rmsprop(s.count, &update, s.gradient, s.memory(0), s.memory(1), s.weights)
+    ck_kernels().pointee.rmsprop(s.count, &update, s.gradient, s.memory(0), s.memory(1), s.weights)
   }
   static func adam(_ s: UpdateSlice, decoupled: Bool) {
     var update = constants(s, decoupled: decoupled)
-    ck_adam(s.count, &update, s.gradient, s.memory(0), s.memory(1), s.weights)
+    ck_kernels().pointee.adam(s.count, &update, s.gradient, s.memory(0), s.memory(1), s.weights)
   }
 
   /// y += share · (x − y)
   static func average(_ count: Int, share: Float, _ x: Floats, _ y: MutableFloats) {
-    ck_average(count, share, x, y)
+    ck_kernels().pointee.average(count, share, x, y)
   }
 
   package static func sumOfSquares(_ count: Int, _ x: Floats) -> Double {
@@ -219,7 +223,7 @@ package enum Kernels {
   static func scaleBytes(
     _ count: Int, _ bytes: UnsafePointer<UInt8>, scale: Float, _ y: MutableFloats
   ) {
-    ck_scale_bytes(count, bytes, scale, y)
+    ck_kernels().pointee.scale_bytes(count, bytes, scale, y)
   }
 
   // MARK: The processor
@@ -229,18 +233,20 @@ package enum Kernels {
   }
 
   /// Floating-point operations done in `steps` rounds of multiply-adds.
-  package static func fmaPeak(steps: Int) -> Double { ck_fma_peak(Int64(steps)) }
+  package static func fmaPeak(steps: Int) -> Double { ck_kernels().pointee.fma_peak(Int64(steps)) }
 }
 
 /// An activation of the list in activations.def.
-package struct ActivationKernel: @unchecked Sendable {
-  // Sendable because the functions are pure.
+package struct ActivationKernel: Sendable {
   let name: String
-  private let functions: ck_activation
+  private let index: Int
 
-  static let all: [ActivationKernel] = list(ck_activation_at).map {
-    ActivationKernel(name: String(cString: $0.pointee.name), functions: $0.pointee)
+  static let all: [ActivationKernel] = (0..<ck_kernels().pointee.activation_count).map {
+    ActivationKernel(name: String(cString: ck_kernels().pointee.activations[$0].name), index: $0)
   }
+
+  /// Those of the instruction set in use.
+  private var functions: ck_activation { ck_kernels().pointee.activations[index] }
 
   /// Whether the backward pass is computed from x rather than from y.
   var readsX: Bool { functions.reads_x != 0 }
@@ -253,204 +259,4 @@ package struct ActivationKernel: @unchecked Sendable {
   ) {
     functions.backward(count, from, dy, dx)
   }
-}
-
-/// A kernel variant as the list in variants.def has it.
-public struct KernelVariant: Sendable {
-  public let name: String
-  public let summary: String
-}
-
-/// Which kernels to compute with: one variant, or automatic.
-public struct KernelChoice: Sendable, CustomStringConvertible {
-  /// A variant's name, or "auto".
-  public let name: String
-  private let convolution: ConvVariant?
-  package let pool: PoolVariant
-  /// Why this choice, and why pooling has what it has.
-  private let why: StaticString
-  let whyPool: StaticString
-
-  /// Picks by shape.
-  public static let auto = KernelChoice(checked: "auto", why: "")
-  /// What was bound at build time.
-  public static let bound = KernelChoice(
-    checked: String(cString: ck_bound_variant()), why: "bound at build time")
-  /// The convolution variants, slowest first.
-  public static let convolutions = ConvVariant.all.map { $0.variant }
-  /// The pooling variants.
-  public static let poolings = PoolVariant.all.map { $0.variant }
-  /// All names that can be chosen.
-  public static let names = convolutions.map(\.name) + ["auto"]
-  /// The instruction set in use: avx512, avx2, neon or baseline.
-  public static var instructionSet: String { String(cString: ck_isa_name()) }
-  /// Computes with another instruction set than the best there is, for comparisons. To be called
-  /// before any network is made.
-  /// - Throws: ``StrideNetError`` where the processor doesn't have it
-  public static func select(instructionSet name: String) throws {
-    guard ck_isa_select(name) != 0 else {
-      throw StrideNetError(
-        .usage, "no such instruction set on this processor", found: "'\(name)'",
-        expected: "avx512, avx2, neon or baseline, as far as it has them")
-    }
-  }
-  /// Whether the kernels were compiled without optimisation.
-  public static var isDebugBuild: Bool { ck_is_debug_build() != 0 }
-
-  /// - Throws: ``StrideNetError`` with the list of names
-  public init(named name: String) throws {
-    guard Self.names.contains(name) else {
-      throw StrideNetError(
-        .usage, "no kernel variant of that name", found: "'\(name)'",
-        expected: Self.names.joined(separator: ", "), hint: "see: stridenet kernels")
-    }
-    self.init(checked: name, why: "bound by --kernels")
-  }
-
-  private init(checked name: String, why: StaticString) {
-    self.name = name
-    self.why = why
-    convolution = ConvVariant.all.first { $0.variant.name == name }
-    precondition(convolution != nil || name == "auto", "variants.def has no \(name)")
-    if let variant = PoolVariant.all.first(where: { $0.variant.name == name }) {
-      (pool, whyPool) = (variant, why)
-    } else if name == "auto" {
-      (pool, whyPool) = (PoolVariant.all.last!, "the fastest at pooling")
-    } else {
-      (pool, whyPool) = (PoolVariant.all.last!, "the fastest, as im2col is no way of pooling")
-    }
-  }
-
-  public var description: String { name }
-
-  func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
-    convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass)
-  }
-}
-
-/// A convolution variant's functions.
-package struct ConvVariant: @unchecked Sendable {
-  // Sendable because the functions are pure.
-  package let variant: KernelVariant
-  private let functions: UnsafePointer<ck_conv_variant>
-
-  package static let all: [ConvVariant] = list(ck_conv_variant_at).map {
-    ConvVariant(
-      variant: KernelVariant(
-        name: String(cString: $0.pointee.name), summary: String(cString: $0.pointee.description)),
-      functions: $0)
-  }
-
-  private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.variant.name, $0) })
-  private static let direct = byName["direct"]!
-  private static let im2col = byName["im2col"]!
-
-  /// A variant, and in a few words why it is taken.
-  package typealias Choice = (variant: ConvVariant, why: StaticString)
-
-  /// What `auto` takes. Direct reaches 75 to 97 % of the peak wherever a vector of filters (in the
-  /// input gradient: of channels) is filled. With few channels its lanes stay empty there, and
-  /// im2col, which fills them with the window's elements, is faster, unless its products are small
-  /// beside the gradients that it has to add back: the limit is where the two were measured to meet.
-  package static func pick(_ s: ck_conv_shape, _ pass: ck_pass) -> Choice {
-    if direct.way(s) == CK_DEPTHWISE {
-      return (direct, "depthwise: a vector of channels at a time")
-    }
-    let (c, f) = (s.c / s.groups, s.f / s.groups)
-    if pass == CK_INPUT_GRADIENT && c <= 8 && s.fh * s.fw * f > 120 + 20 * c {
-      return (im2col, "few channels would leave direct's vectors half empty")
-    }
-    return (direct, "sums stay in registers, nothing is gathered")
-  }
-
-  /// Whether it computes such a convolution itself, by the kernels for depthwise ones, or split into
-  /// ones without dilation and groups.
-  func way(_ shape: ck_conv_shape) -> ck_conv_way {
-    withUnsafePointer(to: shape) { ck_conv_way_of(functions, $0) }
-  }
-
-  /// What runs: the C symbol without its prefix.
-  func kernel(_ shape: ck_conv_shape, _ pass: ck_pass) -> String {
-    switch way(shape) {
-    case CK_DEPTHWISE: "conv_\(pass.name)_depthwise"
-    case CK_SPLIT: "conv_\(pass.name)_\(variant.name), split"
-    default: "conv_\(pass.name)_\(variant.name)"
-    }
-  }
-
-  package func workspace(_ shape: ck_conv_shape, _ pass: ck_pass) -> Int {
-    withUnsafePointer(to: shape) { Int(ck_conv_workspace(functions, $0, pass)) }
-  }
-  package func forward(
-    _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats?,
-    relu: Bool = false, _ y: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
-  ) {
-    withUnsafePointer(to: s) {
-      ck_conv_forward(functions, $0, x, w, bias, relu ? 1 : 0, y, workspace)
-    }
-  }
-  /// The forward pass and max-pooling in windows of 2×2 behind it in one kernel; false, and nothing
-  /// done, where the variant has none.
-  func forwardPooled(
-    _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats,
-    relu: Bool, _ y: Kernels.MutableFloats, _ places: UnsafeMutablePointer<UInt16>?,
-    _ workspace: Kernels.MutableFloats
-  ) -> Bool {
-    guard variant.name == Self.direct.variant.name && way(s) == CK_ITSELF else { return false }
-    withUnsafePointer(to: s) {
-      ck_conv_pool_forward_direct($0, x, w, bias, relu ? 1 : 0, y, places, workspace)
-    }
-    return true
-  }
-  func inputGradient(
-    _ s: ck_conv_shape, _ dy: Kernels.Floats, _ w: Kernels.Floats, _ dx: Kernels.MutableFloats,
-    _ workspace: Kernels.MutableFloats
-  ) {
-    withUnsafePointer(to: s) { ck_conv_input_gradient(functions, $0, dy, w, dx, workspace) }
-  }
-  func weightGradient(
-    _ s: ck_conv_shape, _ x: Kernels.Floats, _ dy: Kernels.Floats, _ dw: Kernels.MutableFloats,
-    _ workspace: Kernels.MutableFloats
-  ) {
-    withUnsafePointer(to: s) { ck_conv_weight_gradient(functions, $0, x, dy, dw, workspace) }
-  }
-}
-
-/// A pooling variant's functions.
-package struct PoolVariant: @unchecked Sendable {
-  // Sendable because the functions are pure.
-  package let variant: KernelVariant
-  let functions: ck_pool_variant
-
-  package static let all: [PoolVariant] = list(ck_pool_variant_at).map {
-    PoolVariant(
-      variant: KernelVariant(
-        name: String(cString: $0.pointee.name), summary: String(cString: $0.pointee.description)),
-      functions: $0.pointee)
-  }
-
-  func maxForward(
-    _ s: ck_pool_shape, _ x: Kernels.Floats, _ y: Kernels.MutableFloats,
-    _ place: UnsafeMutablePointer<UInt16>
-  ) {
-    withUnsafePointer(to: s) { functions.max_forward($0, x, y, place) }
-  }
-  func maxBackward(
-    _ s: ck_pool_shape, _ dy: Kernels.Floats, _ place: UnsafePointer<UInt16>,
-    _ dx: Kernels.MutableFloats
-  ) {
-    withUnsafePointer(to: s) { functions.max_backward($0, dy, place, dx) }
-  }
-  func averageForward(_ s: ck_pool_shape, _ x: Kernels.Floats, _ y: Kernels.MutableFloats) {
-    withUnsafePointer(to: s) { functions.avg_forward($0, x, y) }
-  }
-  func averageBackward(_ s: ck_pool_shape, _ dy: Kernels.Floats, _ dx: Kernels.MutableFloats) {
-    withUnsafePointer(to: s) { functions.avg_backward($0, dy, dx) }
-  }
-}
-
-private func list<V>(_ at: (Int) -> UnsafePointer<V>?) -> [UnsafePointer<V>] {
-  var result: [UnsafePointer<V>] = []
-  while let variant = at(result.count) { result.append(variant) }
-  return result
 }

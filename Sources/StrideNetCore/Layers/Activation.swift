@@ -97,25 +97,25 @@ public struct Activation: Sendable {
 
 /// An operation's activation together with what its backward pass needs: applied in place to the output.
 package final class ActivationPass {
-  let activation: Activation
+  let function: Activation
   // The x of activations whose f′ needs it: y overwrites it.
   private var inputs: FloatStorage?
 
-  package init(_ activation: Activation) { self.activation = activation }
+  package init(_ activation: Activation) { function = activation }
 
   func reserve(_ count: Int) throws {
-    guard activation.readsX, inputs?.count ?? 0 < count else { return }
+    guard function.readsX, inputs?.count ?? 0 < count else { return }
     inputs = try FloatStorage(count: count)
   }
 
   package func forward(_ y: TensorView, _ pass: Pass) {
-    if case .none = activation.kind { return }
+    if case .none = function.kind { return }
     if let inputs, pass.training { inputs.pointer.update(from: y.pointer, count: y.count) }
-    pass.runtime.parallel(over: y.batch, by: examplesAPiece(y), (activation, y)) {
+    pass.runtime.parallel(over: y.batch, by: examplesAPiece(y), (function, y)) {
       context, range, _ in
-      let (activation, y) = context
+      let (function, y) = context
       let (rows, start, count) = (range.count, y.example(range.lowerBound), y.shape.count)
-      switch activation.kind {
+      switch function.kind {
       case .none: break
       case .relu: Kernels.reluForward(rows * count, start, start)
       case .leakyReLU(let slope):
@@ -129,14 +129,14 @@ package final class ActivationPass {
 
   /// Turns the gradient of the output into that of what the activation was applied to, in place.
   func backward(_ y: TensorView, _ dy: TensorView, _ pass: Pass) {
-    if case .none = activation.kind { return }
+    if case .none = function.kind { return }
     let inputs = self.inputs?.pointer
-    pass.runtime.parallel(over: y.batch, by: examplesAPiece(y), (activation, inputs, y, dy)) {
+    pass.runtime.parallel(over: y.batch, by: examplesAPiece(y), (function, inputs, y, dy)) {
       context, range, _ in
-      let (activation, inputs, y, dy) = context
+      let (function, inputs, y, dy) = context
       let (rows, count) = (range.count, y.shape.count)
       let (out, gradient) = (y.example(range.lowerBound), dy.example(range.lowerBound))
-      switch activation.kind {
+      switch function.kind {
       case .none: break
       case .relu: Kernels.reluBackward(rows * count, y: out, gradient, gradient)
       case .leakyReLU(let slope):
@@ -155,13 +155,13 @@ package final class ActivationPass {
 
   /// The C symbol without its prefix.
   func kernel(backward: Bool) -> String {
-    if case .own = activation.kind { return "own" }
-    return activation.name + (backward ? "_backward" : "_forward")
+    if case .own = function.kind { return "own" }
+    return function.name + (backward ? "_backward" : "_forward")
   }
 
   /// The backward pass: f′ from x or y, and dy read and written.
   func cost(_ output: Shape) -> PassCost? {
-    if case .none = activation.kind { return nil }
+    if case .none = function.kind { return nil }
     return PassCost(
       kernel: kernel(backward: true), why: PassCost.onlyKernel, outputs: 3 * Double(output.count))
   }

@@ -15,8 +15,10 @@ public enum Padding: Sendable, Equatable, ExpressibleByIntegerLiteral {
     .explicit(top: height, left: width, bottom: height, right: width)
   }
 
-  /// So many on each side.
-  public init(integerLiteral value: Int) { self = .explicit(value, value) }
+  /// So many on each side; as a number, `padding: 1`, too.
+  public static func explicit(_ size: Int) -> Padding { .explicit(size, size) }
+
+  public init(integerLiteral value: Int) { self = .explicit(value) }
 
   /// As after `padding=`: "same", "1", "1x2", "0x0x1x1".
   var text: String {
@@ -187,9 +189,9 @@ final class ConvolutionNode: ImageNode {
   }
 
   // ReLU is part of the kernels' forward pass.
-  var isRelu: Bool { activation.activation.isRelu }
+  var isRelu: Bool { activation.function.isRelu }
   /// Whether kernels do all there is to do.
-  private var isPlain: Bool { activation.activation.isPlain }
+  private var isPlain: Bool { activation.function.isPlain }
   /// Whether the pooling behind sends no gradient back where ReLU's is 0.
   var leavesReluToPooling = false
 

@@ -55,7 +55,7 @@ final class DenseNode: Node {
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    let relu = activation.activation.isRelu
+    let relu = activation.function.isRelu
     Kernels.denseForward(pass.runtime, x, weight.value, bias.value, relu: relu, y)
     if !relu { activation.forward(y, pass) }
   }
@@ -146,7 +146,7 @@ final class ActivationNode: Node {
   {
     guard pass == .forward || pass == .inputGradient else { return nil }
     return PassCost(
-      kernel: activation.activation.isNone
+      kernel: activation.function.isNone
         ? "copy" : activation.kernel(backward: pass == .inputGradient),
       why: PassCost.onlyKernel, inputs: Double(input.count), outputs: Double(output.count))
   }

@@ -150,7 +150,7 @@ final class PoolingNode: ImageNode {
     let (kind, way) = (window.isMax ? "max" : "avg", pass == .forward ? "forward" : "backward")
     return PassCost(
       // As in C.
-      kernel: "pool_\(kind)_\(way)_\(runtime.kernels.pool.variant.name)",
+      kernel: "pool_\(kind)_\(way)_\(runtime.kernels.pool.name)",
       why: "\(runtime.kernels.whyPool)", inputs: Double(input.count),
       // The places, of two bytes each, too.
       outputs: (window.isMax ? 1.5 : 1) * Double(output.count))

@@ -20,8 +20,8 @@ import Synchronization
 ///     let (layers, cce, ce) = try network.train(batch, learningRate: 0.1)
 ///
 /// A network computes in memory of its own: one thread at a time may use it, and a second one that
-/// enters meanwhile ends the program. Several threads take a network each (``load(from:runtime:)``,
-/// or ``restore(_:)`` of a shared ``Snapshot``); these may share a ``Runtime``.
+/// enters meanwhile ends the program. Several threads that ask take a ``predictor()``, and several that
+/// train a network each (``copy()``); these may share a ``Runtime``.
 public final class Network {
   public let layers: [any Layer]
   public let runtime: Runtime

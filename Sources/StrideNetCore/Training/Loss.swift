@@ -60,7 +60,8 @@ package enum Targets: @unchecked Sendable {
 ///
 /// With ``Loss/register(_:)`` it has its name in configurations, weight files and checkpoints too.
 public protocol LossRule: Sendable {
-  /// As `--loss` and files have it.
+  /// As `--loss` and files have it, which know a loss by it alone: its constants belong in it, as in
+  /// "huber:0.5".
   var name: String { get }
   /// What tables and progress lines call it.
   var abbreviation: String { get }

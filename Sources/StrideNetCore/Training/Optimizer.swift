@@ -79,7 +79,8 @@ public struct Optimizer: Sendable, Codable, Hashable {
 ///
 /// With ``Optimizer/Method/register(_:)`` it has its name in configurations and checkpoints too.
 public protocol OptimizerRule: Sendable {
-  /// As `--optimizer` and configurations have it.
+  /// As `--optimizer` and configurations have it, which know a rule by it alone: constants of its own
+  /// belong in it.
   var name: String { get }
   /// The C symbol without its prefix. Rules of one kernel may take turns without losing their memory.
   var kernel: String { get }
@@ -229,7 +230,7 @@ extension Optimizer {
     /// With those that were registered.
     private static var known: [Method] { allCases + registered.withLock { $0 } }
 
-    /// Gives a rule its name in configurations, checkpoints and on the command line.
+    /// Gives a rule its name in configurations and checkpoints.
     /// - Throws: ``StrideNetError`` where there is another one of that name
     public static func register(_ rule: any OptimizerRule) throws {
       try registered.withLock { others in

@@ -74,7 +74,7 @@ public final class Trainer {
   ) throws {
     try settings.check(images: train.count)
     let shape = train.shape
-    network.loss = settings.loss
+    if let loss = settings.loss { network.loss = loss }
     try network.requireClassifier(for: shape, batch: settings.batchSize, settings.optimizer)
     try checkTargets(network.classes)
     if let frozen = settings.frozenLayers {
@@ -150,19 +150,25 @@ public final class Trainer {
   /// Until the sequence has ended the trainer and its network are that thread's: nobody else may use
   /// them. Who leaves the loop, or whose task is cancelled, stops the training as ``shouldStop`` does,
   /// and goes on when it has stopped, after a mini-batch at most.
-  public func events() -> AsyncThrowingStream<Event, any Error> {
-    AsyncThrowingStream { continuation in
+  public func events() -> Events {
+    let room = DispatchSemaphore(value: 0)
+    for _ in 0..<Events.most { room.signal() }
+    let stream = AsyncThrowingStream<Event, any Error> { continuation in
       isAbandoned.store(false, ordering: .relaxed)
-      let (batches, epochs) = (batchCallbacks, epochCallbacks)
-      onBatch { continuation.yield(.batch($0)) }
-      onEpoch { continuation.yield(.epoch($0)) }
       // Sendable because, as said, nobody else uses it.
       nonisolated(unsafe) let trainer = self
-      nonisolated(unsafe) let callbacks = (batches, epochs)
+      nonisolated(unsafe) let callbacks = (batchCallbacks, epochCallbacks)
+      func give(_ event: Event) {
+        if !trainer.isAbandoned.load(ordering: .relaxed) { room.wait() }
+        continuation.yield(event)
+      }
+      onBatch { give(.batch($0)) }
+      onEpoch { give(.epoch($0)) }
       let hasEnded = DispatchSemaphore(value: 0)
       continuation.onTermination = {
         guard case .cancelled = $0 else { return }
         trainer.isAbandoned.store(true, ordering: .relaxed)
+        room.signal()
         hasEnded.wait()
       }
       Thread.detachNewThread {
@@ -172,6 +178,28 @@ public final class Trainer {
         if case .success(let end) = result { continuation.yield(.end(end)) }
         continuation.finish(throwing: result.failure)
       }
+    }
+    return Events(stream: stream, room: room)
+  }
+
+  /// The events of a training, each as it happens. The training waits for who is a thousand behind.
+  public struct Events: AsyncSequence {
+    static let most = 1000
+    fileprivate let stream: AsyncThrowingStream<Event, any Error>
+    fileprivate let room: DispatchSemaphore
+
+    public struct AsyncIterator: AsyncIteratorProtocol {
+      fileprivate var stream: AsyncThrowingStream<Event, any Error>.AsyncIterator
+      fileprivate let room: DispatchSemaphore
+
+      public mutating func next() async throws -> Event? {
+        defer { room.signal() }
+        return try await stream.next()
+      }
+    }
+
+    public func makeAsyncIterator() -> AsyncIterator {
+      AsyncIterator(stream: stream.makeAsyncIterator(), room: room)
     }
   }
 

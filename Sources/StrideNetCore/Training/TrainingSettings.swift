@@ -12,8 +12,8 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
   public var schedule = Schedule.linear
   /// How gradients become steps.
   public var optimizer = Optimizer()
-  /// What training minimises.
-  public var loss = Loss.crossEntropy()
+  /// What training minimises; nil for what the network does already.
+  public var loss: Loss?
   /// What is done to the training images, anew each epoch; nil for nothing.
   public var augmentation: Augmentation?
   /// Evaluates and returns a moving average of the weights, of which each step keeps this share
@@ -58,7 +58,7 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
       learningRate.isFinite && learningRate > 0, .learningRate, "learning rate", learningRate,
       "a finite number above 0")
     try optimizer.check(inside: [CodingKeys.optimizer])
-    try loss.check()
+    try loss?.check()
     try schedule.check()
     try augmentation?.check()
     if let averageDecay {

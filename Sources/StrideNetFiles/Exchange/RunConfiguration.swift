@@ -25,6 +25,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   public init(layers: String = Architecture.presets[0].text, training: TrainingSettings = .init()) {
     self.layers = layers
     self.training = training
+    self.training.loss = training.loss ?? .crossEntropy()
   }
 
   /// Loads the data as the configuration wants it, and the test set if the training evaluates other

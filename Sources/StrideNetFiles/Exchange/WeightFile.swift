@@ -80,6 +80,16 @@ extension Network {
         found: "'\(try metadata(inputKey))'", expected: "height x width x channels: 28x28x1")
     }
     let text = try metadata(architectureKey)
+    if let layers {
+      // As these are written today.
+      let saved = (try? Architecture.layers(text)).map(Architecture.text) ?? text
+      guard Architecture.text(layers) == saved else {
+        throw StrideNetError(
+          .badData, "layers other than those that the weights are of",
+          at: "\(path), metadata '\(architectureKey)'", found: Architecture.text(layers),
+          expected: saved)
+      }
+    }
     let network: Network
     do {
       network = Network(

@@ -271,11 +271,11 @@ package struct KernelBench {
     return timings(
       shape: "\(c.name): \(s.text)", operation: "conv_\(pass.name)", operations: s.operations,
       floats: s.inputs + s.weights + s.outputs, rounds,
-      automatic: ConvVariant.pick(s, pass).variant.variant.name,
+      automatic: ConvVariant.pick(s, pass).variant.name,
       ConvVariant.all.map { variant in
         let scratch = FloatStorage.sure(count: variant.workspace(s, pass))
         return (
-          variant.variant.name,
+          variant.name,
           {
             variant.run(
               pass, s, x: x.pointer, w: w.pointer, y: y.pointer, into: target.pointer,
@@ -296,10 +296,10 @@ package struct KernelBench {
     places.initialize(repeating: 0, count: s.outputs)
     return timings(
       shape: "\(c.name): \(s.text)", operation: "pool_\(operation)", operations: 0,
-      floats: s.inputs + s.outputs, rounds, automatic: KernelChoice.auto.pool.variant.name,
+      floats: s.inputs + s.outputs, rounds, automatic: KernelChoice.auto.pool.name,
       PoolVariant.all.map { variant in
         (
-          variant.variant.name,
+          variant.name,
           { variant.run(operation, s, x.pointer, y.pointer, into: target.pointer, places) }
         )
       })

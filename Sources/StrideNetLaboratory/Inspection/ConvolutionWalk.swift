@@ -118,7 +118,7 @@ public struct ConvolutionWalk: Sendable {
   private static func values(
     _ kernel: String, _ shape: ck_conv_shape, _ pixels: [Float], _ weights: [Float]
   ) -> [Float] {
-    let variant = ConvVariant.all.first { $0.variant.name == kernel }!
+    let variant = ConvVariant.all.first { $0.name == kernel }!
     let workspace = FloatStorage.sure(count: max(1, variant.workspace(shape, CK_FORWARD)))
     return [Float](unsafeUninitializedCapacity: Int(shape.oh * shape.ow)) { y, count in
       variant.forward(shape, pixels, weights, bias: nil, y.baseAddress!, workspace.pointer)
@@ -184,7 +184,7 @@ public struct ConvolutionWalk: Sendable {
 extension ConvolutionWalk.Cost {
   /// Of one image, channel and filter; nil for a kernel whose ways aren't known here.
   init?(_ kernel: ConvVariant, _ s: ck_conv_shape, _ groups: [StrideGroups.Group]) {
-    variant = kernel.variant.name
+    variant = kernel.name
     let positions = Int(s.oh * s.ow)
     let (products, float) = (positions * s.weights, MemoryLayout<Float>.stride)
     // Of the workspace, what isn't the product's: a matrix, and for stride groups its result.

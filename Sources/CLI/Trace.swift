@@ -2,46 +2,6 @@ import ArgumentParser
 import Foundation
 import StrideNet
 
-/// A network to look into: by name, from a file, or the one in the package.
-struct NetworkArgument: ParsableArguments {
-  @Argument(
-    help: ArgumentHelp(
-      "A file that train --save wrote, or \(Architecture.presets.map(\.name).joined(separator: ", ")) as it is before training. Without it: the small trained network that is in the package.",
-      valueName: "network"))
-  var network: String?
-
-  func load(_ runtime: Runtime, for input: Shape) throws -> Network {
-    guard let network else { return .digits(runtime: runtime) }
-    guard let preset = Architecture.presets.first(where: { $0.name == network }),
-      !FileManager.default.fileExists(atPath: network)
-    else {
-      let loaded = try Network.load(from: network, runtime: runtime)
-      return loaded
-    }
-    let new = Network(try Architecture.layers(preset.text), runtime: runtime)
-    try new.build(for: input)
-    return new
-  }
-}
-
-/// One image of a data set.
-struct ImageOptions: ParsableArguments {
-  @OptionGroup var dataOptions: DataOptions
-
-  @Option(parsing: .unconditional, help: "Which test image, from 0.")
-  var image = 0
-
-  func load() throws -> (images: Tensor, label: Int32) {
-    let test = try dataOptions.load().test
-    guard (0..<test.count).contains(image) else {
-      throw StrideNetError(
-        .usage, "--image out of range", found: "\(image)", expected: "0 … \(test.count - 1)")
-    }
-    let batch = test.batch([image])
-    return (batch.images, batch.labels[0])
-  }
-}
-
 struct TraceCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "trace",
@@ -99,7 +59,7 @@ struct TraceCommand: ParsableCommand {
       """
       network  \(Architecture.text(network.layers)), \(network.parameterCount.grouped) parameters
       input    \(what), \(x.batch) × \(x.shape)
-      kernels  \(runtime.kernels), \(KernelChoice.instructionSet), \(runtime.threads) thread\(runtime.threads == 1 ? "" : "s"), peak \(peak.fixed(0)) GFLOP/s
+      kernels  \(runtime.kernels), \(KernelChoice.instructionSet), \(runtime.threads.threads), peak \(peak.fixed(0)) GFLOP/s
 
       """)
     for line in Self.table(rows) { try Output.line(line) }
@@ -108,7 +68,7 @@ struct TraceCommand: ParsableCommand {
       let output = values.output.values
       let best = output.indices.max { output[$0] < output[$1] }!
       try Output.line(
-        "output   \(best) with \((output[best] * 100).fixed(2)) %, labelled \(labels[0])")
+        "output   \(best) with \(output[best].percent()), labelled \(labels[0])")
     }
   }
 
@@ -183,24 +143,13 @@ struct TraceCommand: ParsableCommand {
       [
         "\(row.number)", row.layer, shape(row.output), row.parameters.grouped,
         row.multiply_adds.grouped, (row.bytes / 1024).fixed(1), (row.seconds * 1e6).fixed(1),
-        row.share_of_peak > 0 ? "\((row.share_of_peak * 100).fixed(1)) %" : "",
+        row.share_of_peak > 0 ? row.share_of_peak.percent(1) : "",
         row.backward_seconds.map { ($0 * 1e6).fixed(1) } ?? "", row.least.fixed(3),
-        row.mean.fixed(3), row.greatest.fixed(3), "\((row.zeros * 100).fixed(0)) %",
+        row.mean.fixed(3), row.greatest.fixed(3), row.zeros.percent(0),
         row.gradient_norm.map { $0.fixed(4) } ?? "",
         row.parameter_gradient_norm.map { $0.fixed(4) } ?? "", row.kernel ?? "",
       ]
     }
     return aligned([heading] + cells, textColumns: [1, 15])
-  }
-}
-
-/// Lines of cells under each other, numbers to the right.
-func aligned(_ rows: [[String]], textColumns: Set<Int>) -> [String] {
-  let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max()! }
-  return rows.map { row in
-    let line = row.enumerated().map { column, cell in
-      textColumns.contains(column) ? cell.padded(widths[column]) : cell.leftPadded(widths[column])
-    }.joined(separator: "  ")
-    return "  " + line.replacing(/\s+$/, with: "")
   }
 }

@@ -158,35 +158,41 @@ struct Plot {
     out += Self.text(middle.x, frame.bottom + 38, x.title, anchor: "middle")
     out += Self.text(left + 20, middle.y, y.title, anchor: "middle", turned: -90)
     out += draw(feet.map { (px($0.x), py($0.lowestY), $0.text) }, frame.left, frame.bottom)
-    for line in lines {
-      let points = line.points.map { (px($0.x), py($0.y)) }
-      out += Self.line(points, line.colour, width: 2, dashes: line.dashes)
-      if line.hasDots {
-        for (x, y) in points { out += Self.shape(.circle, x, y, line.colour) }
-      }
-      if !line.label.isEmpty, let (a, b) = points.first.map({ ($0, points[1]) }) {
-        // Beside the line, turned as it is.
-        let angle = atan2(b.1 - a.1, b.0 - a.0)
-        let (along, aside) = (angle == 0 ? 16.0 : 10.0, line.isLabelBelow ? -16.0 : 6.0)
-        out += Self.text(
-          a.0 + along * cos(angle) + aside * sin(angle),
-          a.1 + along * sin(angle) - aside * cos(angle),
-          line.label, size: 11, colour: line.colour, turned: angle * 180 / .pi)
-      }
-    }
+    for line in lines { out += Self.draw(line, line.points.map { (px($0.x), py($0.y)) }) }
     for dot in dots {
       out += Self.shape(dot.marker, px(dot.x), py(dot.y), dot.colour, title: dot.title)
     }
     for (index, key) in keys.enumerated() {
-      let (x, y) = (frame.right + 24, frame.top + 8 + 22 * Double(index))
-      if let marker = key.marker {
-        out += Self.shape(marker, x + 8, y, key.colour)
-      } else if !key.colour.isEmpty {
-        out += Self.line([(x - 4, y), (x + 20, y)], key.colour, width: 2, dashes: key.dashes)
-      }
-      out += Self.text(key.colour.isEmpty ? x - 4 : x + 28, y + 4, key.text)
+      out += Self.draw(key, frame.right + 24, frame.top + 8 + 22 * Double(index))
     }
     return out
+  }
+
+  private static func draw(_ line: Line, _ points: [(Double, Double)]) -> String {
+    var out = Self.line(points, line.colour, width: 2, dashes: line.dashes)
+    if line.hasDots {
+      for (x, y) in points { out += shape(.circle, x, y, line.colour) }
+    }
+    guard !line.label.isEmpty, let a = points.first else { return out }
+    let b = points[1]
+    // Beside the line, turned as it is.
+    let angle = atan2(b.1 - a.1, b.0 - a.0)
+    let (along, aside) = (angle == 0 ? 16.0 : 10.0, line.isLabelBelow ? -16.0 : 6.0)
+    return out
+      + text(
+        a.0 + along * cos(angle) + aside * sin(angle),
+        a.1 + along * sin(angle) - aside * cos(angle),
+        line.label, size: 11, colour: line.colour, turned: angle * 180 / .pi)
+  }
+
+  private static func draw(_ key: Key, _ x: Double, _ y: Double) -> String {
+    var out = ""
+    if let marker = key.marker {
+      out += shape(marker, x + 8, y, key.colour)
+    } else if !key.colour.isEmpty {
+      out += line([(x - 4, y), (x + 20, y)], key.colour, width: 2, dashes: key.dashes)
+    }
+    return out + text(key.colour.isEmpty ? x - 4 : x + 28, y + 4, key.text)
   }
 
   /// Words upright at the foot, pushed apart where they would touch.
@@ -251,155 +257,5 @@ struct Plot {
     }
     let points = corners.map { "\(f(x + $0.0)),\(f(y + $0.1))" }.joined(separator: " ")
     return "<polygon points=\"\(points)\" \(style)><title>\(title)</title></polygon>\n"
-  }
-}
-
-extension Plot {
-  // MARK: The plots of `stridenet bench`
-
-  /// Kernels under the roofs that the processor and its memory make (Williams et al. 2009).
-  static func roofline(_ peak: MachinePeak, _ timings: [KernelTiming]) -> Plot {
-    let timings = timings.filter { $0.gigaflopsPerSecond > 0 }
-    let variants = timings.reduce(into: [String]()) { list, timing in
-      if !list.contains(timing.variant) { list.append(timing.variant) }
-    }
-    let order = KernelChoice.convolutions.map(\.name) + ["packed", "unpacked"]
-    func colour(_ variant: String) -> String {
-      palette[(order.firstIndex(of: variant) ?? order.count) % palette.count]
-    }
-    let operations = ["conv_forward", "conv_input_gradient", "conv_weight_gradient", "gemm"]
-    // What isn't in the list is a product too: dense_forward.
-    func marker(_ operation: String) -> Marker {
-      Marker.allCases[operations.firstIndex(of: operation) ?? 3]
-    }
-    let (one, all) = (peak.oneThread, peak.allThreads)
-    let rates = timings.map(\.gigaflopsPerSecond)
-    let x = Axis.logarithmic(
-      "arithmetic intensity: FLOP a byte, were inputs and outputs moved once",
-      [1] + timings.map(\.intensity))
-    // Room below for the shapes' names.
-    let lowest = (rates.min() ?? 1) / 6
-    let y = Axis.logarithmic("GFLOP/s", [lowest, all.gigaflopsPerSecond * 1.2])
-
-    var plot = Plot(
-      title: "Roofline: kernels on one thread, \(KernelChoice.instructionSet)",
-      subtitle: "roofs as measured in the same run; each dot a kernel on the shape named below it",
-      x: x, y: y, isWide: true)
-    func label(_ roof: MachinePeak.Roof, _ what: String, _ value: Double, _ unit: String) -> String
-    {
-      "\(what), \(roof.threads) thread\(roof.threads == 1 ? "" : "s"): \(value.fixed(0)) \(unit)"
-    }
-    for roof in all.threads == 1 ? [one] : [one, all] {
-      let isOne = roof.threads == 1
-      let (colour, dashes) = isOne ? ("#222222", "") : ("#999999", "7 4")
-      let rate = roof.gigaflopsPerSecond
-      let start = max(x.low, y.low / roof.memory)
-      plot.lines += [
-        Line(
-          points: [(start, start * roof.memory), (rate / roof.memory, rate)], colour: colour,
-          dashes: dashes, label: label(roof, "memory", roof.memory, "GB/s"), isLabelBelow: isOne),
-        Line(
-          points: [(rate / roof.memory, rate), (x.high, rate)], colour: colour, dashes: dashes,
-          label: label(roof, "multiply-adds", rate, "GFLOP/s")),
-      ]
-    }
-    // Data that a cache holds may go higher than memory, up to here.
-    let ridge = one.gigaflopsPerSecond / one.cacheCopy
-    if ridge > x.low {
-      plot.lines.append(
-        Line(
-          points: [
-            (x.low, x.low * one.cacheCopy), (ridge, one.gigaflopsPerSecond),
-            (one.gigaflopsPerSecond / one.memory, one.gigaflopsPerSecond),
-          ], colour: "#777777", dashes: "2 3",
-          label: label(one, "cache", one.cacheCopy, "GB/s")))
-    }
-    // Fast ones last, on top.
-    for t in timings.sorted(by: { $0.shareOfPeak < $1.shareOfPeak }) {
-      plot.dots.append(
-        Dot(
-          x: t.intensity, y: t.gigaflopsPerSecond, colour: colour(t.variant),
-          marker: marker(t.operation),
-          title: "\(t.kernel), \(t.shape): \(t.gigaflopsPerSecond.fixed(1)) GFLOP/s"))
-    }
-    var seen: Set<String> = []
-    for t in timings where seen.insert(t.shape).inserted {
-      let name = String(t.shape.prefix { $0 != ":" })
-      let bottom = timings.filter { $0.shape == t.shape }.map(\.gigaflopsPerSecond).min()!
-      plot.feet.append(Foot(x: t.intensity, lowestY: bottom, text: name))
-    }
-    plot.keys = variants.filter { !$0.hasSuffix("packed") }.map {
-      Key(text: $0, colour: colour($0), marker: .circle)
-    }
-    plot.keys.append(Key(text: "", colour: "", marker: nil))
-    for (operation, text) in zip(operations, ["forward", "input gradient", "weight gradient"]) {
-      plot.keys.append(Key(text: text, colour: "#666666", marker: marker(operation)))
-    }
-    for (variant, text) in [("packed", "matrix product"), ("unpacked", "dense forward")] {
-      plot.keys.append(Key(text: text, colour: colour(variant), marker: marker("gemm")))
-    }
-    return plot
-  }
-
-  /// Time an image over a size; for the mini-batch also memory.
-  static func scaling(_ series: ScalingBench, _ timings: [ScalingBench.Timing]) -> [Plot] {
-    let x = Axis.logarithmic(
-      series.heading, at: timings.map { (Double($0.value), series.label($0.value)) })
-    let times = timings.map { (x: Double($0.value), y: $0.microsecondsPerImage) }
-    let title = "Training: time an image over \(series.title)"
-    if series.over != .batch {
-      // What would be proportional to the largest.
-      let last = times.last!
-      let straight = times.map { (x: $0.x, y: last.y * $0.x / last.x) }
-      return [
-        Plot(
-          title: title, subtitle: "dashed: in proportion", x: x,
-          y: .logarithmic("µs an image", (times + straight).map(\.y)),
-          lines: [
-            Line(points: straight, colour: "#999999", dashes: "6 4"),
-            Line(points: times, colour: palette[2], hasDots: true),
-          ])
-      ]
-    }
-    let memory = timings.compactMap { t in
-      t.memory.map { (x: Double(t.value), y: Double($0) / 1e6) }
-    }
-    let time = Plot(
-      title: title, subtitle: "CNN", x: x, y: .linear("µs an image", times.map(\.y)),
-      lines: [Line(points: times, colour: palette[2], hasDots: true)])
-    guard memory.count > 1 else { return [time] }
-    return [
-      time,
-      Plot(
-        title: "Training: memory over \(series.title)",
-        subtitle: "CNN: weights, activations, gradients and the mini-batch", x: x,
-        y: .logarithmic("MB", memory.map(\.y)),
-        lines: [Line(points: memory, colour: palette[3], hasDots: true)]),
-    ]
-  }
-}
-
-extension ScalingBench {
-  var title: String {
-    switch over {
-    case .batch: "mini-batch"
-    case .filters: "filters"
-    case .pixels: "image size"
-    }
-  }
-
-  var heading: String {
-    switch over {
-    case .batch: "images a step"
-    case .filters: "filters"
-    case .pixels: "pixels"
-    }
-  }
-
-  /// An image by its sides.
-  func label(_ value: Int) -> String {
-    guard over == .pixels else { return "\(value)" }
-    let side = Int(Double(value).squareRoot())
-    return "\(side)×\(side)"
   }
 }

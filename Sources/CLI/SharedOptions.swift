@@ -1,0 +1,96 @@
+import ArgumentParser
+import Foundation
+import StrideNet
+
+/// What commands that compute have in common.
+struct ComputeOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: "Worker threads; as many as there are processors unless given.")
+  var threads: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Kernel variant: \(KernelChoice.names.joined(separator: ", ")).", valueName: "variant"))
+  var kernels: String?
+
+  func validate() throws {
+    if let threads, !(1...1024).contains(threads) {
+      throw ValidationError("--threads out of range: found \(threads), expected 1 … 1024")
+    }
+  }
+
+  /// - Parameter positional: the variant as the second word of `train`
+  func name(positional: String?) throws -> String? {
+    if let positional, let kernels, positional != kernels {
+      throw StrideNetError(
+        .usage, "two kernel variants", found: "'\(positional)' and --kernels \(kernels)",
+        expected: "one of them")
+    }
+    return positional ?? kernels
+  }
+
+  func runtime() throws -> Runtime { try runtime(named: kernels) }
+
+  func runtime(named name: String?) throws -> Runtime {
+    let runtime = Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })
+    let missing = runtime.start()
+    if missing > 0 {
+      Output.note(
+        "\(missing) of \(runtime.threads + missing) threads couldn't be started: the system gives no more; results are the same"
+      )
+    }
+    return runtime
+  }
+}
+
+/// Data sets on the command line.
+struct DataOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "sample, mnist, fashion-mnist, or a folder with the four IDX files. Without it: MNIST if it is on this machine, else the sample.",
+      valueName: "set"))
+  var data: String?
+
+  func load() throws -> Dataset { try Dataset.load(data) }
+}
+
+/// A network to look into: by name, from a file, or the one in the package.
+struct NetworkArgument: ParsableArguments {
+  @Argument(
+    help: ArgumentHelp(
+      "A file that train --save wrote, or \(Architecture.presets.map(\.name).joined(separator: ", ")) as it is before training. Without it: the small trained network that is in the package.",
+      valueName: "network"))
+  var network: String?
+
+  func load(_ runtime: Runtime, for input: Shape) throws -> Network {
+    guard let network else { return .digits(runtime: runtime) }
+    guard let preset = Architecture.presets.first(where: { $0.name == network }),
+      !FileManager.default.fileExists(atPath: network)
+    else {
+      let loaded = try Network.load(from: network, runtime: runtime)
+      return loaded
+    }
+    let new = Network(try Architecture.layers(preset.text), runtime: runtime)
+    try new.build(for: input)
+    return new
+  }
+}
+
+/// One image of a data set.
+struct ImageOptions: ParsableArguments {
+  @OptionGroup var dataOptions: DataOptions
+
+  @Option(parsing: .unconditional, help: "Which test image, from 0.")
+  var image = 0
+
+  func load() throws -> (images: Tensor, label: Int32) {
+    let test = try dataOptions.load().test
+    guard (0..<test.count).contains(image) else {
+      throw StrideNetError(
+        .usage, "--image out of range", found: "\(image)", expected: "0 … \(test.count - 1)")
+    }
+    let batch = test.batch([image])
+    return (batch.images, batch.labels[0])
+  }
+}

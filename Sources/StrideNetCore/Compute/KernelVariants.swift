@@ -1,0 +1,206 @@
+import CKernels
+import Foundation
+
+/// A kernel variant as the list in variants.def has it.
+public struct KernelVariant: Sendable {
+  public let name: String
+  public let summary: String
+}
+
+/// Which kernels to compute with: one variant, or automatic.
+public struct KernelChoice: Sendable, CustomStringConvertible {
+  /// A variant's name, or "auto".
+  public let name: String
+  private let convolution: ConvVariant?
+  package let pool: PoolVariant
+  /// Why this choice, and why pooling has what it has.
+  private let why: StaticString
+  let whyPool: StaticString
+
+  /// Picks by shape.
+  public static let auto = KernelChoice(checked: "auto", why: "")
+  /// What was bound at build time.
+  public static let bound = KernelChoice(
+    checked: String(cString: ck_bound_variant()), why: "bound at build time")
+  /// The convolution variants, slowest first.
+  public static let convolutions = ConvVariant.all.map(\.info)
+  /// The pooling variants.
+  public static let poolings = PoolVariant.all.map(\.info)
+  /// All names that can be chosen.
+  public static let names = convolutions.map(\.name) + ["auto"]
+  /// The instruction set in use: avx512, avx2, neon or baseline.
+  public static var instructionSet: String { String(cString: ck_kernels().pointee.name) }
+  /// Computes with another instruction set than the best there is, for comparisons. To be called
+  /// before any network is made.
+  /// - Throws: ``StrideNetError`` where the processor doesn't have it
+  public static func select(instructionSet name: String) throws {
+    guard ck_isa_select(name) != 0 else {
+      throw StrideNetError(
+        .usage, "no such instruction set on this processor", found: "'\(name)'",
+        expected: "avx512, avx2, neon or baseline, as far as it has them")
+    }
+  }
+  /// Whether the kernels were compiled without optimisation.
+  public static var isDebugBuild: Bool { ck_is_debug_build() != 0 }
+
+  /// - Throws: ``StrideNetError`` with the list of names
+  public init(named name: String) throws {
+    guard Self.names.contains(name) else {
+      throw StrideNetError(
+        .usage, "no kernel variant of that name", found: "'\(name)'",
+        expected: Self.names.joined(separator: ", "), hint: "see: stridenet kernels")
+    }
+    self.init(checked: name, why: "bound by --kernels")
+  }
+
+  private init(checked name: String, why: StaticString) {
+    self.name = name
+    self.why = why
+    convolution = ConvVariant.all.first { $0.name == name }
+    precondition(convolution != nil || name == "auto", "variants.def has no \(name)")
+    if let variant = PoolVariant.all.first(where: { $0.name == name }) {
+      (pool, whyPool) = (variant, why)
+    } else if name == "auto" {
+      (pool, whyPool) = (PoolVariant.all.last!, "the fastest at pooling")
+    } else {
+      (pool, whyPool) = (PoolVariant.all.last!, "the fastest, as im2col is no way of pooling")
+    }
+  }
+
+  public var description: String { name }
+
+  func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
+    convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass)
+  }
+}
+
+/// A convolution variant's functions.
+package struct ConvVariant: Sendable {
+  package let info: KernelVariant
+  package var name: String { info.name }
+  private let index: Int
+
+  package static let all: [ConvVariant] = list(ck_conv_variant_at).enumerated().map {
+    ConvVariant(
+      info: KernelVariant(
+        name: String(cString: $1.pointee.name), summary: String(cString: $1.pointee.description)),
+      index: $0)
+  }
+
+  /// Those of the instruction set in use.
+  private var functions: UnsafePointer<ck_conv_variant> { ck_conv_variant_at(index)! }
+
+  private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
+  private static let direct = byName["direct"]!
+  private static let im2col = byName["im2col"]!
+
+  /// A variant, and in a few words why it is taken.
+  package typealias Choice = (variant: ConvVariant, why: StaticString)
+
+  /// What `auto` takes. Direct reaches 75 to 97 % of the peak wherever a vector of filters (in the
+  /// input gradient: of channels) is filled. With few channels its lanes stay empty there, and
+  /// im2col, which fills them with the window's elements, is faster, unless its products are small
+  /// beside the gradients that it has to add back: the limit is where the two were measured to meet.
+  package static func pick(_ s: ck_conv_shape, _ pass: ck_pass) -> Choice {
+    if direct.way(s) == CK_DEPTHWISE {
+      return (direct, "depthwise: a vector of channels at a time")
+    }
+    let (c, f) = (s.c / s.groups, s.f / s.groups)
+    if pass == CK_INPUT_GRADIENT && c <= 8 && s.fh * s.fw * f > 120 + 20 * c {
+      return (im2col, "few channels would leave direct's vectors half empty")
+    }
+    return (direct, "sums stay in registers, nothing is gathered")
+  }
+
+  /// Whether it computes such a convolution itself, by the kernels for depthwise ones, or split into
+  /// ones without dilation and groups.
+  func way(_ shape: ck_conv_shape) -> ck_conv_way {
+    withUnsafePointer(to: shape) { ck_conv_way_of(functions, $0) }
+  }
+
+  /// What runs: the C symbol without its prefix.
+  func kernel(_ shape: ck_conv_shape, _ pass: ck_pass) -> String {
+    switch way(shape) {
+    case CK_DEPTHWISE: "conv_\(pass.name)_depthwise"
+    case CK_SPLIT: "conv_\(pass.name)_\(name), split"
+    default: "conv_\(pass.name)_\(name)"
+    }
+  }
+
+  package func workspace(_ shape: ck_conv_shape, _ pass: ck_pass) -> Int {
+    withUnsafePointer(to: shape) { Int(ck_conv_workspace(functions, $0, pass)) }
+  }
+  package func forward(
+    _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats?,
+    relu: Bool = false, _ y: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: s) {
+      ck_conv_forward(functions, $0, x, w, bias, relu ? 1 : 0, y, workspace)
+    }
+  }
+  /// The forward pass and max-pooling in windows of 2×2 behind it in one kernel; false, and nothing
+  /// done, where the variant has none.
+  func forwardPooled(
+    _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats,
+    relu: Bool, _ y: Kernels.MutableFloats, _ places: UnsafeMutablePointer<UInt16>?,
+    _ workspace: Kernels.MutableFloats
+  ) -> Bool {
+    guard let pooled = functions.pointee.pool_forward, way(s) == CK_ITSELF else { return false }
+    withUnsafePointer(to: s) { pooled($0, x, w, bias, relu ? 1 : 0, y, places, workspace) }
+    return true
+  }
+  func inputGradient(
+    _ s: ck_conv_shape, _ dy: Kernels.Floats, _ w: Kernels.Floats, _ dx: Kernels.MutableFloats,
+    _ workspace: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: s) { ck_conv_input_gradient(functions, $0, dy, w, dx, workspace) }
+  }
+  func weightGradient(
+    _ s: ck_conv_shape, _ x: Kernels.Floats, _ dy: Kernels.Floats, _ dw: Kernels.MutableFloats,
+    _ workspace: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: s) { ck_conv_weight_gradient(functions, $0, x, dy, dw, workspace) }
+  }
+}
+
+/// A pooling variant's functions.
+package struct PoolVariant: Sendable {
+  package let info: KernelVariant
+  package var name: String { info.name }
+  private let index: Int
+
+  package static let all: [PoolVariant] = list(ck_pool_variant_at).enumerated().map {
+    PoolVariant(
+      info: KernelVariant(
+        name: String(cString: $1.pointee.name), summary: String(cString: $1.pointee.description)),
+      index: $0)
+  }
+
+  /// Those of the instruction set in use.
+  private var functions: ck_pool_variant { ck_pool_variant_at(index)!.pointee }
+
+  func maxForward(
+    _ s: ck_pool_shape, _ x: Kernels.Floats, _ y: Kernels.MutableFloats,
+    _ place: UnsafeMutablePointer<UInt16>
+  ) {
+    withUnsafePointer(to: s) { functions.max_forward($0, x, y, place) }
+  }
+  func maxBackward(
+    _ s: ck_pool_shape, _ dy: Kernels.Floats, _ place: UnsafePointer<UInt16>,
+    _ dx: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: s) { functions.max_backward($0, dy, place, dx) }
+  }
+  func averageForward(_ s: ck_pool_shape, _ x: Kernels.Floats, _ y: Kernels.MutableFloats) {
+    withUnsafePointer(to: s) { functions.avg_forward($0, x, y) }
+  }
+  func averageBackward(_ s: ck_pool_shape, _ dy: Kernels.Floats, _ dx: Kernels.MutableFloats) {
+    withUnsafePointer(to: s) { functions.avg_backward($0, dy, dx) }
+  }
+}
+
+private func list<V>(_ at: (Int) -> UnsafePointer<V>?) -> [UnsafePointer<V>] {
+  var result: [UnsafePointer<V>] = []
+  while let variant = at(result.count) { result.append(variant) }
+  return result
+}

@@ -1,0 +1,62 @@
+import Foundation
+import StrideNet
+
+/// What there is: the network, its layers and first filters, the data, the choices.
+extension Workbench {
+  struct State: Encodable {
+    struct LayerState: Encodable {
+      let text: String
+      let shape: [Int]
+      let parameters: Int
+      /// Of convolutions and poolings, the stride groups along each axis, and the window.
+      let groups, window: [Int]?
+    }
+    let network: String
+    let parameters: Int
+    let input: [Int]
+    let layers: [LayerState]
+    let classes, kernels: [String]
+    let kernel, isa, data: String
+    let train_images, test_images: Int
+    let presets: [String: String]
+    let is_original, is_training: Bool
+    let filters: Data
+    let filter_shape: [Int]
+  }
+
+  func state() throws -> State {
+    let network = try network(besides: filterBytes())
+    let shape = network.input!
+    let filters = network.firstFilters
+    var presets = Dictionary(
+      uniqueKeysWithValues: Architecture.presets.map { ($0.name, $0.text) })
+    presets["small"] = try RunConfiguration(recipe: "digits").layers
+    return State(
+      network: text, parameters: network.parameterCount,
+      input: [shape.height, shape.width, shape.channels],
+      layers: try network.summary().layers.map { layer in
+        let windows = network.strideGroups(layer: layer.number - 1)
+        return State.LayerState(
+          text: layer.text,
+          shape: [layer.output.height, layer.output.width, layer.output.channels],
+          parameters: layer.parameters,
+          groups: windows.map { [$0.groups.rows, $0.groups.columns] },
+          window: windows.map { [$0.window.height, $0.window.width] })
+      },
+      classes: classNames(network.classes), kernels: KernelChoice.names,
+      kernel: KernelChoice.bound.name, isa: KernelChoice.instructionSet, data: data.source,
+      train_images: data.train.count, test_images: data.test.count, presets: presets,
+      is_original: text == original.text && weights.sha256 == original.weights.sha256,
+      is_training: session?.isRunning ?? false,
+      filters: filters?.values.data ?? Data(), filter_shape: filters?.shape ?? [])
+  }
+
+  /// What an answer with the first layer's weights takes.
+  func filterBytes() throws -> Double {
+    Self.bytesAnAnswer * (try need(KernelChoice.bound.name).firstWeights) + 8e6
+  }
+}
+
+extension [Float] {
+  var data: Data { withUnsafeBytes { Data($0) } }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+// Every kernel against its definition, in plain C without a framework, so that it runs wherever a C
+// compiler reaches: cross-compiled and emulated, under valgrind, on a board. Inputs are uneven and
+// shapes awkward.
+//
+//   check           with each instruction set that the processor has
+//   check NAME...   with these instruction sets alone
+//   check --bare    without guard zones and patterns: a memory checker sees the edges itself
+#include "check.h"
+
+/// Subnormal numbers are zero while they are flushed, and numbers again afterwards.
+static void check_flush_denormals(void) {
+  begin_case("flush_denormals", NULL, "on and off");
+  volatile float small = 0x1p-126f, half = 0.5f, smaller = small * half;
+  int before = ck_flush_denormals(1);
+  volatile float written = small * half, read = smaller * 2;
+  int during = ck_flush_denormals(before);
+  if (before || !during) wrong("was %d, then %d, expected 0 and 1", before, during);
+  if (written != 0 || read != 0) wrong("%g written, %g read, expected 0", written, read);
+  if (small * half == 0) wrong("still on afterwards");
+  end_case();
+}
+
+static int check_all(void) {
+  check_convolution();
+  check_pooling();
+  check_product();
+  check_elements();
+  check_activations();
+  check_softmax();
+  check_normalization();
+  check_optimizers();
+  check_augmentation();
+  if (!bare) check_flush_denormals();  // memory checkers' own processors don't have it
+  return print_tallies();
+}
+
+int main(int argc, char **argv) {
+  static const char *const sets[] = {"avx512", "avx2", "neon", "baseline"};
+  int named = 0, ran = 0, wrong_cases = 0;
+  for (int i = 1; i < argc; i++)
+    if (!strcmp(argv[i], "--bare"))
+      bare = 1;
+    else
+      named++;
+  FOR(i, COUNT(sets)) {
+    int wanted = !named;
+    for (int a = 1; a < argc; a++) wanted |= !strcmp(argv[a], sets[i]);
+    if (!wanted || !ck_isa_select(sets[i])) continue;
+    printf("== %s\n", ck_kernels()->name);
+    wrong_cases += check_all();
+    ran++;
+  }
+  if (ran < named || !ran) {
+    printf("an instruction set that was asked for is not on this processor\n");
+    return 1;
+  }
+  printf(wrong_cases ? "%d cases WRONG\n" : "all right\n", wrong_cases);
+  return wrong_cases ? 1 : 0;
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+// Pooling: each variant, places and ties and numbers that are none; the mean of a large image.
+#include "check.h"
+
+/// With holes, some values are no number: the largest of a window that holds one is none either.
+static void check_pool_shape(const ck_pool_shape *s, int ties, int holes) {
+  static const char *const operations[] = {"pool_max_forward", "pool_max_backward",
+                                           "pool_avg_forward", "pool_avg_backward"};
+  ptrdiff_t inputs = (ptrdiff_t)s->n * s->h * s->w * s->c;
+  ptrdiff_t outputs = (ptrdiff_t)s->n * s->oh * s->ow * s->c;
+  const ck_pool_variant *variant;
+  for (size_t v = 0; (variant = ck_pool_variant_at(v)); v++) FOR(operation, 4) {
+      begin_case(operations[operation], variant->name, "%d×%d×%d×%d, %d×%d by %d×%d%s", s->n, s->h,
+                 s->w, s->c, s->fh, s->fw, s->sh, s->sw,
+                 holes  ? ", NaN"
+                 : ties ? ", ties"
+                        : "");
+      float *x = values(inputs, 1), *dy = values(outputs, 4);
+      FOR(i, inputs) if (ties) x[i] = roundf(x[i] * 4);
+      FOR(i, inputs) if (holes && value(i, 6) > 0.25f) x[i] = NAN;
+      double *y = sums(outputs), *mean = sums(outputs), *dx = sums(inputs), *shares = sums(inputs);
+      uint16_t *place = places(outputs), *found = places(outputs);
+      ptrdiff_t window = s->fh * s->fw;
+      FOR(n, s->n) FOR(p, s->oh) FOR(q, s->ow) FOR(c, s->c) {
+        ptrdiff_t at = ((n * s->oh + p) * s->ow + q) * s->c + c, best = 0;
+        FOR(i, s->fh) FOR(j, s->fw) {
+          ptrdiff_t in = ((n * s->h + p * s->sh + i) * s->w + q * s->sw + j) * s->c + c;
+          if (!i && !j) best = in, place[at] = 0;
+          if (x[in] > x[best] || isnan(x[in])) best = in, place[at] = (uint16_t)(i * s->fw + j);
+          mean[at] += (double)x[in] / (double)window;
+          shares[in] += (double)dy[at] / (double)window;
+        }
+        y[at] = x[best];
+        if (operation == 1 && at % 5 == 4)  // no place at all
+          place[at] = UINT16_MAX;
+        else
+          dx[best] += dy[at];
+      }
+      float *out = floats(operation % 2 ? inputs : outputs);
+      double bound = rounding(window);
+      if (operation == 0) {
+        variant->max_forward(s, x, out, found);
+        compare(out, y, outputs, 0);
+        compare_places(found, place, outputs);
+      } else if (operation == 1) {
+        variant->max_backward(s, dy, place, out);
+        compare(out, dx, inputs, bound);
+      } else if (operation == 2) {
+        variant->avg_forward(s, x, out);
+        compare(out, mean, outputs, bound * (ties ? 4 : 1));
+      } else {
+        variant->avg_backward(s, dy, out);
+        compare(out, shares, inputs, bound);
+      }
+      end_case();
+    }
+}
+
+static void check_shapes(void) {
+  static const int channels[] = {1, 3, 4, 7, 8, 15, 16, 17, 32, 33};
+  // Sizes, windows and strides around each other: remainders, overlaps, gaps.
+  for (int size = 1; size <= 6; size++)
+    for (int window = 1; window <= size && window <= 4; window++)
+      for (int stride = 1; stride <= 4; stride++) {
+        int c = channels[(size + 2 * window + 3 * stride) % COUNT(channels)];
+        int out = (size - window) / stride + 1;
+        ck_pool_shape s = {2, size, size, c, window, window, stride, stride, out, out};
+        check_pool_shape(&s, 0, 0);
+        check_pool_shape(&s, 1, 0);
+        check_pool_shape(&s, 1, 1);
+      }
+  FOR(i, COUNT(channels)) {
+    ck_pool_shape pairs = {2, 7, 5, channels[i], 2, 2, 2, 2, 3, 2};
+    ck_pool_shape uneven = {1, 9, 11, channels[i], 3, 2, 1, 3, 7, 4};
+    ck_pool_shape large = {1, 20, 20, channels[i], 17, 16, 2, 3, 2, 2};  // places above 255
+    check_pool_shape(&pairs, 1, 0);
+    check_pool_shape(&pairs, 0, 1);
+    check_pool_shape(&uneven, 0, 0);
+    check_pool_shape(&uneven, 0, 1);
+    check_pool_shape(&large, 0, 0);
+    ck_pool_shape wide = {1, 3, 9, 4 * channels[i] + 1, 2, 3, 2, 3, 1, 3};
+    check_pool_shape(&wide, 0, 0);
+  }
+}
+
+/// Global average pooling.
+static void check_large(void) {
+  ptrdiff_t size = long_edge(), pixels = size * size;
+  const ck_pool_variant *pool;
+  for (size_t v = 0; (pool = ck_pool_variant_at(v)); v++)
+    for (int c = 1; c <= 33; c += 16) {
+      int32_t edge = (int32_t)long_edge();
+      ck_pool_shape s = {1, edge, edge, c, edge, edge, edge, edge, 1, 1};
+      begin_case("pool_avg_forward", pool->name, "%td×%td×%d at once, all positive", size, size, c);
+      float *x = positive(pixels * c, 1), *y = floats(c);
+      double *expected = sums(c);
+      FOR(i, pixels * c) expected[i % c] += x[i] / (double)pixels;
+      pool->avg_forward(&s, x, y);
+      compare(y, expected, c, 68 * unit * 1.5);
+      end_case();
+    }
+}
+
+void check_pooling(void) {
+  check_shapes();
+  check_large();
+}

@@ -1,0 +1,120 @@
+import Foundation
+
+final class Convolution: Part {
+  let input, output: Size
+  let window, stride, dilation: (height: Int, width: Int)
+  let top, left, groups: Int
+  let w, b: Weights
+  private var x: Field!
+
+  init(
+    _ input: Size, _ output: Size, window: (height: Int, width: Int),
+    stride: (height: Int, width: Int), dilation: (height: Int, width: Int), top: Int, left: Int,
+    groups: Int, _ w: Weights, _ b: Weights
+  ) {
+    (self.input, self.output, self.window, self.stride) = (input, output, window, stride)
+    (self.dilation, self.top, self.left, self.groups) = (dilation, top, left, groups)
+    (self.w, self.b) = (w, b)
+  }
+
+  override var weights: [Weights] { [w, b] }
+
+  /// Calls `body` with the places of each y[n,p,q,f] and of each x and w that it is a sum over.
+  @inline(__always) private func forEachTap(
+    _ batch: Int, _ x: Field, _ y: Field, _ body: (_ y: Int, _ x: Int, _ w: Int) -> Void
+  ) {
+    let (channels, filters) = (input.channels / groups, output.channels)
+    for n in 0..<batch {
+      for p in 0..<output.height {
+        for q in 0..<output.width {
+          for i in 0..<window.height {
+            let row = p * stride.height + i * dilation.height - top
+            guard row >= 0 && row < input.height else { continue }
+            for j in 0..<window.width {
+              let column = q * stride.width + j * dilation.width - left
+              guard column >= 0 && column < input.width else { continue }
+              let pixel = x.pixel(n, row, column)
+              for f in 0..<filters {
+                let group = f / (filters / groups)
+                for c in 0..<channels {
+                  body(
+                    y.pixel(n, p, q) + f, pixel + group * channels + c,
+                    ((i * window.width + j) * channels + c) * filters + f)
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  override func forward(_ x: Field, training: Bool) -> Field {
+    self.x = x
+    let y = Field(x.batch, output)
+    var sums = [Sum](repeating: Sum(), count: y.count)
+    sums.withUnsafeMutableBufferPointer { sums in
+      w.values.withUnsafeBufferPointer { w in
+        forEachTap(x.batch, x, y) { y, xi, wi in
+          sums[y].add(x.value[xi], error: x.error[xi], times: w[wi], error: 0)
+        }
+      }
+    }
+    for i in 0..<y.count { sums[i].add(b.values[i % output.channels], error: 0) }
+    y.fill(from: sums)
+    let factors = channelFactors
+    for f in 0..<output.channels {
+      y.shared[f] = factors.reduce(0) {
+        $1.filter == f ? hypot($0, $1.factor * x.shared[$1.channel]) : $0
+      }
+    }
+    for i in 0..<y.count { y.error[i] = hypot(y.error[i], y.shared[i % output.channels]) }
+    y.shareRepeated(from: x)
+    return y
+  }
+
+  /// What each channel is multiplied by in each filter, all of a window together.
+  private var channelFactors: [(channel: Int, filter: Int, factor: Double)] {
+    let (channels, filters) = (input.channels / groups, output.channels)
+    return (0..<channels * filters).map { k in
+      let (c, f) = (k / filters, k % filters)
+      let all = Swift.stride(from: k, to: w.values.count, by: channels * filters)
+      return (
+        f / (filters / groups) * channels + c, f, all.reduce(0) { $0 + w.values[$1] }
+      )
+    }
+  }
+
+  override func backward(_ dy: Field) -> Field {
+    let (dx, x) = (Field(dy.batch, input), x!)
+    var inputs = [Sum](repeating: Sum(), count: dx.count)
+    var window = [Sum](repeating: Sum(), count: w.values.count)
+    inputs.withUnsafeMutableBufferPointer { inputs in
+      window.withUnsafeMutableBufferPointer { window in
+        w.values.withUnsafeBufferPointer { w in
+          forEachTap(dy.batch, x, dy) { yi, xi, wi in
+            let (d, e) = (dy.value[yi], dy.error[yi])
+            inputs[xi].add(d, error: e, times: w[wi], error: 0)
+            window[wi].add(d, error: e, times: x.value[xi], error: x.error[xi])
+          }
+        }
+      }
+    }
+    b.gradient = dy.channelSums
+    let (above, below) = (b.gradient, x.channelSums)
+    let (channels, filters) = (input.channels / groups, output.channels)
+    for k in window.indices {
+      let (c, f) = (k / filters % channels, k % filters)
+      let channel = f / (filters / groups) * channels + c
+      window[k].add(0, error: x.shared[channel] * above[f].value)
+      window[k].add(0, error: dy.shared[f] * below[channel].value)
+    }
+    w.gradient = window.map(\.number)
+    dx.fill(from: inputs)
+    for (channel, f, factor) in channelFactors {
+      dx.shared[channel] = hypot(dx.shared[channel], factor * dy.shared[f])
+    }
+    dx.shareRepeated(from: dy)
+    return dx
+  }
+}

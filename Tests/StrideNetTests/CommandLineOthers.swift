@@ -1,0 +1,96 @@
+import Foundation
+import Testing
+
+import StrideNet
+@testable import StrideNetFiles
+
+/// Commands beside `train`, and the examples.
+@Suite struct CommandLineOthers {
+  /// By the name's ending, or whatever that is.
+  @Test func exportsWhatTheLibraryDoes() throws {
+    let place = try Workplace()
+    try place.writeWeights("w", "conv(2,3) flatten softmax(10)")
+    for arguments in [["m.c"], ["m.ONNX"], ["old.m", "--format", "c"], ["m", "--format", "onnx"]] {
+      let end = try place.run(["export", "w"] + arguments)
+      #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
+      #expect(end.lines == ["\(arguments[0]): conv(2,3) flatten softmax(10)"])
+    }
+    let network = try Network.load(from: place.path + "/w")
+    try network.exportC(to: place.path + "/c")
+    try network.exportONNX(to: place.path + "/onnx")
+    #expect(try place.read("m.c") == place.read("c") && place.read("old.m") == place.read("c"))
+    #expect(try place.read("m.ONNX") == place.read("onnx") && place.read("m") == place.read("onnx"))
+
+    // There and back again.
+    let there = try place.run("export", "w", "p.safetensors")
+    #expect(try there.code == 0 && there.out == network.pyTorchSource(file: "p.safetensors") + "\n")
+    let layers = "conv(2,3) flatten softmax(10)"
+    let back = try place.run(
+      "import", "p.safetensors", "--layers", layers, "--input", "8x8x1", "--save", "n")
+    #expect(back.code == 0 && back.lines == ["n: \(layers)"], "\(back.err)")
+    #expect(try place.read("n") == place.read("w"))
+  }
+
+  @Test func predictsRowByRow() throws {
+    let place = try Workplace()
+    try place.writeWeights("w")
+    try place.writeDigits("packed", gz: true)
+    let files = ["digits/t10k-images-idx3-ubyte", "packed/train-images-idx3-ubyte.gz"]
+    let end = try place.run(["predict", "w"] + files + ["--json"])
+    try #require(end.code == 0 && end.err.isEmpty, "\(end.err)")
+    let rows = end.json
+    try #require(rows.count == 84 && end.lines.count == 84)
+    for (at, row) in rows.enumerated() {
+      #expect(row["event"] as? String == "prediction")
+      #expect(row["file"] as? String == files[at < 20 ? 0 : 1])
+      #expect(row["index"] as? Int == (at < 20 ? at : at - 20))
+      let probabilities = try #require(row["probabilities"] as? [Double])
+      #expect(probabilities.count == 10 && abs(probabilities.reduce(0, +) - 1) < 1e-5)
+      #expect(row["class"] as? Int == probabilities.firstIndex(of: probabilities.max()!))
+    }
+    let text = try place.run(["predict", "w"] + files)
+    #expect(text.code == 0 && text.lines.count == 84)
+    #expect(text.lines[0].hasPrefix("\(files[0]) 0  \(rows[0]["class"] as! Int)  "))
+  }
+
+  /// A pipe that somebody reads is written to, once, and not opened before.
+  @Test func writesToPipes() throws {
+    let place = try Workplace()
+    try place.writeWeights("w")
+    for (arguments, text) in [
+      (["export", "w", "pipe.c"], "int "), (["augment", "shift=1", "--out", "pipe.png"], "PNG"),
+    ] {
+      let pipe = arguments.first { $0.hasPrefix("pipe") }!
+      mkfifo("\(place.path)/\(pipe)", 0o600)
+      let end = try place.run(
+        arguments + (arguments[0] == "augment" ? ["--data", "digits"] : []),
+        shell: ["/bin/sh", "-c", "timeout 60 cat \(pipe) > got & \"$0\" \"$@\"; wait"])
+      #expect(end.code == 0, "\(end.err)")
+      #expect(String(decoding: try place.read("got"), as: UTF8.self).contains(text))
+    }
+  }
+
+  /// The examples use the public interface alone; each runs on a small data set.
+  @Test(arguments: [
+    ("LeNet", ["wide", "1"], "parameters"), ("CustomLayer", ["digits"], "layers.2.scale"),
+    ("Transfer", ["digits", "digits", "40"], "from nothing"),
+  ])
+  func examplesRun(name: String, arguments: [String], text: String) throws {
+    let place = try Workplace()
+    // LeNet's windows need larger images.
+    let train = try NetworkTests.sample.get()
+    func write(_ set: ImageSet, _ images: String, _ labels: String) throws {
+      try place.write(
+        "wide/\(images)", idx([UInt32(set.count), 28, 28], bytes: set.pixels))
+      try place.write("wide/\(labels)", idx([UInt32(set.count)], bytes: set.labels))
+    }
+    try FileManager.default.createDirectory(
+      atPath: "\(place.path)/wide", withIntermediateDirectories: true)
+    try write(train.train.prefix(64), Dataset.files[0], Dataset.files[1])
+    try write(train.test.prefix(32), Dataset.files[2], Dataset.files[3])
+    let end = try place.run(
+      arguments, shell: ["/bin/sh", "-c", "shift; exec \"$EXAMPLE\" \"$@\"", "sh"],
+      environment: ["EXAMPLE": Workplace.built(name)])
+    #expect(end.code == 0 && end.out.contains(text), "\(end.out) \(end.err)")
+  }
+}
