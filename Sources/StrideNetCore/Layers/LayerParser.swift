@@ -58,7 +58,7 @@ struct LayerParser {
         expected: "residual(conv(32,3,padding=1,activation=none))")
     }
     let opening = at
-    guard take("(") else { throw empty(at, found: found("", at)) }
+    guard take("(") else { throw empty(place, found: found("", at)) }
     let body = try layers(until: "|)")
     var shortcut: [any Layer] = []
     let bar = at
