@@ -85,7 +85,7 @@ fuzz: setup
 bench: build
 	$(BINARY) bench all --svg .build/bench.svg
 
-## bench-peers: alternate with PyTorch and NumPy (PYTHON=, which has torch; IMAGES=, ROUNDS=, DATA=)
+## bench-peers: alternate with PyTorch, ONNX Runtime and NumPy (PYTHON=, which has them; IMAGES=, ROUNDS=, DATA=)
 bench-peers: build
 	python3 Benchmarks/bench_peers.py --program $(BINARY) $(if $(PYTHON),--python $(PYTHON)) \
 	  $(if $(IMAGES),--images $(IMAGES)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data $(DATA))

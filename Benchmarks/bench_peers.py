@@ -6,7 +6,7 @@
                    [--out FILE]
 
 Peers are what peers.py can run with the interpreter PYTHON; it says what is timed. Without
-one, a virtual environment with torch and numpy is made under .build-peers. PyTorch
+one, a virtual environment with torch, numpy and onnxruntime is made under .build-peers. PyTorch
 runs in both layouts, each with the C library's allocator as it is and told to keep
 memory (peers.py --allocator): four workers, of which "fastest PyTorch" is, for each row,
 the one with the least median.
@@ -17,8 +17,8 @@ given as median [least - greatest]: above 1, ours is faster. NumPy's peers run n
 with convolutions on fewer images; their times are scaled to the number of the others.
 
 Training: mini-batches of 128, momentum 0.9; each row needs the first five losses to
-agree with ours within 1e-3. Inference: 10,000 images of cnn, each program with the
-mini-batch that it is fastest with. Peak memory is that of a process which did one such
+agree with ours within 1e-3. Inference: 10,000 images, each program with the mini-batch that
+it is fastest with; with ONNX Runtime, which doesn't train. Peak memory is that of a process which did one such
 run, images included. Exit status 1 if losses differ.
 """
 import argparse
@@ -49,6 +49,7 @@ class Program:
     def __init__(self, name, command):
         self.name, self.command = name, command
         self.is_torch, self.is_numpy = name.startswith("torch"), name.startswith("numpy")
+        self.trains = name != "onnxruntime"
         self.worker = self.version = None
 
     def start(self):
@@ -105,9 +106,10 @@ def interpreter(given):
     environment = ROOT / ".build-peers" / "venv"
     python = environment / "bin" / "python"
     if not (environment / "complete").exists():
-        note(f"making {environment} with torch and numpy (PYTHON= names an interpreter instead)")
+        note(f"making {environment} with torch, numpy and onnxruntime (PYTHON= names an interpreter instead)")
         subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "torch"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "torch", "onnx",
+                        "onnxruntime"], check=True)
         (environment / "complete").touch()
     return str(python)
 
@@ -271,15 +273,17 @@ def main():
 
     rows = []
     for model in arguments.models.split(","):
-        rows.append(train(model, ours, peers, arguments))
+        rows.append(train(model, ours, [p for p in peers if p.trains], arguments))
         print_row(rows[-1], peers)
-    rows.append(infer("cnn", 10000, ours, peers, arguments))
-    print_row(rows[-1], peers)
+    for model in arguments.models.split(","):
+        rows.append(infer(model, 10000, ours, peers, arguments))
+        print_row(rows[-1], peers)
 
-    programs = [ours] + [p for p in peers if not p.is_numpy]
+    best = next((row["best_batch"] for row in rows if row["row"] == "infer cnn"), {})
+    programs = [p for p in [ours] + peers if p.trains and not p.is_numpy and p.name in best]
     peaks = {p.name: dict(
         train=memory(p, "train", 128, arguments.images, arguments.data),
-        infer=memory(p, "infer", rows[-1]["best_batch"][p.name], 10000, arguments.data))
+        infer=memory(p, "infer", best[p.name], 10000, arguments.data))
         for p in programs}
     start = startup([arguments.program, "--help"])
     print("\npeak memory of a process, MB, and the share of it that ours takes")

@@ -8,7 +8,8 @@
                                                   do the peers compute the same?
 
 Peers: torch (eager, its default layout NCHW), torch-channels-last (eager),
-numpy-im2col, numpy-stride-groups, tensorflow, jax; each needs its package.
+numpy-im2col, numpy-stride-groups, tensorflow, jax, onnxruntime (inference alone, all of
+its optimisations on); each needs its package, onnxruntime also onnx.
 
 A worker stays alive, so that measurements of several programs can alternate. It
 reads commands from standard input, one JSON object a line:
@@ -64,9 +65,11 @@ import sys
 import time
 from pathlib import Path
 
-PEERS = ["torch", "torch-channels-last", "numpy-im2col", "numpy-stride-groups", "tensorflow", "jax"]
+PEERS = ["torch", "torch-channels-last", "numpy-im2col", "numpy-stride-groups", "tensorflow", "jax",
+         "onnxruntime"]
 PACKAGES = {"torch": "torch", "torch-channels-last": "torch", "numpy-im2col": "numpy",
-            "numpy-stride-groups": "numpy", "tensorflow": "tensorflow", "jax": "jax"}
+            "numpy-stride-groups": "numpy", "tensorflow": "tensorflow", "jax": "jax",
+            "onnxruntime": "onnxruntime"}
 MODELS = {
     "flat": [("dense", 100), ("dense", 10)],
     "cnn": [("conv", 32, 0), ("pool",), ("dense", 100), ("dense", 10)],
@@ -662,6 +665,83 @@ class JAX:
         self.jax.block_until_ready(self.last)
 
 
+# --- ONNX Runtime --------------------------------------------------------------------
+
+class ONNXRuntime:
+    """It answers only: what it can't do is train. Images come in as bytes, and scaling is in the
+    graph, so that its optimiser sees all of it."""
+
+    def __init__(self, threads):
+        import onnx
+        import onnxruntime
+        self.onnx, self.runtime, self.version = onnx, onnxruntime, onnxruntime.__version__
+        self.threads, self.sessions = threads, {}
+
+    def load(self, images, labels):
+        self.images = images.reshape(-1, 1, 28, 28)
+
+    def reset(self, model):
+        if model not in self.sessions:
+            options = self.runtime.SessionOptions()
+            options.intra_op_num_threads = self.threads
+            options.graph_optimization_level = self.runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+            self.sessions[model] = self.runtime.InferenceSession(
+                self.graph(model), options, providers=["CPUExecutionProvider"])
+        self.session = self.sessions[model]
+
+    def graph(self, model):
+        helper, numpy_helper = self.onnx.helper, self.onnx.numpy_helper
+        kinds, nodes, constants = self.onnx.TensorProto, [], []
+
+        def constant(name, array):
+            constants.append(numpy_helper.from_array(array, name))
+            return name
+
+        def add(kind, *inputs, **attributes):
+            nodes.append(helper.make_node(kind, inputs, [f"y{len(nodes)}"], **attributes))
+            return f"y{len(nodes) - 1}"
+
+        import numpy as np
+        x = add("Mul", add("Cast", "x", to=kinds.FLOAT), constant("scale", np.float32(1 / 255)))
+        weights, position, flat = initial_weights(model), 0, False
+        for number, layer in enumerate(MODELS[model]):
+            if layer[0] == "pool":
+                x = add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+                continue
+            w, b = weights[position:position + 2]
+            position += 2
+            bias = constant(f"b{number}", b)
+            if layer[0] == "conv":
+                w = constant(f"w{number}", np.ascontiguousarray(w.transpose(3, 2, 0, 1)))
+                x = add("Conv", x, w, bias, pads=[layer[2]] * 4)
+            else:
+                if not flat:
+                    flat, (h, v, c) = True, shape_before_flatten(model)
+                    x = add("Flatten", x)
+                    w = np.ascontiguousarray(
+                        w.reshape(-1, h, v, c).transpose(0, 3, 1, 2).reshape(len(w), -1))
+                x = add("Gemm", x, constant(f"w{number}", w), bias, transB=1)
+            if number < len(MODELS[model]) - 1:
+                x = add("Relu", x)
+        x = add("Softmax", x, axis=1)
+        graph = helper.make_graph(
+            nodes, model, [helper.make_tensor_value_info("x", kinds.UINT8, ["n", 1, 28, 28])],
+            [helper.make_tensor_value_info(x, kinds.FLOAT, ["n", MODELS[model][-1][1]])], constants)
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+    def infer(self, parts):
+        first = []
+        for part in parts:
+            output = self.session.run(None, {"x": self.images[part]})[0]
+            if len(first) < 5:
+                first.append(output)
+        return first
+
+    def finish(self):
+        pass
+
+
 # --- the worker ----------------------------------------------------------------------
 
 def make(peer, threads):
@@ -670,7 +750,8 @@ def make(peer, threads):
             "numpy-im2col": lambda: NumPy(threads, False),
             "numpy-stride-groups": lambda: NumPy(threads, True),
             "tensorflow": lambda: TensorFlow(threads),
-            "jax": lambda: JAX(threads)}[peer]()
+            "jax": lambda: JAX(threads),
+            "onnxruntime": lambda: ONNXRuntime(threads)}[peer]()
 
 
 def run(program, command, cache):
@@ -742,10 +823,11 @@ def ask(peer, commands, threads):
 
 def check(folder, images, peers, threads):
     """Runs every model with every peer and compares the losses with the first's."""
-    commands = [dict(model=model, mode=mode, batch=128, images=images, data=folder)
-                for model in MODELS for mode in ("train", "infer")]
     reference, worst = {}, 0.0
     for peer in peers:
+        modes = ["infer"] if peer == "onnxruntime" else ["train", "infer"]
+        commands = [dict(model=model, mode=mode, batch=128, images=images, data=folder)
+                    for model in MODELS for mode in modes]
         answers = ask(peer, commands, threads)
         if len(answers) != len(commands):
             print(peer, answers[-1].get("error") if answers else "gave no answer")
