@@ -72,6 +72,8 @@ public struct Checkpoint {
       updateCount: state.network.updateCount, images: trainer.train.count,
       digest: digest)
     let text = String(decoding: try JSONEncoder().encode(place), as: UTF8.self)
+    var configuration = configuration
+    configuration.training.loss = trainer.network.loss
     try Safetensors.write(
       arrays,
       metadata: trainer.network.metadata.merging(
@@ -169,9 +171,11 @@ extension Trainer {
   /// Goes on from a checkpoint: from then on every number is what it would have been without a stop.
   /// - Throws: ``StrideNetError`` where it doesn't fit the network, the data or the settings
   public func resume(_ checkpoint: Checkpoint) throws {
-    guard checkpoint.configuration.training == settings else {
+    var mine = settings
+    mine.loss = network.loss
+    guard checkpoint.configuration.training == mine else {
       var other = checkpoint.configuration
-      other.training = settings
+      other.training = mine
       throw StrideNetError(
         .usage, "the checkpoint was made with other settings",
         found: other.differences(from: checkpoint.configuration).joined(separator: "; "),
