@@ -86,16 +86,18 @@ INLINE void winograd_gradient(const vec t[6], vec g[3]) {
 }
 #undef CK_NINTH
 
-// Both axes: out (to × to) = the transform of in (from × from), its columns first. Where the
-// numbers of in lie, and where those of out go: row and column floats apart.
-#define CK_BOTH(transform, from, to, in, in_row, in_column, store)                            \
+// Both axes: the columns of what is loaded (from × from) transformed, then the rows of that
+// (to × from); those numbers are stored. Columns of zeros alone may be skipped.
+#define CK_BOTH(transform, from, to, skipped, load, store)                                    \
   {                                                                                           \
     vec half[to][from];                                                                       \
     _Pragma("clang loop unroll(full)") for (int j = 0; j < from; j++) {                       \
-      vec line[from], turned[to];                                                             \
-      _Pragma("clang loop unroll(full)") for (int i = 0; i < from; i++) line[i] =             \
-          *(const vec *)(in + i * (in_row) + j * (in_column));                                \
-      transform(line, turned);                                                                \
+      vec line[from] = {0}, turned[to] = {0};                                                 \
+      if (!(skipped)) {                                                                       \
+        _Pragma("clang loop unroll(full)") for (int i = 0; i < from; i++) line[i] =           \
+            *(const vec *)(load);                                                             \
+        transform(line, turned);                                                              \
+      }                                                                                       \
       _Pragma("clang loop unroll(full)") for (int i = 0; i < to; i++) half[i][j] = turned[i]; \
     }                                                                                         \
     _Pragma("clang loop unroll(full)") for (int i = 0; i < to; i++) {                         \
@@ -108,27 +110,37 @@ INLINE void winograd_gradient(const vec t[6], vec g[3]) {
     }                                                                                         \
   }
 
-// v = Bᵀ d B for a vector of channels; element (i,j) of v in plane 6·i + j.
-OUTLINE void CK_NAME(winograd_input_tile)(const float *d, ptrdiff_t row, ptrdiff_t column, float *v,
+// A tile of an image, for a vector of channels: its rows begin at row[i], pixels are `pixel` floats
+// apart, and columns other than first..<last are zeros.
+typedef struct tile_rows {
+  const float *row[6];
+  ptrdiff_t pixel, first, last;
+} tile_rows;
+
+// v = Bᵀ d B, with c floats added to where rows begin; element (i,j) of v in plane 6·i + j.
+OUTLINE void CK_NAME(winograd_input_tile)(const tile_rows *d, ptrdiff_t c, float *v,
                                           ptrdiff_t plane){
-    CK_BOTH(winograd_input, 6, 6, d, row, column, *(vec *)(v + (i * 6 + j) * plane) = number)}
+    CK_BOTH(winograd_input, 6, 6, j < d->first || j >= d->last, d->row[i] + c + j * d->pixel,
+            *(vec *)(v + (i * 6 + j) * plane) = number)}
 
 // v = A dy Aᵀ
-OUTLINE void CK_NAME(winograd_upstream_tile)(const float *dy, ptrdiff_t row, ptrdiff_t column,
-                                             float *v, ptrdiff_t plane){
-    CK_BOTH(winograd_upstream, 4, 6, dy, row, column, *(vec *)(v + (i * 6 + j) * plane) = number)}
+OUTLINE void CK_NAME(winograd_upstream_tile)(const tile_rows *dy, ptrdiff_t c, float *v,
+                                             ptrdiff_t plane){
+    CK_BOTH(winograd_upstream, 4, 6, j < dy->first || j >= dy->last, dy->row[i] + c + j * dy->pixel,
+            *(vec *)(v + (i * 6 + j) * plane) = number)}
 
 // u = G g Gᵀ for a vector of filters; the weights of a tap lie `tap` floats behind those before it.
-OUTLINE void CK_NAME(winograd_weights_tile)(const float *g, ptrdiff_t tap, float *u,
-                                            ptrdiff_t plane){
-    CK_BOTH(winograd_weights, 3, 6, g, 3 * tap, tap, *(vec *)(u + (i * 6 + j) * plane) = number)}
+OUTLINE
+    void CK_NAME(winograd_weights_tile)(const float *g, ptrdiff_t tap, float *u, ptrdiff_t plane){
+        CK_BOTH(winograd_weights, 3, 6, 0, g + (i * 3 + j) * tap,
+                *(vec *)(u + (i * 6 + j) * plane) = number)}
 
 // y = Aᵀ m A + bias
 OUTLINE void CK_NAME(winograd_output_tile)(const float *m, ptrdiff_t plane, const float *bias,
                                            int relu, float *y, ptrdiff_t row, ptrdiff_t column) {
   vec start = *(const vec *)bias;
   ints kept = (ints){0} - !relu;
-  CK_BOTH(winograd_output, 6, 4, m, 6 * plane, plane, {
+  CK_BOTH(winograd_output, 6, 4, 0, m + (i * 6 + j) * plane, {
     number += start;
     *(vec *)(y + i * row + j * column) = (vec)((kept | ~(number < 0)) & (ints)number);
   })
@@ -136,7 +148,7 @@ OUTLINE void CK_NAME(winograd_output_tile)(const float *m, ptrdiff_t plane, cons
 
 // dw = Gᵀ u G
 OUTLINE void CK_NAME(winograd_gradient_tile)(const float *u, ptrdiff_t plane, float *dw) {
-  CK_BOTH(winograd_gradient, 6, 3, u, 6 * plane, plane,
+  CK_BOTH(winograd_gradient, 6, 3, 0, u + (i * 6 + j) * plane,
           *(vec *)(dw + (i * 3 + j) * CK_LANES) = number)
 }
 #undef CK_BOTH
@@ -156,7 +168,10 @@ typedef struct winograd {
   ptrdiff_t c, f;                 // numbers of a tile in a plane: whole vectors
   ptrdiff_t c_plane, f_plane;     // floats from plane to plane
   ptrdiff_t weights;              // from plane to plane of the weights
+  ptrdiff_t zeros;                // a row of a tile, and what products begin with
 } winograd;
+
+INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 INLINE ptrdiff_t whole_vectors(ptrdiff_t c) { return (c + CK_LANES - 1) / CK_LANES * CK_LANES; }
 
@@ -173,6 +188,7 @@ INLINE winograd winograd_of(ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t c
   if (g.block > g.tiles) g.block = g.tiles;
   g.c_plane = odd_lines(g.block * g.c), g.f_plane = odd_lines(g.block * g.f);
   g.weights = odd_lines(c * padded(f));
+  g.zeros = 6 * (c > f ? c : f) + CK_NR;
   return g;
 }
 
@@ -185,46 +201,49 @@ static size_t CK_NAME(ck_conv_workspace_winograd)(const ck_conv_shape *s, ck_pas
   int back = pass == CK_INPUT_GRADIENT;
   winograd g = back ? winograd_of(s->n, s->h, s->w, s->f, s->c)
                     : winograd_of(s->n, s->oh, s->ow, s->c, s->f);
-  return 36 * (g.weights + g.c_plane + g.f_plane) + padded(back ? s->c : s->f) + CK_NR +
+  return 36 * (g.weights + g.c_plane + g.f_plane) + padded(back ? s->c : s->f) + g.zeros +
          (back ? 9 * (ptrdiff_t)s->c * s->f : 0);
 }
 
-// Tiles first..<first + count of all images x, transformed, in planes: `step` floats a tile.
+// Tiles first..<first + count of all images x, transformed, in planes: `step` floats a tile. Rows
+// of zeros are read from `zeros`.
 static void CK_NAME(winograd_spread)(const winograd *g, const tiling *t, const float *x,
-                                     const float *end, ptrdiff_t first, ptrdiff_t count, float *v,
-                                     ptrdiff_t plane, ptrdiff_t step) {
+                                     const float *end, const float *zeros, ptrdiff_t first,
+                                     ptrdiff_t count, float *v, ptrdiff_t plane, ptrdiff_t step) {
   ptrdiff_t an_image = g->down * g->across, size = t->size;
   for (ptrdiff_t k = 0; k < count; k++) {
     ptrdiff_t place = (first + k) % an_image;
     const float *image = x + (first + k) / an_image * t->image;
     ptrdiff_t row = place / g->across * 4 - t->top, column = place % g->across * 4 - t->left;
-    int inside = row >= 0 && column >= 0 && row + size <= t->rows && column + size <= t->columns;
+    tile_rows rows = {.pixel = t->c,
+                      .first = column < 0 ? -column : 0,
+                      .last = smaller(t->columns - column, size)};
+    ptrdiff_t over = 0;  // behind the end of what is read
+    for (ptrdiff_t i = 0; i < size; i++) {
+      int inside = row + i >= 0 && row + i < t->rows;
+      rows.row[i] = inside ? image + ((row + i) * t->width + column) * t->c : zeros;
+      if (inside) over = rows.row[i] + rows.last * t->c - end;
+    }
     for (ptrdiff_t c = 0; c < t->c; c += CK_LANES) {
       float patch[36 * CK_LANES], *to = v + k * step + c;
-      const float *from = patch;
-      ptrdiff_t line = size * CK_LANES, pixel = CK_LANES;
+      tile_rows some = {.pixel = CK_LANES, .first = rows.first, .last = rows.last};
+      const tile_rows *from = &rows;
+      ptrdiff_t offset = c, lanes = t->c - c;
       // A vector may hold numbers of the next pixel, too, where there is one: nobody reads them.
-      ptrdiff_t start = (row * t->width + column) * t->c + c;
-      ptrdiff_t last = start + ((size - 1) * t->width + size - 1) * t->c + CK_LANES;
-      if (inside && last <= end - image) {
-        from = image + start, line = t->width * t->c, pixel = t->c;
-      } else {
-        memset(patch, 0, sizeof(float) * size * size * CK_LANES);
-        ptrdiff_t lanes = t->c - c < CK_LANES ? t->c - c : CK_LANES;
-        for (ptrdiff_t i = row < 0 ? -row : 0; i < size && row + i < t->rows; i++)
-          for (ptrdiff_t j = column < 0 ? -column : 0; j < size && column + j < t->columns; j++) {
-            const float *source = image + ((row + i) * t->width + column + j) * t->c + c;
-            float *target = patch + (i * size + j) * CK_LANES;
-            if (lanes == CK_LANES)
-              *(vec *)target = *(const vec *)source;
-            else
-              memcpy(target, source, sizeof(float) * lanes);
-          }
+      if (lanes < CK_LANES && over + CK_LANES > lanes) {
+        memset(patch, 0, sizeof patch);
+        for (ptrdiff_t i = 0; i < size; i++) {
+          some.row[i] = patch + i * size * CK_LANES;
+          for (ptrdiff_t j = rows.first; j < rows.last; j++)
+            memcpy(patch + (i * size + j) * CK_LANES, rows.row[i] + j * t->c + c,
+                   sizeof(float) * lanes);
+        }
+        from = &some, offset = 0;
       }
       if (size == 6)
-        CK_NAME(winograd_input_tile)(from, line, pixel, to, plane);
+        CK_NAME(winograd_input_tile)(from, offset, to, plane);
       else
-        CK_NAME(winograd_upstream_tile)(from, line, pixel, to, plane);
+        CK_NAME(winograd_upstream_tile)(from, offset, to, plane);
     }
   }
 }
@@ -279,16 +298,16 @@ static void CK_NAME(winograd_convolve)(const winograd *g, const tiling *t, ptrdi
                                        ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t f, const float *x,
                                        const float *w, const float *bias, int relu, float *y,
                                        float *workspace) {
-  float *start = workspace, *zeros = start + padded(f), *u = zeros + CK_NR;
+  float *start = workspace, *zeros = start + padded(f), *u = zeros + g->zeros;
   float *v = u + 36 * g->weights, *m = v + 36 * g->c_plane;
-  memset(start, 0, sizeof(float) * (padded(f) + CK_NR));
+  memset(start, 0, sizeof(float) * (padded(f) + g->zeros));
   if (bias) memcpy(start, bias, sizeof(float) * f);
   CK_NAME(winograd_pack)(g, t->c, f, w, u);
   walk product = {.lines = 1, .run = t->c, .x_step = g->c, .y_step = g->f};
   for (ptrdiff_t first = 0; first < g->tiles; first += g->block) {
     ptrdiff_t count = g->tiles - first < g->block ? g->tiles - first : g->block;
     ptrdiff_t strips = (count + CK_MR - 1) / CK_MR, height = (count + strips - 1) / strips;
-    CK_NAME(winograd_spread)(g, t, x, x + n * t->image, first, count, v, g->c_plane, g->c);
+    CK_NAME(winograd_spread)(g, t, x, x + n * t->image, zeros, first, count, v, g->c_plane, g->c);
     for (ptrdiff_t plane = 0; plane < 36; plane++)
       for (ptrdiff_t j = 0; j < g->f; j += CK_NR)
         for (ptrdiff_t i = 0; i < count; i += height) CK_NAME(direct_any_tile)
@@ -298,8 +317,6 @@ static void CK_NAME(winograd_convolve)(const winograd *g, const tiling *t, ptrdi
     CK_NAME(winograd_collect)(g, oh, ow, f, m, start, relu, y, first, count);
   }
 }
-
-INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
 // The input as the windows reach it.
 INLINE tiling input_tiling(const ck_conv_shape *s) {
@@ -358,15 +375,17 @@ static void CK_NAME(ck_conv_weight_gradient_winograd)(const ck_conv_shape *s, co
                                               .width = s->ow,
                                               .c = s->f,
                                               .image = (ptrdiff_t)s->oh * s->ow * s->f};
-  float *u = workspace, *v = u + 36 * g.weights, *m = v + 36 * g.c_plane;
+  float *zeros = workspace, *u = zeros + g.zeros;
+  float *v = u + 36 * g.weights, *m = v + 36 * g.c_plane;
+  memset(zeros, 0, sizeof(float) * g.zeros);
   memset(u, 0, sizeof(float) * 36 * g.weights);
   ptrdiff_t strips = (s->c + CK_MR - 1) / CK_MR, height = (s->c + strips - 1) / strips;
   for (ptrdiff_t first = 0; first < g.tiles; first += g.block) {
     ptrdiff_t count = smaller(g.tiles - first, g.block);
     CK_NAME(winograd_spread)
-    (&g, &inputs, x, x + s->n * inputs.image, first, count, v, g.c_plane, g.c);
+    (&g, &inputs, x, x + s->n * inputs.image, zeros, first, count, v, g.c_plane, g.c);
     CK_NAME(winograd_spread)
-    (&g, &outputs, dy, dy + s->n * outputs.image, first, count, m, g.f_plane, g.f);
+    (&g, &outputs, dy, dy + s->n * outputs.image, zeros, first, count, m, g.f_plane, g.f);
     walk sum = {.ow = count, .run = s->c, .x_step = g.c, .y_step = g.f};
     for (ptrdiff_t plane = 0; plane < 36; plane++)
       for (ptrdiff_t j = 0; j < g.f; j += CK_NR)

@@ -23,11 +23,11 @@
 //   g = 264                    sums that end in double precision: softmax and its gradient,
 //                              normalisation, the mean of a larger window
 //   g = 264 + rows/256         dgain and dbias of layer normalisation
-// winograd (3×3 with a stride of 1) transforms what it multiplies, and multiplies less: its sums have
-// n = C/G terms, in the input gradient F/G, in the weight gradient as many as there are tiles,
-// N·⌈OH/4⌉·⌈OW/4⌉. A row of the transforms, all sizes added up, makes each term 27.5² times as large
-// as a product, 33.2² in the weight gradient. So with X and W the largest numbers that a tile of 4×4
-// and its filter are made of, not the window alone,
+// winograd (3×3 with a stride of 1) transforms what it multiplies, and multiplies less: its sums
+// have n = C/G terms, in the input gradient F/G, in the weight gradient as many as there are tiles,
+// N·⌈OH/4⌉·⌈OW/4⌉. A row of the transforms, all sizes added up, makes each term 27.5² times as
+// large as a product, 33.2² in the weight gradient. So with X and W the largest numbers that a tile
+// of 4×4 and its filter are made of, not the window alone,
 //   g = n + 25, S = 757·n·X·W  winograd: up to 8 roundings a transform, and the sum
 //   g = n + 25, S = 1103·n·X·Y its weight gradient
 // and where errors are as often up as down, u·27·√(n·(n + 25)) times the root mean squares of x and
