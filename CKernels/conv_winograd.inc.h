@@ -13,13 +13,19 @@
 //   Bᵀ, row p: the coefficients of M(x) / (x - p);  G: (1, p, p²) / N(p);  A: (1, p, p², p³)
 //   Bᵀ, row ∞: those of M(x);                       G: (0, 0, 1);          A: (0, 0, 0, 1)
 //
-//        81/64   0    -45/16   0     1  0          64/81     0       0           1   0    0     0
-//         0   -27/16   -9/4   3/4    1  0       -128/243  -32/81   -8/27         1  3/4  9/16 27/64
-//   Bᵀ =  0    27/16   -9/4  -3/4    1  0   G = -128/243   32/81   -8/27     A = 1 -3/4  9/16
-//   -27/64
-//         0   -27/32   -9/16  3/2    1  0         32/243   16/81    8/27         1  3/2  9/4   27/8
-//         0    27/32   -9/16 -3/2    1  0         32/243  -16/81    8/27         1 -3/2  9/4  -27/8
-//         0    81/64    0   -45/16   0  1          0         0       1           0   0    0     1
+//        81/64   0    -45/16   0    1  0
+//          0  -27/16   -9/4   3/4   1  0
+//   Bᵀ =   0   27/16   -9/4  -3/4   1  0
+//          0  -27/32   -9/16  3/2   1  0
+//          0   27/32   -9/16 -3/2   1  0
+//          0   81/64    0   -45/16  0  1
+//
+//         64/81     0      0           1    0    0     0
+//       -128/243 -32/81  -8/27         1   3/4  9/16  27/64
+//   G = -128/243  32/81  -8/27     A = 1  -3/4  9/16 -27/64
+//         32/243  16/81   8/27         1   3/2  9/4   27/8
+//         32/243 -16/81   8/27         1  -3/2  9/4  -27/8
+//          0       0      1            0    0    0     1
 //
 // A and B are exact in binary. What rounding grows to is a matter of the points (CKernels.h): with
 // Lavin's ±1 and ±2 it is twice as much.
@@ -182,8 +188,8 @@ INLINE winograd winograd_of(ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t c
   winograd g = {.down = (oh + 3) / 4, .across = (ow + 3) / 4};
   g.tiles = n * g.down * g.across;
   g.c = whole_vectors(c), g.f = whole_vectors(f);
-  // A megabyte of planes, but whole tiles of the product, and no more than 56.
-  ptrdiff_t fit = ((1 << 20) / 144) / (g.c + g.f), most = fit < 56 ? fit : 56;
+  // Half a megabyte of planes, but whole tiles of the product, and no more than 28.
+  ptrdiff_t fit = ((1 << 19) / 144) / (g.c + g.f), most = fit < 28 ? fit : 28;
   g.block = most < CK_MR ? CK_MR : most / CK_MR * CK_MR;
   if (g.block > g.tiles) g.block = g.tiles;
   g.c_plane = odd_lines(g.block * g.c), g.f_plane = odd_lines(g.block * g.f);
