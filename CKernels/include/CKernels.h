@@ -10,8 +10,7 @@
 // before or after a call, and no two calls at the same time may share one.
 //
 // A NaN goes through everything: it is a window's largest value, ReLU leaves it, and where an
-// activation's output is one, its gradient arrives. Convolutions by winograd also carry it, as they
-// make one of an infinity, to the other outputs of a tile of 4×4, and to all weights of a channel.
+// activation's output is one, its gradient arrives.
 //
 // Rounding. With u = 2^-24, a sum of n terms whose sizes add up to S is off by at most g·u·S:
 //   g = n + 1                  forward pass and input gradient of naive, direct and depthwise
@@ -23,15 +22,6 @@
 //   g = 264                    sums that end in double precision: softmax and its gradient,
 //                              normalisation, the mean of a larger window
 //   g = 264 + rows/256         dgain and dbias of layer normalisation
-// winograd (3×3 with a stride of 1) transforms what it multiplies, and multiplies less: its sums
-// have n = C/G terms, in the input gradient F/G, in the weight gradient as many as there are tiles,
-// N·⌈OH/4⌉·⌈OW/4⌉. A row of the transforms, all sizes added up, makes each term 27.5² times as
-// large as a product, 33.2² in the weight gradient. So with X and W the largest numbers that a tile
-// of 4×4 and its filter are made of, not the window alone,
-//   g = n + 25, S = 757·n·X·W  winograd: up to 8 roundings a transform, and the sum
-//   g = n + 25, S = 1103·n·X·Y its weight gradient
-// and where errors are as often up as down, u·27·√(n·(n + 25)) times the root mean squares of x and
-// w, 29 in the weight gradient: roots of the sums of the squares of the same matrices' elements.
 // Where errors are as often up as down, as with numbers that have nothing to do with each other, it
 // is about the square root of that. A variance is off by 264·u of itself, and by the square of what
 // the mean is off. A loss is off by 264·u of itself, whatever the logits' size.
@@ -342,7 +332,7 @@ typedef struct ck_table {
   // Convolution and pooling
 
   /// The variants that are written in vector code.
-  ck_conv_variant conv_direct, conv_winograd;
+  ck_conv_variant conv_direct;
   ck_pool_variant pool_direct;
 
   // The processor

@@ -139,24 +139,6 @@ static void check_conv_pool(const ck_conv_shape *s, int with_bias, int relu, con
   }
 }
 
-/// What the rounding of a pass may come to. With winograd's transforms errors grow as CKernels.h
-/// says: four times that, of values whose mean square is a twelfth.
-static double conv_bound(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass,
-                         ptrdiff_t terms) {
-  double bound = rounding(terms + 1);
-  // Split by its dilation, it may be one of stride 1.
-  int transformed = !strcmp(v->name, "winograd") && s->fh == 3 && s->fw == 3 &&
-                    s->dh % s->sh == 0 && s->dw % s->sw == 0 &&
-                    ck_conv_way_of(v, s) != CK_DEPTHWISE;
-  if (!transformed) return bound;
-  double n = pass == CK_FORWARD ? s->c : s->f, growth = pass == CK_WEIGHT_GRADIENT ? 29 : 27;
-  if (pass == CK_WEIGHT_GRADIENT)
-    n = (double)s->n * ((s->oh + 3 * s->dh) / 4) * ((s->ow + 3 * s->dw) / 4);  // tiles, at most
-  else
-    n /= s->groups;
-  return 4. / 12 * growth * sqrt(n * (n + 25)) * unit;
-}
-
 static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
   static const char *const passes[] = {"conv_forward", "conv_input_gradient",
                                        "conv_weight_gradient"};
@@ -195,7 +177,7 @@ static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
         ck_conv_input_gradient(variant, s, y, w, out, workspace);
       else
         ck_conv_weight_gradient(variant, s, x, y, out, workspace);
-      compare(out, expected[pass], sizes[pass], conv_bound(variant, s, pass, terms[pass]));
+      compare(out, expected[pass], sizes[pass], rounding(terms[pass] + 1));
       end_case();
     }
   if (is_dense && s->oh > 1 && s->ow > 1) check_conv_pool(s, with_bias, relu, text);

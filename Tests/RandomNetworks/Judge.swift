@@ -91,10 +91,9 @@ final class Judge {
     return field
   }
 
-  func reference(_ weights: Snapshot, step: Int, kernels: String? = nil) -> Reference {
+  func reference(_ weights: Snapshot, step: Int) -> Reference {
     Reference(
-      text, subject.input, weights: Self.byName(weights), seed: subject.seed, step: step,
-      kernels: kernels ?? subject.kernels)
+      text, subject.input, weights: Self.byName(weights), seed: subject.seed, step: step)
   }
 
   static func byName(_ snapshot: Snapshot) -> [String: [Float]] {
@@ -125,8 +124,8 @@ final class Judge {
     let result: Reference.Result
   }
 
-  func pass(_ network: Network, _ batch: Batch, step: Int, kernels: String? = nil) -> Pass {
-    let reference = reference(network.snapshot(), step: step, kernels: kernels)
+  func pass(_ network: Network, _ batch: Batch, step: Int) -> Pass {
+    let reference = reference(network.snapshot(), step: step)
     let result = reference.run(
       field(batch.images), labels: batch.labels.map(Int.init), loss: LossText(subject.loss),
       training: true)
@@ -226,16 +225,13 @@ final class Judge {
       let network = try network(kernels: kernels)
       try network.build(for: shape)
       let before = network.snapshot()
-      // Others than winograd may be off by the same.
-      let isShared = kernels != "winograd"
-      let pass =
-        (isShared ? shared?.pass : nil) ?? pass(network, batch, step: 0, kernels: kernels)
+      let pass = shared?.pass ?? pass(network, batch, step: 0)
       if let shared {
         try require(
           shared.before.sha256 == before.sha256, "first weights",
           "\(kernels) begins with other weights")
       }
-      if isShared { shared = (before, pass) }
+      shared = (before, pass)
       var descent = Descent(subject.optimizer)
       try step(network, batch, before, pass, &descent, "first step by \(kernels)")
     }

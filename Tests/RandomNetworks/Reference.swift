@@ -10,10 +10,9 @@ struct Reference {
 
   /// - Parameter weights: the network's, by name
   init(
-    _ layers: [LayerText], _ input: Size, weights: [String: [Float]], seed: UInt64, step: Int,
-    kernels: String
+    _ layers: [LayerText], _ input: Size, weights: [String: [Float]], seed: UInt64, step: Int
   ) {
-    var builder = ReferenceBuilder(weights: weights, seed: seed, step: step, kernels: kernels)
+    var builder = ReferenceBuilder(weights: weights, seed: seed, step: step)
     var (parts, output) = builder.parts(of: layers, input, prefix: "layers.")
     givesLogits = parts.last is Softmax
     if givesLogits { parts.removeLast() }

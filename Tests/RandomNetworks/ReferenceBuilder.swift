@@ -3,12 +3,11 @@ struct ReferenceBuilder {
   let weights: [String: [Float]]
   let seed: UInt64
   let step: Int
-  let kernels: String
   /// Layers are numbered each before those inside it, and these one after the other.
   private var number = 0
 
-  init(weights: [String: [Float]], seed: UInt64, step: Int, kernels: String) {
-    (self.weights, self.seed, self.step, self.kernels) = (weights, seed, step, kernels)
+  init(weights: [String: [Float]], seed: UInt64, step: Int) {
+    (self.weights, self.seed, self.step) = (weights, seed, step)
   }
 
   mutating func parts(of layers: [LayerText], _ input: Size, prefix: String) -> ([Part], Size) {
@@ -40,7 +39,7 @@ struct ReferenceBuilder {
       let convolution = Convolution(
         size, output, window: layer.pair("size"), stride: layer.pair("stride"),
         dilation: layer.pair("dilation"), top: top, left: left, groups: layer.number("groups"),
-        array("weight"), array("bias"), transforms: kernels == "winograd")
+        array("weight"), array("bias"))
       return [convolution] + activate(layer["activation"] ?? "relu")
     case "maxpool", "avgpool":
       let window = layer.pair("size")

@@ -63,7 +63,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
     } else if name == "auto" {
       (pool, whyPool) = (PoolVariant.all.last!, "the fastest at pooling")
     } else {
-      (pool, whyPool) = (PoolVariant.all.last!, "the fastest, as that is no way of pooling")
+      (pool, whyPool) = (PoolVariant.all.last!, "the fastest, as im2col is no way of pooling")
     }
   }
 
@@ -120,11 +120,7 @@ package struct ConvVariant: Sendable {
 
   /// What runs: the C symbol without its prefix.
   func kernel(_ shape: ck_conv_shape, _ pass: ck_pass) -> String {
-    // Of what winograd can't do, direct's functions do all.
-    let isThree =
-      shape.fh == 3 && shape.fw == 3 && shape.dh % shape.sh == 0 && shape.dw % shape.sw == 0
-    let name = self.name == "winograd" && !isThree ? "direct" : self.name
-    return switch way(shape) {
+    switch way(shape) {
     case CK_DEPTHWISE: "conv_\(pass.name)_depthwise"
     case CK_SPLIT: "conv_\(pass.name)_\(name), split"
     default: "conv_\(pass.name)_\(name)"
