@@ -63,6 +63,10 @@ import Testing
     #expect(try trainer.network.evaluate(trainer.train as! ImageSet).ce < 0.2)
     try await Task.sleep(for: .milliseconds(50))
     #expect(trainer.results.count == epochs && trainer.network.snapshot().sha256 == weights)
+    // It goes on when asked to.
+    trainer.shouldStop = { trainer.results.count == epochs + 2 }
+    try trainer.run()
+    #expect(trainer.results.count == epochs + 2)
   }
 
   @Test func divergenceEndsIt() async throws {

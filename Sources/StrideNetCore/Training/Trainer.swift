@@ -37,7 +37,7 @@ public final class Trainer {
   private var batchesDone = 0
   private var sums = (cce: 0.0, ce: 0.0)
   private var best: Snapshot?
-  // While it runs: the weights after the last epoch.
+  // While it runs, or is to go on: the weights after the last epoch.
   private var lastGood: Snapshot?
   // Epochs to train until, and whether somebody asked for that.
   private var epochs: Int
@@ -75,6 +75,8 @@ public final class Trainer {
     try settings.check(images: train.count)
     let shape = train.shape
     if let loss = settings.loss { network.loss = loss }
+    var settings = settings
+    settings.loss = network.loss
     try network.requireClassifier(for: shape, batch: settings.batchSize, settings.optimizer)
     try checkTargets(network.classes)
     if let frozen = settings.frozenLayers {
@@ -154,7 +156,6 @@ public final class Trainer {
     let room = DispatchSemaphore(value: 0)
     for _ in 0..<Events.most { room.signal() }
     let stream = AsyncThrowingStream<Event, any Error> { continuation in
-      isAbandoned.store(false, ordering: .relaxed)
       // Sendable because, as said, nobody else uses it.
       nonisolated(unsafe) let trainer = self
       nonisolated(unsafe) let callbacks = (batchCallbacks, epochCallbacks)
@@ -170,13 +171,14 @@ public final class Trainer {
         trainer.isAbandoned.store(true, ordering: .relaxed)
         room.signal()
         hasEnded.wait()
+        trainer.isAbandoned.store(false, ordering: .relaxed)
       }
       Thread.detachNewThread {
         let result = Result { try trainer.run() }
         (trainer.batchCallbacks, trainer.epochCallbacks) = callbacks
         hasEnded.signal()
-        if case .success(let end) = result { continuation.yield(.end(end)) }
-        continuation.finish(throwing: result.failure)
+        continuation.yield(with: result.map(Event.end))
+        continuation.finish()
       }
     }
     return Events(stream: stream, room: room)
@@ -212,9 +214,8 @@ public final class Trainer {
   /// from its beginning.
   @discardableResult
   public func run() throws -> TrainingEnd {
-    lastGood = lastGoodAtStart ?? network.snapshot()
+    lastGood = lastGood ?? network.snapshot()
     defer { lastGood = nil }
-    lastGoodAtStart = nil
     let isAnother = hasRun
     if isAnother && results.count == epochs { epochs += settings.epochs }
     hasRun = true
@@ -313,7 +314,6 @@ public final class Trainer {
   /// ``resume(_:)`` needs.
   package var onState: ((State) throws -> Void)?
   package var onStop: ((State) throws -> Void)?
-  private var lastGoodAtStart: Snapshot?
 
   /// Where a training stands.
   package struct State {
@@ -354,7 +354,7 @@ public final class Trainer {
     (results, bestEpoch) = (state.progress.results, state.progress.bestEpoch)
     (batchesDone, best) = (state.progress.batchesDone, state.best)
     sums = (state.progress.sumCCE, state.progress.sumCE)
-    lastGoodAtStart = state.lastGood
+    lastGood = state.lastGood
     let begun = results.count + (batchesDone > 0 ? 1 : 0)
     epochs = max(1, (begun - 1) / settings.epochs + 1) * settings.epochs
     hasRun = false
@@ -373,8 +373,4 @@ public final class Trainer {
 
 extension Duration {
   package var inSeconds: Double { self / .seconds(1) }
-}
-
-extension Result {
-  fileprivate var failure: Failure? { if case .failure(let error) = self { error } else { nil } }
 }

@@ -12,7 +12,7 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
   public var schedule = Schedule.linear
   /// How gradients become steps.
   public var optimizer = Optimizer()
-  /// What training minimises; nil for what the network does already.
+  /// What training minimises; nil for what the network does already, which a trainer's settings say.
   public var loss: Loss?
   /// What is done to the training images, anew each epoch; nil for nothing.
   public var augmentation: Augmentation?

@@ -73,7 +73,7 @@ public struct Checkpoint {
       digest: digest)
     let text = String(decoding: try JSONEncoder().encode(place), as: UTF8.self)
     var configuration = configuration
-    configuration.training.loss = trainer.network.loss
+    configuration.training = trainer.settings
     try Safetensors.write(
       arrays,
       metadata: trainer.network.metadata.merging(
@@ -171,11 +171,9 @@ extension Trainer {
   /// Goes on from a checkpoint: from then on every number is what it would have been without a stop.
   /// - Throws: ``StrideNetError`` where it doesn't fit the network, the data or the settings
   public func resume(_ checkpoint: Checkpoint) throws {
-    var mine = settings
-    mine.loss = network.loss
-    guard checkpoint.configuration.training == mine else {
+    guard checkpoint.configuration.training == settings else {
       var other = checkpoint.configuration
-      other.training = mine
+      other.training = settings
       throw StrideNetError(
         .usage, "the checkpoint was made with other settings",
         found: other.differences(from: checkpoint.configuration).joined(separator: "; "),
