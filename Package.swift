@@ -53,7 +53,7 @@ let package = Package(
       dependencies: ["StrideNetCore", "CZlib", "CDigest", "CPNG", "CCurl", "MNISTSample"]),
     // Traces, provenance, gradient checks, timings.
     .target(
-      name: "StrideNetLaboratory", dependencies: ["StrideNetCore", "StrideNetFiles", "CKernels"]),
+      name: "StrideNetLaboratory", dependencies: ["StrideNetCore", "CKernels"]),
     // The three under one name.
     .target(name: "StrideNet", dependencies: Array(dependencies.dropLast())),
     // The pages of `report` and `serve`, embedded for the same reason.

@@ -1,5 +1,4 @@
 import CKernels
-import Foundation
 
 /// A kernel variant as the list in variants.def has it.
 public struct KernelVariant: Sendable {

@@ -1,5 +1,4 @@
 import CKernels
-import Foundation
 
 /// The one place where Swift calls C kernels. Each function checks sizes, then makes one call.
 package enum Kernels {

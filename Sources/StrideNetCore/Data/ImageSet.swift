@@ -149,3 +149,8 @@ extension ImageSet {
       hint: "the last layer needs \(Int(labels.max()!) + 1) outputs or more")
   }
 }
+
+extension UInt8 {
+  /// The nearest value of a pixel; 255 for what isn't a number.
+  package init(pixel value: Float) { self = UInt8(Swift.max(0, Swift.min(255, value.rounded()))) }
+}

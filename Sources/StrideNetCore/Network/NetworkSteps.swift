@@ -1,5 +1,3 @@
-import Foundation
-
 // What a network computes: the passes through its plan, and what people ask for, a step of training, an
 // evaluation, a prediction.
 

@@ -106,13 +106,10 @@ public enum PNG {
 }
 
 extension PNG.Image {
-  /// The nearest value of a pixel; 255 for what isn't a number.
-  package static func byte(_ value: Float) -> UInt8 { UInt8(max(0, min(255, value.rounded()))) }
-
   /// Values of 0…1 as pixels.
   public init(_ x: Tensor, example: Int = 0) {
     let shape = x.shape
-    let pixels = (0..<shape.count).map { i in Self.byte(x[example * shape.count + i] * 255) }
+    let pixels = (0..<shape.count).map { i in UInt8(pixel: x[example * shape.count + i] * 255) }
     self.init(
       height: shape.height, width: shape.width, channels: shape.channels, pixels: pixels)
   }

@@ -233,8 +233,9 @@ extension PNG.Image {
             let place =
               (filter / columns * cellH + y + 1) * width + filter % columns * cellW + x + 1
             // In double precision: the product may be too large for a float.
-            pixels[place * c + channel] = Self.byte(
-              Float(127.5 + 127.5 * Double(value) / Double(largest)))
+            pixels[place * c + channel] = UInt8(
+              pixel:
+                Float(127.5 + 127.5 * Double(value) / Double(largest)))
           }
         }
       }

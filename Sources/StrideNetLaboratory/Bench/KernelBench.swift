@@ -1,7 +1,6 @@
 import CKernels
 import Foundation
 import StrideNetCore
-import StrideNetFiles
 
 /// What this processor and its memory can do at best, measured: the roofs of a roofline plot
 /// (Williams et al. 2009, doi:10.1145/1498765.1498785).

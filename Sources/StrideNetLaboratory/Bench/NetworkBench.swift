@@ -1,6 +1,5 @@
 import Foundation
 import StrideNetCore
-import StrideNetFiles
 
 /// A network timed on images in file order: training steps, or inference.
 ///

@@ -1,6 +1,5 @@
 import CKernels
 import StrideNetCore
-import StrideNetFiles
 
 /// A convolution of one channel by one filter that can be followed number by number: its stride
 /// groups, what each gathers, multiplies and scatters, and what the other kernels would do.

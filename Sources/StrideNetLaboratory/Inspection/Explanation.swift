@@ -1,5 +1,4 @@
 import StrideNetCore
-import StrideNetFiles
 
 /// Where the time of training steps went, pass by pass, and how far that is from what the machine
 /// can do: `stridenet train --profile`.

@@ -1,5 +1,4 @@
 import StrideNetCore
-import StrideNetFiles
 
 /// Backward passes against finite differences of forward passes: `stridenet gradcheck`.
 ///

@@ -1,5 +1,4 @@
 import StrideNetCore
-import StrideNetFiles
 
 /// A mini-batch's way through a network's operations and back, each by itself and timed: what a
 /// ``Trace`` is made of.

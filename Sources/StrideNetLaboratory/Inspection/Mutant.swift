@@ -1,6 +1,5 @@
 import Foundation
 import StrideNetCore
-import StrideNetFiles
 import Synchronization
 
 /// A layer with a mistake in it, to see what mistakes look like: `stridenet gradcheck --mutant NAME`.

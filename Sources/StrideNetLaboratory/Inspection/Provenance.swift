@@ -1,5 +1,4 @@
 import StrideNetCore
-import StrideNetFiles
 
 /// Where a number comes from: the multiply-adds behind one value of a layer's output, and the terms
 /// of one weight's gradient. Computed here in the plainest way, from what the layer was given, to be

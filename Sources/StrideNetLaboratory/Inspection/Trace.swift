@@ -1,5 +1,4 @@
 import StrideNetCore
-import StrideNetFiles
 
 /// A mini-batch on its way through a network, every layer by itself: what each was given, made of it
 /// and took for it, and with labels the way back too. `stridenet trace` prints one.

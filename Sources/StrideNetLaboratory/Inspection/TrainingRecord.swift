@@ -1,6 +1,5 @@
 import Foundation
 import StrideNetCore
-import StrideNetFiles
 
 /// What a training leaves to be looked at afterwards: its curves, and at some of its steps the first
 /// layer's weights, all norms, and what the network makes of one image of each class.
@@ -159,7 +158,7 @@ extension TrainingRecord.Maps {
               let place =
                 ((n * shape.height + y * coarse) * shape.width + x * coarse) * shape.channels
               let value = values[place + c * shape.channels / channels]
-              pixels.append(PNG.Image.byte(Float((Double(value) - Double(least)) * scale)))
+              pixels.append(UInt8(pixel: Float((Double(value) - Double(least)) * scale)))
             }
           }
         }
