@@ -156,22 +156,23 @@ isa: build check
 # The C library's part of the undefined-behaviour sanitizer comes with the toolchain.
 UBSAN = $(shell clang -print-resource-dir)/lib/linux/libclang_rt.ubsan_standalone-$(shell uname -m).a
 
+# Sanitizers need more memory than the limits that these tests are run under.
+UNLIMITED = --skip largePicturesTakeLittleMemory --skip ServeTests/memory
+
 ## sanitize: the tests under the address, undefined-behaviour and thread sanitizers
 sanitize: setup
 	@# Foundation, starting a process, copies a directory entry's whole buffer, behind its end too.
 	mkdir -p .build-asan && echo interceptor_via_fun:findMaximumOpenFromProcSelfFD > .build-asan/known
-	@# It and the thread sanitizer need more memory than the limits that some tests are run under.
 	ASAN_OPTIONS=detect_leaks=0:suppressions=$(CURDIR)/.build-asan/known SWIFT_BACKTRACE=enable=no \
-	  $(TEST) --sanitize=address --scratch-path .build-asan \
-	  --skip largePicturesTakeLittleMemory --skip ServeTests/memory
+	  $(TEST) --sanitize=address --scratch-path .build-asan $(UNLIMITED)
 	SWIFT_BACKTRACE=enable=no \
 	  $(TEST) --scratch-path .build-ubsan -Xcc -fsanitize=undefined \
 	  -Xcc -fno-sanitize-recover=undefined \
 	  -Xlinker --whole-archive -Xlinker $(UBSAN) -Xlinker --no-whole-archive
-	@# This one needs larger files, too, and the plain kernels are too slow with it.
+	@# This one needs larger files, and the plain kernels are too slow with it.
 	SWIFT_BACKTRACE=enable=no \
-	  $(TEST) --sanitize=thread --scratch-path .build-tsan --skip CommandLineRefusals --skip noHalfPicture \
-	  --skip largePicturesTakeLittleMemory --skip ServeTests/memory --skip PlainTests
+	  $(TEST) --sanitize=thread --scratch-path .build-tsan $(UNLIMITED) \
+	  --skip CommandLineRefusals --skip noHalfPicture --skip PlainTests
 
 ## dependant: build and run two programs that have this package, and its core alone, as a dependency
 dependant: setup

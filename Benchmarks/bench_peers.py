@@ -18,8 +18,8 @@ with convolutions on fewer images; their times are scaled to the number of the o
 
 Training: mini-batches of 128, momentum 0.9; each row needs the first five losses to
 agree with ours within 1e-3. Inference: 10,000 images, each program with the mini-batch that
-it is fastest with; with ONNX Runtime, which doesn't train. Peak memory is that of a process which did one such
-run, images included. Exit status 1 if losses differ.
+it is fastest with; with ONNX Runtime, which doesn't train. Peak memory is that of a process
+which did one such run, images included. Exit status 1 if losses differ.
 """
 import argparse
 import json
@@ -106,7 +106,8 @@ def interpreter(given):
     environment = ROOT / ".build-peers" / "venv"
     python = environment / "bin" / "python"
     if not (environment / "complete").exists():
-        note(f"making {environment} with torch, numpy and onnxruntime (PYTHON= names an interpreter instead)")
+        note(f"making {environment} with torch, numpy and onnxruntime "
+             "(PYTHON= names an interpreter instead)")
         subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "torch", "onnx",
                         "onnxruntime"], check=True)
