@@ -12,7 +12,7 @@ endif
 # The variant is a package trait. The build system sees it change and rebuilds what depends on it.
 TRAITS := $(if $(filter-out auto,$(KERNELS)),--traits $(KERNELS))
 SWIFT  := swift
-BUILD  := $(SWIFT) build -c release $(TRAITS)
+BUILD  := $(SWIFT) build -c release $(TRAITS) --product stridenet
 BINARY := .build/release/stridenet
 TEST   := $(SWIFT) test --disable-xctest $(TRAITS)
 

@@ -31,7 +31,7 @@ struct Augment: ParsableCommand {
     var sheet = [UInt8](repeating: 64, count: high * wide * c)
     for (column, tensor) in columns.enumerated() {
       for row in 0..<count {
-        let image = PNG.Image(tensor, example: row)
+        let image = Picture(tensor, example: row)
         // The first column stands apart.
         let left = column * (w + gap) + (column > 0 ? gap : 0)
         for y in 0..<h {
@@ -51,7 +51,7 @@ struct Augment: ParsableCommand {
       }
     }
     try PNG.write(
-      PNG.Image(height: high * zoom, width: wide * zoom, channels: c, pixels: large), to: out)
+      Picture(height: high * zoom, width: wide * zoom, channels: c, pixels: large), to: out)
     try Output.line("\(count) images, each as it is and as \(epochs) epochs see it, are in \(out)")
   }
 }

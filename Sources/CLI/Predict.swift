@@ -39,7 +39,7 @@ struct Predict: ParsableCommand {
     for path in images {
       if PNG.isPNG(path) {
         let picture = try picture(at: path, network.input!)
-        if let saveInput { try PNG.write(PNG.Image(picture), to: saveInput) }
+        if let saveInput { try PNG.write(Picture(picture), to: saveInput) }
         try show(try network.predict(picture), path, 0)
         continue
       }

@@ -112,7 +112,7 @@ struct Report: Encodable {
     followed = record.images.labels.enumerated().map { n, label in
       Image(
         index: n, label: Int(label), guess: Int(label), probability: 1,
-        pixels: Data(PNG.Image(record.images.images, example: n).pixels))
+        pixels: Data(Picture(record.images.images, example: n).pixels))
     }
     time = explanation.map(Time.init)
     self.configuration = configuration.json

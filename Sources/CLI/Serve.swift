@@ -61,9 +61,12 @@ struct Serve: ParsableCommand {
         .badData, "the data's images have another size than the network's", at: data.source,
         found: "\(shape)", expected: "\(network.input!)", hint: "--data names another set")
     }
-    let workbench = try Workbench(network, data, threads: threads, memory: memory * 1e9) {
-      ClassNames.of(data, count: $0)
-    }
+    var presets = Dictionary(
+      uniqueKeysWithValues: Architecture.presets.map { ($0.name, $0.text) })
+    presets["small"] = try RunConfiguration(recipe: "digits").layers
+    let workbench = try Workbench(
+      network, data, threads: threads, memory: memory * 1e9, presets: presets
+    ) { ClassNames.of(data, count: $0) }
     let server = try Server(
       address: host, port: UInt16(port),
       service: Site(workbench, page: Page.text(page_serve), host: host)

@@ -1,5 +1,6 @@
 import Foundation
-import StrideNet
+import StrideNetCore
+import StrideNetLaboratory
 
 /// What the network makes of an image, layer by layer, and the strongest paths.
 extension Workbench {

@@ -1,5 +1,6 @@
 import Foundation
-import StrideNet
+import StrideNetCore
+import StrideNetLaboratory
 
 /// The training images that are nearly the same to the network.
 extension Workbench {

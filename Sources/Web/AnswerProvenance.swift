@@ -1,5 +1,6 @@
 import Foundation
-import StrideNet
+import StrideNetCore
+import StrideNetLaboratory
 
 /// The sum behind one value of a layer.
 extension Workbench {

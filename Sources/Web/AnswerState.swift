@@ -1,5 +1,6 @@
 import Foundation
-import StrideNet
+import StrideNetCore
+import StrideNetLaboratory
 
 /// What there is: the network, its layers and first filters, the data, the choices.
 extension Workbench {
@@ -28,9 +29,6 @@ extension Workbench {
     let network = try network(besides: filterBytes())
     let shape = network.input!
     let filters = network.firstFilters
-    var presets = Dictionary(
-      uniqueKeysWithValues: Architecture.presets.map { ($0.name, $0.text) })
-    presets["small"] = try RunConfiguration(recipe: "digits").layers
     return State(
       network: text, parameters: network.parameterCount,
       input: [shape.height, shape.width, shape.channels],
@@ -46,7 +44,7 @@ extension Workbench {
       classes: classNames(network.classes), kernels: KernelChoice.names,
       kernel: KernelChoice.bound.name, isa: KernelChoice.instructionSet, data: data.source,
       train_images: data.train.count, test_images: data.test.count, presets: presets,
-      is_original: text == original.text && weights.sha256 == original.weights.sha256,
+      is_original: text == original.text && weights == original.weights,
       is_training: session?.isRunning ?? false,
       filters: filters?.values.data ?? Data(), filter_shape: filters?.shape ?? [])
   }

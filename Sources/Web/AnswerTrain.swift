@@ -1,5 +1,5 @@
 import Foundation
-import StrideNet
+import StrideNetCore
 
 /// A training: begun, watched, stopped, and all put back.
 extension Workbench {

@@ -1,5 +1,5 @@
 import Foundation
-import StrideNet
+import StrideNetCore
 
 /// The test images that it mistakes.
 extension Workbench {

@@ -1,5 +1,5 @@
 import Foundation
-import StrideNet
+import StrideNetCore
 
 /// Images that questions are about.
 extension Workbench {
@@ -35,7 +35,7 @@ extension Workbench {
           .badData, "a drawing that isn't one", found: "\(drawing.pixels.count) pixels",
           expected: "width × height bytes, each of them 1 … 1024")
       }
-      let picture = PNG.Image(
+      let picture = Picture(
         height: drawing.height, width: drawing.width, channels: 1, pixels: Array(drawing.pixels))
       return (try picture.fitted(to: shape), nil)
     case (nil, let index?, nil, nil): return try pick(index, data.test)

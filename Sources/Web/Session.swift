@@ -1,5 +1,6 @@
 import Foundation
-import StrideNet
+import StrideNetCore
+import StrideNetLaboratory
 import Synchronization
 
 /// A training on a thread of its own.

@@ -1,5 +1,5 @@
 import Foundation
-import StrideNet
+import StrideNetCore
 
 /// What is answered: the page, and questions in JSON.
 package final class Site: Service {

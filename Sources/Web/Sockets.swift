@@ -1,5 +1,5 @@
 import Foundation
-import StrideNet
+import StrideNetCore
 
 /// The system's calls, each of them once. Descriptors are non-blocking and closed by `exec`.
 enum Sockets {

@@ -1,5 +1,5 @@
 import Foundation
-import StrideNet
+import StrideNetCore
 
 /// What the page of `serve` looks into: a network, its data, and a training that may be under way.
 /// One question at a time; each is answered by the kernels that train, and none before it is known that
@@ -8,6 +8,7 @@ package final class Workbench {
   let data: Dataset
   let threads: Int
   let classNames: (Int) -> [String]
+  let presets: [String: String]
   let original: (text: String, weights: Snapshot)
   private(set) var text: String
   private(set) var weights: Snapshot
@@ -29,13 +30,15 @@ package final class Workbench {
   ///   - network: built, with its weights
   ///   - threads: that train
   ///   - memory: bytes that the process may take in all
+  ///   - presets: layers of other networks to choose from, by their names
   ///   - classNames: what so many classes are called
   /// - Throws: ``StrideNetError`` if the data and the network alone take more
   package init(
-    _ network: Network, _ data: Dataset, threads: Int, memory: Double,
+    _ network: Network, _ data: Dataset, threads: Int, memory: Double, presets: [String: String],
     classNames: @escaping (Int) -> [String]
   ) throws {
-    (self.data, self.threads, self.classNames) = (data, threads, classNames)
+    (self.data, self.threads) = (data, threads)
+    (self.presets, self.classNames) = (presets, classNames)
     (text, weights) = (Architecture.text(network.layers), network.snapshot())
     original = (text, weights)
     self.memory = memory

@@ -1,5 +1,5 @@
 import Foundation
-import StrideNet
+import StrideNetCore
 import Synchronization
 
 /// The thread that answers, one question after the other.

@@ -107,7 +107,7 @@ private let targets: [Reader] = [
     seeds: {
       try [(1, 5, 7), (3, 9, 8), (1, 30, 20)].map { channels, height, width in
         try PNG.encode(
-          PNG.Image(
+          Picture(
             height: height, width: width, channels: channels,
             pixels: (0..<height * width * channels).map { UInt8(truncatingIfNeeded: $0 &* 37) }))
       }

@@ -50,9 +50,9 @@ extension Reader {
   }
 
   private static let site = try! Site(
-    Workbench(network("conv(1,2) flatten softmax(2)"), digits, threads: 1, memory: 1e9) { count in
-      (0..<count).map { "\($0)" }
-    }, page: "<html></html>", host: "127.0.0.1")
+    Workbench(
+      network("conv(1,2) flatten softmax(2)"), digits, threads: 1, memory: 1e9, presets: [:]
+    ) { count in (0..<count).map { "\($0)" } }, page: "<html></html>", host: "127.0.0.1")
 
   private static let reset: Request = {
     var bytes = Array("POST /api/reset HTTP/1.1\r\nHost: localhost\r\n\r\n".utf8)[...]

@@ -218,7 +218,7 @@ import StrideNet
   /// A digit as a picture of another size, on paper or inverted, off the middle.
   private func picture(
     _ x: Tensor, zoom: Int, dark: Bool, off: (Int, Int), photographed: Bool = false
-  ) -> PNG.Image {
+  ) -> Picture {
     let (h, w) = (28 * zoom + 40, 28 * zoom + 30)
     var pixels = [UInt8](repeating: dark ? 10 : 250, count: h * w)
     for y in 0..<28 * zoom {
@@ -233,12 +233,12 @@ import StrideNet
       let light = 0.95 - 0.1 * Float(i % w) / Float(w)
       pixels[i] = UInt8(max(0, min(255, Float(pixels[i]) * light + 4 * random.normal())))
     }
-    return PNG.Image(height: h, width: w, channels: 1, pixels: pixels)
+    return Picture(height: h, width: w, channels: 1, pixels: pixels)
   }
 
   @Test func writtenAndRead() throws {
     for channels in [1, 3] {
-      let image = PNG.Image(
+      let image = Picture(
         height: 5, width: 7, channels: channels,
         pixels: (0..<35 * channels).map { UInt8(($0 * 37) % 256) })
       let path = Self.path("a.png")
@@ -296,22 +296,22 @@ import StrideNet
 
   @Test func resizingKeepsMeans() {
     let x = (0..<60).map { Float($0) }
-    #expect(PNG.Image.resized(x, (6, 10), 1, to: (6, 10)) == x)
-    let half = PNG.Image.resized(x, (6, 10), 1, to: (3, 5))
+    #expect(Picture.resized(x, (6, 10), 1, to: (6, 10)) == x)
+    let half = Picture.resized(x, (6, 10), 1, to: (3, 5))
     #expect(half[0] == 5.5 && half[14] == 53.5)
-    let odd = PNG.Image.resized(x, (6, 10), 1, to: (4, 7))
+    let odd = Picture.resized(x, (6, 10), 1, to: (4, 7))
     #expect(abs(odd.reduce(0, +) / 28 - 29.5) < 1e-3)
-    #expect(PNG.Image.resized([3], (1, 1), 1, to: (2, 3)) == .init(repeating: 3, count: 6))
+    #expect(Picture.resized([3], (1, 1), 1, to: (2, 3)) == .init(repeating: 3, count: 6))
   }
 
   /// Cut off anywhere or with any byte changed: an error or a picture, never a crash.
   @Test func brokenFiles() throws {
-    let image = PNG.Image(
+    let image = Picture(
       height: 9, width: 8, channels: 3, pixels: (0..<216).map { UInt8($0) })
     let path = Self.path("broken.png")
     defer { try? FileManager.default.removeItem(atPath: path) }
     let bytes = try PNG.encode(image)
-    func read(_ bytes: [UInt8]) throws -> PNG.Image {
+    func read(_ bytes: [UInt8]) throws -> Picture {
       try Data(bytes).write(to: URL(filePath: path))
       return try PNG.read(at: path)
     }
@@ -333,7 +333,7 @@ import StrideNet
   }
 
   @Test func blankPaperIsNoDigit() {
-    let blank = PNG.Image(
+    let blank = Picture(
       height: 40, width: 40, channels: 1, pixels: .init(repeating: 240, count: 1600))
     #expect(throws: StrideNetError.self) { try blank.fitted(to: Shape(28, 28, 1)) }
   }
@@ -341,7 +341,7 @@ import StrideNet
   @Test func onTheCommandLine() throws {
     let place = try Workplace()
     try place.writeWeights("w", "flatten softmax(10)")
-    let image = PNG.Image(
+    let image = Picture(
       height: 30, width: 20, channels: 1,
       pixels: (0..<600).map { (5..<20).contains($0 / 20) && (8..<11).contains($0 % 20) ? 20 : 230 })
     try PNG.write(image, to: "\(place.path)/one.png")

@@ -46,7 +46,7 @@ import StrideNet
     try file.histogram("h", values, step: 7)
     try file.histogram("nothing", [Float.nan], step: 7)
     try file.image(
-      "i", PNG.Image(height: 2, width: 3, channels: 1, pixels: [1, 2, 3, 4, 5, 6]), step: 8)
+      "i", Picture(height: 2, width: 3, channels: 1, pixels: [1, 2, 3, 4, 5, 6]), step: 8)
     let events = try Self.events(file.path)
     #expect(events.count == 4)
     func bytes(_ fields: [WireField], _ number: Int) throws -> [UInt8] {
@@ -83,7 +83,7 @@ import StrideNet
       #expect(Double(inside) == counts[index], "up to \(limit)")
     }
     #expect(
-      try PNG.encode(PNG.Image(height: 2, width: 3, channels: 1, pixels: [1, 2, 3, 4, 5, 6]))
+      try PNG.encode(Picture(height: 2, width: 3, channels: 1, pixels: [1, 2, 3, 4, 5, 6]))
         == bytes(wireFields(bytes(value(events[3]), 4)[...]), 4))
   }
 
@@ -153,13 +153,13 @@ import StrideNet
   @Test func weightsOfAnySizeAreDrawn() throws {
     for largest in [Float.greatestFiniteMagnitude, .leastNonzeroMagnitude, 0, .infinity, .nan] {
       let w: [Float] = [largest, -largest, largest / 2, 0]
-      let picture = try #require(PNG.Image(filters: w[...], [2, 2, 1, 1]))
+      let picture = try #require(Picture(filters: w[...], [2, 2, 1, 1]))
       if largest > 1 && largest.isFinite {
         #expect(picture.pixels[picture.width + 1] == 255 && picture.pixels.contains(0))
       }
     }
     #expect(
-      PNG.Image(filters: [Float](repeating: 1, count: 10_000)[...], [1, 10_000, 1, 1]) == nil)
+      Picture(filters: [Float](repeating: 1, count: 10_000)[...], [1, 10_000, 1, 1]) == nil)
   }
 
   /// TensorBoard itself, where STRIDENET_PYTHON names an interpreter that has it.
@@ -170,7 +170,7 @@ import StrideNet
     for step in [0, 10, 20] { try file.scalar("loss", 1 / Float(step + 1), step: step) }
     try file.histogram("h", (0..<1000).map { value($0, 1) }, step: 5)
     try file.image(
-      "i", PNG.Image(height: 4, width: 4, channels: 1, pixels: .init(repeating: 9, count: 16)),
+      "i", Picture(height: 4, width: 4, channels: 1, pixels: .init(repeating: 9, count: 16)),
       step: 1)
     // Of a run that went on after step 10.
     let next = try EventFile(in: folder.path, goingOnAfter: 10)

@@ -5,10 +5,10 @@ import StrideNet
 
 /// `evaluate --pictures`: what is there is measured, named or counted.
 @Suite struct PicturesTests {
-  private static let digit = PNG.Image(
+  private static let digit = Picture(
     height: 30, width: 20, channels: 1,
     pixels: (0..<600).map { (5..<20).contains($0 / 20) && (8..<11).contains($0 % 20) ? 20 : 230 })
-  private static let blank = PNG.Image(
+  private static let blank = Picture(
     height: 40, width: 40, channels: 1, pixels: .init(repeating: 240, count: 1600))
 
   private func write(_ files: [(name: String, bytes: [UInt8])], in place: Workplace) throws {
@@ -84,14 +84,14 @@ import StrideNet
     for row in 1000..<3000 {
       for column in 1900..<2100 { pixels[row * side + column] = 10 }
     }
-    let large = PNG.Image(height: side, width: side, channels: 1, pixels: pixels)
+    let large = Picture(height: side, width: side, channels: 1, pixels: pixels)
     try PNG.write(large, to: "\(place.path)/large.png")
     let limited = try place.run(
       ["predict", "w", "large.png", "--threads", "1", "--json"],
       shell: ["/bin/sh", "-c", #"ulimit -v 400000; exec "$0" "$@""#])
     #expect(limited.code == 0 && limited.json.count == 1, "\(limited.code) \(limited.err)")
     // The same as of a picture an eighth as large.
-    let small = PNG.Image(
+    let small = Picture(
       height: 512, width: 512, channels: 1,
       pixels: (0..<512 * 512).map { pixels[$0 / 512 * 8 * side + $0 % 512 * 8] })
     let shape = Shape(8, 8, 1)

@@ -1,3 +1,5 @@
+import Foundation
+
 /// The weights of a network at one moment. It shares memory with the network until that trains on,
 /// so taking one and dropping it costs nothing.
 public struct Snapshot: Sendable {
@@ -8,6 +10,14 @@ public struct Snapshot: Sendable {
   /// All weights, one parameter after the other.
   public var values: [Float] {
     Array(UnsafeBufferPointer(start: storage.pointer, count: storage.count))
+  }
+}
+
+extension Snapshot: Equatable {
+  /// The same parameters, bit for bit.
+  public static func == (a: Self, b: Self) -> Bool {
+    a.parameters.elementsEqual(b.parameters, by: ==)
+      && memcmp(a.storage.pointer, b.storage.pointer, 4 * a.storage.count) == 0
   }
 }
 

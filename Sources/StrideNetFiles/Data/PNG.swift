@@ -4,18 +4,6 @@ import StrideNetCore
 
 /// PNG files as bytes, through libpng.
 public enum PNG {
-  /// 8-bit pixels, row by row; channels side by side: 1 grey, 3 red, green and blue.
-  public struct Image: Sendable, Equatable {
-    public var height, width, channels: Int
-    public var pixels: [UInt8]
-
-    public init(height: Int, width: Int, channels: Int, pixels: [UInt8]) {
-      precondition(pixels.count == height * width * channels)
-      (self.height, self.width, self.channels) = (height, width, channels)
-      self.pixels = pixels
-    }
-  }
-
   /// Larger images have no place in a network that reads 28 × 28 pixels.
   static let largest = 8192
   private static let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
@@ -29,12 +17,12 @@ public enum PNG {
   }
 
   /// Reads a file of any kind of PNG as red, green and blue over white paper.
-  public static func read(at path: String) throws -> Image {
+  public static func read(at path: String) throws -> Picture {
     try decode(try InputFile(path).readAll(limit: 64 << 20), name: path)
   }
 
   /// The same of a file's bytes; `name` stands for it in errors.
-  static func decode(_ bytes: [UInt8], name path: String) throws -> Image {
+  static func decode(_ bytes: [UInt8], name path: String) throws -> Picture {
     var image = png_image()
     image.version = UInt32(PNG_IMAGE_VERSION)
     defer { png_image_free(&image) }
@@ -75,18 +63,18 @@ public enum PNG {
         }
       }
       pixels.removeLast(height * width)
-      return Image(height: height, width: width, channels: 3, pixels: pixels)
+      return Picture(height: height, width: width, channels: 3, pixels: pixels)
     }
   }
 
   /// Writes a file, whole or not at all.
-  public static func write(_ image: Image, to path: String) throws {
+  public static func write(_ image: Picture, to path: String) throws {
     let bytes = try encode(image)
     try AtomicFile.write(to: path) { try $0.append(bytes) }
   }
 
   /// The bytes of a file.
-  public static func encode(_ source: Image) throws -> [UInt8] {
+  public static func encode(_ source: Picture) throws -> [UInt8] {
     precondition(source.channels == 1 || source.channels == 3)
     var image = png_image()
     image.version = UInt32(PNG_IMAGE_VERSION)
@@ -102,15 +90,5 @@ public enum PNG {
     guard png_image_write_to_memory(&image, &bytes, &size, 0, source.pixels, stride, nil) != 0
     else { throw StrideNetError(.internalError, "libpng can't encode an image") }
     return Array(bytes.prefix(size))
-  }
-}
-
-extension PNG.Image {
-  /// Values of 0…1 as pixels.
-  public init(_ x: Tensor, example: Int = 0) {
-    let shape = x.shape
-    let pixels = (0..<shape.count).map { i in UInt8(pixel: x[example * shape.count + i] * 255) }
-    self.init(
-      height: shape.height, width: shape.width, channels: shape.channels, pixels: pixels)
   }
 }

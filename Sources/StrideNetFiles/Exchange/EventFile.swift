@@ -103,7 +103,7 @@ public final class EventFile {
     }
   }
 
-  public func image(_ tag: String, _ image: PNG.Image, step: Int) throws {
+  public func image(_ tag: String, _ image: Picture, step: Int) throws {
     let bytes = try PNG.encode(image)
     try summary(tag, step) { value in
       value.message(4) {
@@ -202,7 +202,7 @@ extension EventFile {
       try scalar("gradient_norm/\(name)", norm(gradients[range]), step: step)
       try histogram("weights/\(name)", weights[range], step: step)
       try histogram("gradients/\(name)", gradients[range], step: step)
-      if shape.count == 4, !hasFilters, let picture = PNG.Image(filters: weights[range], shape) {
+      if shape.count == 4, !hasFilters, let picture = Picture(filters: weights[range], shape) {
         hasFilters = true
         try image("filters/\(name)", picture, step: step)
       }
@@ -210,7 +210,7 @@ extension EventFile {
   }
 }
 
-extension PNG.Image {
+extension Picture {
   /// A convolution's filters (FH, FW, C, F) side by side: grey is 0, or with three channels each in
   /// its colours; nil for other numbers of channels, filters of single pixels and too many to draw.
   init?(filters w: ArraySlice<Float>, _ shape: [Int]) {

@@ -1,6 +1,24 @@
-import StrideNetCore
+/// A picture: 8-bit pixels, row by row; channels side by side: 1 grey, 3 red, green and blue.
+public struct Picture: Sendable, Equatable {
+  public var height, width, channels: Int
+  public var pixels: [UInt8]
 
-extension PNG.Image {
+  public init(height: Int, width: Int, channels: Int, pixels: [UInt8]) {
+    precondition(pixels.count == height * width * channels)
+    (self.height, self.width, self.channels) = (height, width, channels)
+    self.pixels = pixels
+  }
+
+  /// Values of 0…1 as pixels.
+  public init(_ x: Tensor, example: Int = 0) {
+    let shape = x.shape
+    let pixels = (0..<shape.count).map { i in UInt8(pixel: x[example * shape.count + i] * 255) }
+    self.init(
+      height: shape.height, width: shape.width, channels: shape.channels, pixels: pixels)
+  }
+}
+
+extension Picture {
   /// The picture as a network for digits wants it, made as MNIST's makers made theirs: grey, the ink
   /// light on black, cut out, fitted into 20 of 28 parts of the network's input with its proportions
   /// kept, and put there with its centre of mass in the middle. A network that sees colours gets the
