@@ -157,7 +157,7 @@ extension Picture {
 
   /// Each pixel of the result is the mean of the area that it covers; where that is smaller than a
   /// pixel, what lies between neighbours.
-  static func resized(
+  package static func resized(
     _ x: [Float], _ size: (Int, Int), _ channels: Int, to new: (Int, Int)
   ) -> [Float] {
     func weights(_ from: Int, _ to: Int) -> [[(Int, Float)]] {
