@@ -77,8 +77,8 @@ extension Activation {
     func print(_ items: Any..., line: Int = #line) { page.print(items, line) }
 
     let digits = try Dataset.load("sample").train.batch(0..<8)
-    let outputs = try KernelChoice.convolutions.map { variant in
-      let runtime = Runtime(kernels: try KernelChoice(named: variant.name))
+    let outputs = try KernelChoice.names.map { name in
+      let runtime = Runtime(kernels: try KernelChoice(named: name))
       return try Network([Conv2D(32, 3), Conv2D(32, 3)], runtime: runtime)
         .predict(digits.images).values
     }

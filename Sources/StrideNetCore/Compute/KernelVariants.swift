@@ -1,9 +1,9 @@
 import CKernels
 
 /// A kernel variant as the list in variants.def has it.
-public struct KernelVariant: Sendable {
-  public let name: String
-  public let summary: String
+package struct KernelVariant: Sendable {
+  package let name: String
+  package let summary: String
 }
 
 /// Which kernels to compute with: one variant, or automatic.
@@ -19,20 +19,20 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   /// Picks by shape.
   public static let auto = KernelChoice(checked: "auto", why: "")
   /// What was bound at build time.
-  public static let bound = KernelChoice(
+  package static let bound = KernelChoice(
     checked: String(cString: ck_bound_variant()), why: "bound at build time")
   /// The convolution variants, slowest first.
-  public static let convolutions = ConvVariant.all.map(\.info)
+  package static let convolutions = ConvVariant.all.map(\.info)
   /// The pooling variants.
-  public static let poolings = PoolVariant.all.map(\.info)
-  /// All names that can be chosen.
+  package static let poolings = PoolVariant.all.map(\.info)
+  /// All names that can be chosen, the variants slowest first.
   public static let names = convolutions.map(\.name) + ["auto"]
   /// The instruction set in use: avx512, avx2, neon or baseline.
   public static var instructionSet: String { String(cString: ck_kernels().pointee.name) }
   /// Computes with another instruction set than the best there is, for comparisons. To be called
   /// before any network is made.
   /// - Throws: ``StrideNetError`` where the processor doesn't have it
-  public static func select(instructionSet name: String) throws {
+  package static func select(instructionSet name: String) throws {
     guard ck_isa_select(name) != 0 else {
       throw StrideNetError(
         .usage, "no such instruction set on this processor", found: "'\(name)'",
@@ -40,7 +40,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
     }
   }
   /// Whether the kernels were compiled without optimisation.
-  public static var isDebugBuild: Bool { ck_is_debug_build() != 0 }
+  package static var isDebugBuild: Bool { ck_is_debug_build() != 0 }
 
   /// - Throws: ``StrideNetError`` with the list of names
   public init(named name: String) throws {

@@ -13,16 +13,16 @@ public final class Runtime: @unchecked Sendable {
 
   /// As many threads as can run at the same time: one for each processor, or fewer where a control
   /// group allows less.
-  public static var defaultThreads: Int { SystemLimits().threads }
+  package static var defaultThreads: Int { SystemLimits().threads }
 
   /// How many threads work, the calling one included; fewer than were asked for where the system
-  /// gives no more (``start()``). The results are the same.
+  /// gives no more. The results are the same.
   public var threads: Int { pool?.threads ?? 1 }
   /// Which kernels: a variant's name, or automatic.
   public let kernels: KernelChoice
 
   /// Whether layers that can run together do. The results are the same.
-  public let fusing: Bool
+  package let fusing: Bool
 
   private let pool: WorkerPool?
   private var scratch: [FloatStorage]
@@ -52,13 +52,14 @@ public final class Runtime: @unchecked Sendable {
 
   /// Starts the threads, which otherwise happens with the first work.
   /// - Returns: how many were asked for but can't be had
-  @discardableResult public func start() -> Int {
+  @discardableResult package func start() -> Int {
     alone { pool?.start() ?? 0 }
   }
 
   /// Cuts 0..<count into ranges of `size`, calls `body(context, range, worker)` with each, shared
   /// out over the threads, and returns when all are done. `worker`, in 0..<threads, tells which
-  /// scratch memory the call may use. `body` must not itself call this; that ends the program.
+  /// memory of those for each thread the call may use. `body` must not itself call this; that ends
+  /// the program.
   ///
   /// What the body needs goes through `context` rather than being captured: a closure that captures
   /// nothing needs no memory from the heap, so a training step allocates nothing.
@@ -98,7 +99,7 @@ public final class Runtime: @unchecked Sendable {
 
   /// Makes sure that every worker has this many floats of scratch memory. Called while planning,
   /// so that a training step allocates nothing.
-  public func reserveScratch(_ floats: Int) throws {
+  package func reserveScratch(_ floats: Int) throws {
     try alone {
       for worker in scratch.indices where scratch[worker].count < floats {
         scratch[worker] = try FloatStorage(count: floats)
@@ -107,7 +108,7 @@ public final class Runtime: @unchecked Sendable {
   }
 
   /// A worker's scratch memory; its contents last as long as the piece.
-  public func scratch(_ worker: Int) -> UnsafeMutablePointer<Float> { scratch[worker].pointer }
+  package func scratch(_ worker: Int) -> UnsafeMutablePointer<Float> { scratch[worker].pointer }
 }
 
 /// What is to be done, on the caller's stack.

@@ -72,7 +72,7 @@ public struct Dataset: Sendable {
   }
 
   /// Fails if a label isn't in 0..<classes.
-  public func checkLabels(classes: Int) throws {
+  package func checkLabels(classes: Int) throws {
     try train.checkLabels(classes: classes, of: "\(source), training")
     try test.checkLabels(classes: classes, of: "\(source), test")
   }

@@ -10,7 +10,7 @@ public struct ImageSet: Sendable {
   public let labels: [UInt8]
 
   /// Bytes in one image.
-  public var imageSize: Int { height * width * channels }
+  package var imageSize: Int { height * width * channels }
 
   /// Fails if there is no image, an image is empty, or the arrays don't fit the sizes.
   public init(
@@ -56,7 +56,7 @@ public struct ImageSet: Sendable {
   }
 
   /// All images of sets with the same image size, in order.
-  public static func joined(_ sets: [ImageSet]) throws -> ImageSet {
+  package static func joined(_ sets: [ImageSet]) throws -> ImageSet {
     guard let first = sets.first else {
       throw StrideNetError(.badData, "no sets of images to join")
     }
@@ -141,7 +141,7 @@ extension ImageSet: ExampleSource {
 
 extension ImageSet {
   /// Fails if a label isn't in 0..<classes.
-  public func checkLabels(classes: Int, of source: String = "the images") throws {
+  package func checkLabels(classes: Int, of source: String = "the images") throws {
     guard let index = labels.firstIndex(where: { Int($0) >= classes }) else { return }
     throw StrideNetError(
       .badData, "a label is outside the classes of the network", at: "\(source) label \(index)",

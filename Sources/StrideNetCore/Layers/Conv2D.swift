@@ -39,20 +39,20 @@ public enum Padding: Sendable, Equatable, ExpressibleByIntegerLiteral {
 /// where f is one of the filters of group g. The output is
 /// ⌊(input + padding − dilation·(size − 1) − 1) / stride⌋ + 1 on each axis.
 public struct Conv2D: Layer {
-  public let filters: Int
+  package let filters: Int
   /// Height and width of the filters.
-  public let size: (height: Int, width: Int)
-  public let stride: (height: Int, width: Int)
-  public let padding: Padding
+  package let size: (height: Int, width: Int)
+  package let stride: (height: Int, width: Int)
+  package let padding: Padding
   /// The distance between neighbouring elements of a window (Yu & Koltun 2016, arXiv:1511.07122).
-  public let dilation: (height: Int, width: Int)
+  package let dilation: (height: Int, width: Int)
   /// Channels and filters are divided into so many groups; a group's filters see its channels alone.
   /// With as many as there are channels and filters the convolution is depthwise (Chollet 2017,
   /// arXiv:1610.02357).
-  public let groups: Int
-  public let activation: Activation
+  package let groups: Int
+  package let activation: Activation
   /// How the weights start; nil for He's before ReLU and its like, else Glorot's, uniform.
-  public let initializer: Initializer?
+  package let initializer: Initializer?
 
   public init(
     _ filters: Int, _ size: Int, stride: Int = 1, padding: Padding = .valid, dilation: Int = 1,

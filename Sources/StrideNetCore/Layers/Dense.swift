@@ -1,9 +1,9 @@
 /// Every output is a weighted sum of all inputs: y = activation(x·wᵀ + bias).
 public struct Dense: Layer {
-  public let outputs: Int
-  public let activation: Activation
+  package let outputs: Int
+  package let activation: Activation
   /// How the weights start; nil for He's before ReLU and its like, else Glorot's, uniform.
-  public let initializer: Initializer?
+  package let initializer: Initializer?
 
   public init(_ outputs: Int, activation: Activation = .relu, initializer: Initializer? = nil) {
     (self.outputs, self.activation, self.initializer) = (outputs, activation, initializer)
@@ -105,7 +105,7 @@ final class DenseNode: Node {
 /// An activation as a layer of its own: for networks that have something between it and what came
 /// before.
 public struct Activate: Layer {
-  public let activation: Activation
+  package let activation: Activation
 
   public init(_ activation: Activation) { self.activation = activation }
 

@@ -6,7 +6,7 @@
 /// step and the value's place, so the backward pass finds it again instead of remembering it, and it
 /// is the same for any number of threads.
 public struct Dropout: Layer {
-  public let rate: Float
+  package let rate: Float
 
   public init(_ rate: Float) { self.rate = rate }
 

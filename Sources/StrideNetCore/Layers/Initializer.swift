@@ -26,7 +26,7 @@ public enum Initializer: Sendable, Equatable {
     ("lecun_normal", .leCunNormal),
   ]
   /// What `init=` may be, for errors.
-  public static let names = (named.map(\.name) + ["uniform:0:0.1", "constant:0"]).joined(
+  package static let names = (named.map(\.name) + ["uniform:0:0.1", "constant:0"]).joined(
     separator: ", ")
 
   /// As after `init=`: "he_normal", "uniform:0:0.1", "constant:0".

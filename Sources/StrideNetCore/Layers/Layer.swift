@@ -60,9 +60,9 @@ public struct LayerOperation: Sendable {
   /// The sizes of one example.
   public let input, output: Shape
   /// What is learned, or remembered of training; a network makes memory for it.
-  public let parameters: [ParameterShape]
+  package let parameters: [ParameterShape]
   /// Applied to every value of the output (softmax: to all of an example).
-  public let activation: Activation
+  package let activation: Activation
 
   init(
     _ kind: Kind, _ input: Shape, _ output: Shape, _ parameters: [ParameterShape] = [],
@@ -86,12 +86,16 @@ public struct ParameterShape: Sendable {
   /// "weight", "bias"; in files, behind the layer's place: "layers.0.weight".
   public let name: String
   public let shape: [Int]
-  /// How the values start, and what each output sums over and each input goes into.
-  public let initializer: Initializer
-  public let fanIn, fanOut: Int
-  /// False for what is saved with the weights but not learned by descent: running statistics.
-  public let isTrained: Bool
+  package let initializer: Initializer
+  package let fanIn, fanOut: Int
+  package let isTrained: Bool
 
+  /// - Parameters:
+  ///   - initializer: how the values start
+  ///   - fanIn: how many values each output sums over, for initialisers that go by it
+  ///   - fanOut: how many outputs each input goes into, likewise
+  ///   - isTrained: false for what is saved with the weights but not learned by descent: running
+  ///     statistics
   public init(
     _ name: String, shape: [Int], _ initializer: Initializer, fanIn: Int = 1, fanOut: Int = 1,
     isTrained: Bool = true
@@ -100,7 +104,7 @@ public struct ParameterShape: Sendable {
     (self.fanIn, self.fanOut, self.isTrained) = (fanIn, fanOut, isTrained)
   }
 
-  public var count: Int { shape.reduce(1, *) }
+  package var count: Int { shape.reduce(1, *) }
 }
 
 /// A layer together with what it does to inputs of a size.

@@ -9,9 +9,9 @@
 /// in its weights.
 public struct BatchNorm: Layer {
   /// Share of a mini-batch's statistics in the running ones.
-  public let momentum: Float
-  public let epsilon: Float
-  public let activation: Activation
+  package let momentum: Float
+  package let epsilon: Float
+  package let activation: Activation
 
   public init(activation: Activation = .none, momentum: Float = 0.1, epsilon: Float = 1e-5) {
     (self.activation, self.momentum, self.epsilon) = (activation, momentum, epsilon)
@@ -276,7 +276,7 @@ final class RunningNormNode: ImageNode {
 ///
 /// with weight from 1 and bias from 0.
 public struct LayerNorm: Layer {
-  public let epsilon: Float
+  package let epsilon: Float
 
   public init(epsilon: Float = 1e-5) { self.epsilon = epsilon }
 

@@ -5,7 +5,7 @@
 ///       Conv2D(32, 3, padding: 1), Conv2D(32, 3, padding: 1, activation: .none),
 ///     ])
 public struct Residual: Layer {
-  public let body, shortcut: [any Layer]
+  package let body, shortcut: [any Layer]
 
   public init(_ body: [any Layer], shortcut: [any Layer] = []) {
     (self.body, self.shortcut) = (body, shortcut)

@@ -10,20 +10,20 @@ public struct StrideGroups: Sendable {
   /// One set of windows that don't overlap.
   public struct Group: Sendable {
     /// Output rows and columns: each row with each column is a position.
-    public let rows, columns: [Int]
+    package let rows, columns: [Int]
     let size, stride, padding: (height: Int, width: Int)
 
     /// How many windows.
     public var count: Int { rows.count * columns.count }
 
     /// The output position of a window, row by row.
-    public func position(_ window: Int) -> (row: Int, column: Int) {
+    package func position(_ window: Int) -> (row: Int, column: Int) {
       (rows[window / columns.count], columns[window % columns.count])
     }
 
     /// The input (in padding outside of 0..<size) that a filter element, counted row by row, meets
     /// in a window.
-    public func input(_ element: Int, _ window: Int) -> (row: Int, column: Int) {
+    package func input(_ element: Int, _ window: Int) -> (row: Int, column: Int) {
       let (row, column) = position(window)
       return (
         row * stride.height + element / size.width - padding.height,
@@ -32,7 +32,7 @@ public struct StrideGroups: Sendable {
     }
 
     /// The window that holds an input; none where no window of the group does.
-    public func window(at input: (row: Int, column: Int)) -> Int? {
+    package func window(at input: (row: Int, column: Int)) -> Int? {
       func index(_ offset: Int, _ positions: [Int], _ size: Int, _ stride: Int) -> Int? {
         let offset = offset - positions[0] * stride
         let step = positions.count > 1 ? (positions[1] - positions[0]) * stride : size
@@ -83,7 +83,7 @@ extension Network {
   /// Of a convolution or pooling, how many stride groups there are along each axis, and its window's
   /// size; nil for other layers.
   /// - Parameter number: the layer's, from 0
-  public func strideGroups(layer number: Int) -> (
+  package func strideGroups(layer number: Int) -> (
     groups: (rows: Int, columns: Int), window: (height: Int, width: Int)
   )? {
     guard stages.indices.contains(number), let operation = stages[number].only else { return nil }

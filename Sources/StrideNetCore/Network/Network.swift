@@ -26,16 +26,16 @@ public final class Network {
   public let layers: [any Layer]
   public let runtime: Runtime
   /// The seed of the first weights.
-  public let seed: UInt64
+  package let seed: UInt64
   /// What training minimises.
   public var loss = Loss.crossEntropy()
   /// Training steps so far. Dropout's masks are a function of it.
-  public internal(set) var stepCount = 0
+  package internal(set) var stepCount = 0
 
   /// The layers with what they are made of and its parameters; empty until built.
   package private(set) var stages: [Stage] = []
   /// Whether the last layer ends in softmax, which is computed with the loss; false until built.
-  public private(set) var endsInSoftmax = false
+  package private(set) var endsInSoftmax = false
   var parameters: [Parameter] = []
   package private(set) var plan: Plan?
   // What runs where nothing is trained, if that is something else.
@@ -199,7 +199,7 @@ public final class Network {
   /// How many weights layers have for an input, and how many values they make of one example, without
   /// memory taken for any of them.
   /// - Throws: ``StrideNetError`` naming the layer that doesn't fit and both shapes
-  public static func size(of layers: [any Layer], for input: Shape) throws -> (
+  package static func size(of layers: [any Layer], for input: Shape) throws -> (
     parameters: Int, activations: Int
   ) {
     let stages = Stage.list(try LoweredLayer.list(layers, for: input))

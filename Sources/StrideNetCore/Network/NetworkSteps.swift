@@ -225,7 +225,7 @@ extension Network {
   }
 
   /// Number of outputs; 0 until built.
-  public var classes: Int { shapes.last?.count ?? 0 }
+  package var classes: Int { shapes.last?.count ?? 0 }
 
   /// Number of trained values; 0 until built.
   public var parameterCount: Int {

@@ -5,7 +5,7 @@ import Foundation
 public struct Snapshot: Sendable {
   package let storage: FloatStorage
   /// Name and shape of each array, in the order of ``values``.
-  public let parameters: [(name: String, shape: [Int])]
+  package let parameters: [(name: String, shape: [Int])]
 
   /// All weights, one parameter after the other.
   public var values: [Float] {

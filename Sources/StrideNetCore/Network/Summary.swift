@@ -20,14 +20,14 @@ public struct NetworkSummary: Sendable, CustomStringConvertible {
   public let input: Shape
   public let layers: [Layer]
   /// Bytes that prediction of one example takes, at most.
-  public let bytesToPredict: Double
+  package let bytesToPredict: Double
   /// Trained values.
   public var parameters: Int { layers.reduce(0) { $0 + $1.parameters } }
   /// Of a forward pass over one example.
   public var operations: Double { layers.reduce(0) { $0 + $1.operations } }
 
   /// - Throws: ``StrideNetError`` naming the layer that doesn't fit and both shapes
-  public init(_ layers: [any StrideNetCore.Layer], input: Shape) throws {
+  package init(_ layers: [any StrideNetCore.Layer], input: Shape) throws {
     self.input = input
     bytesToPredict = try NetworkNeed(of: layers, for: input).bytesToPredict(1)
     self.layers = Stage.list(try LoweredLayer.list(layers, for: input)).enumerated().map {
@@ -101,7 +101,7 @@ extension Network {
   /// alone, those inside others included; what else there is counts for little. Training has a
   /// gradient for the weights and one for the input, the latter not where nobody needs it: in the
   /// first operations that learn. 0 until built.
-  public func operations(training: Bool) -> Double {
+  package func operations(training: Bool) -> Double {
     Self.operations(stages, training: training)
   }
 

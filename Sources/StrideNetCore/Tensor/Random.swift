@@ -44,7 +44,7 @@ public struct SeededGenerator: RandomNumberGenerator, Sendable {
 
   /// A whole number in 0..<bound, each equally likely (Lemire, "Fast Random Integer Generation in
   /// an Interval", 2019).
-  public mutating func below(_ bound: Int) -> Int {
+  package mutating func below(_ bound: Int) -> Int {
     precondition(bound > 0, "no number below \(bound)")
     let bound = UInt64(bound)
     var (high, low) = next().multipliedFullWidth(by: bound)
@@ -58,7 +58,7 @@ public struct SeededGenerator: RandomNumberGenerator, Sendable {
   // The standard library's shuffle may change its algorithm, and with it every seeded result.
 
   /// Shuffles in place (Fisher and Yates).
-  public mutating func shuffle(_ indices: inout [Int]) {
+  package mutating func shuffle(_ indices: inout [Int]) {
     for last in indices.indices.dropFirst().reversed() { indices.swapAt(last, below(last + 1)) }
   }
 

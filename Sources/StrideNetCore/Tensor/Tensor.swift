@@ -45,7 +45,7 @@ public struct TensorView: @unchecked Sendable {
   /// Size of each example.
   public let shape: Shape
 
-  public init(_ pointer: UnsafeMutablePointer<Float>, batch: Int, shape: Shape) {
+  package init(_ pointer: UnsafeMutablePointer<Float>, batch: Int, shape: Shape) {
     self.pointer = pointer
     self.batch = batch
     self.shape = shape
@@ -224,7 +224,7 @@ public struct Tensor: Sendable {
   }
 
   /// Copies the values first if another tensor shares them.
-  public mutating func withMutableView<R>(_ body: (TensorView) throws -> R) rethrows -> R {
+  package mutating func withMutableView<R>(_ body: (TensorView) throws -> R) rethrows -> R {
     if !isKnownUniquelyReferenced(&storage) { storage = .sure(storage.copy) }
     return try withView(body)
   }

@@ -64,7 +64,7 @@ public struct Augmentation: Sendable, Hashable {
   }
 
   /// - Throws: ``StrideNetError`` naming the value and its range
-  public func check() throws {
+  package func check() throws {
     for field in Self.fields {
       try check(field, as: "augmentation", found: "\(self[keyPath: field.path])")
     }

@@ -232,7 +232,7 @@ private struct BinaryCrossEntropy: LossRule {
 
 /// What training minimises: a mean over the mini-batch.
 public struct Loss: Sendable {
-  public let rule: any LossRule
+  package let rule: any LossRule
   // The same, where it is computed for whole mini-batches; asked for once, since that costs more than
   // a small batch's loss.
   private let batchRule: (any BatchLoss)?
@@ -271,7 +271,7 @@ public struct Loss: Sendable {
   }
 
   /// - Throws: ``StrideNetError`` if label smoothing isn't at least 0 and below 1
-  public func check() throws {
+  package func check() throws {
     guard let smoothing = (rule as? CrossEntropy)?.smoothing, !(smoothing >= 0 && smoothing < 1)
     else { return }
     throw StrideNetError(
@@ -280,7 +280,7 @@ public struct Loss: Sendable {
   }
 
   /// What tables and progress lines call it: CCE, the categorical cross-entropy, or MSE.
-  public var abbreviation: String { rule.abbreviation }
+  package var abbreviation: String { rule.abbreviation }
 
   /// Whether it needs a softmax at the network's end, which it is computed with.
   var needsSoftmax: Bool { batchRule?.takesLogits ?? false }

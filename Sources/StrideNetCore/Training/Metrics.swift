@@ -17,7 +17,7 @@ public struct Metrics: Sendable {
   /// - Parameters:
   ///   - cce: the mean loss
   ///   - confusion: as in ``confusion``
-  public init(cce: Float, confusion: [[Int]]) {
+  package init(cce: Float, confusion: [[Int]]) {
     var counts: [Pair: Int] = [:]
     for (label, row) in confusion.enumerated() {
       for (guess, count) in row.enumerated() where count != 0 {

@@ -40,7 +40,7 @@ public struct Optimizer: Sendable, Codable, Hashable {
   package var arraysMoved: Int { 3 + 2 * method.rule.memory.count }
 
   /// - Throws: ``StrideNetError`` naming the value and its range
-  public func check() throws { try check(inside: []) }
+  package func check() throws { try check(inside: []) }
 
   /// - Parameter path: the keys that lead to the optimiser in a configuration
   func check(inside path: [any CodingKey]) throws {
@@ -101,14 +101,14 @@ extension OptimizerRule {
 
 /// The constants that are usual for a rule.
 public struct OptimizerConstants: Sendable {
-  public var learningRate: Float
-  public var momentum: Float
-  /// Whether momentum is called beta1.
-  public var isBeta1: Bool
-  /// Nil where no squares are remembered, and ``Optimizer/epsilon`` means nothing.
-  public var beta2: Float?
-  public var weightDecay: Float
+  package let learningRate, momentum: Float
+  package let isBeta1: Bool
+  package let beta2: Float?
+  package let weightDecay: Float
 
+  /// - Parameters:
+  ///   - isBeta1: whether momentum is called beta1
+  ///   - beta2: nil where no squares are remembered, and ``Optimizer/epsilon`` means nothing
   public init(
     learningRate: Float = 0.05, momentum: Float = 0.9, isBeta1: Bool = false, beta2: Float? = nil,
     weightDecay: Float = 0
@@ -215,7 +215,7 @@ private struct AdamW: OptimizerRule {
 extension Optimizer {
   /// A rule by its name.
   public struct Method: Sendable, Hashable, Codable, RawRepresentable, CaseIterable {
-    public let rule: any OptimizerRule
+    package let rule: any OptimizerRule
 
     public init(_ rule: any OptimizerRule) { self.rule = rule }
 
@@ -257,8 +257,6 @@ extension Optimizer {
     }
 
     public var rawValue: String { rule.name }
-    public static func == (a: Method, b: Method) -> Bool { a.rawValue == b.rawValue }
-    public func hash(into hasher: inout Hasher) { hasher.combine(rawValue) }
   }
 }
 
@@ -324,7 +322,7 @@ public protocol Regularizer: Sendable {
 
 /// factor · Σ |w|
 public struct L1: Regularizer {
-  public let factor: Float
+  package let factor: Float
   public init(_ factor: Float) { self.factor = factor }
   public func addSlopes(
     of weights: UnsafeBufferPointer<Float>, to gradient: UnsafeMutableBufferPointer<Float>
@@ -337,7 +335,7 @@ public struct L1: Regularizer {
 
 /// factor / 2 · Σ w²
 public struct L2: Regularizer {
-  public let factor: Float
+  package let factor: Float
   public init(_ factor: Float) { self.factor = factor }
   public func addSlopes(
     of weights: UnsafeBufferPointer<Float>, to gradient: UnsafeMutableBufferPointer<Float>

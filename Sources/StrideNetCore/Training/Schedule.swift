@@ -38,7 +38,7 @@ public struct Schedule: Sendable, Hashable {
   ///   - step: from 0
   ///   - total: steps in the whole run
   ///   - perEpoch: steps an epoch
-  public func share(step: Int, of total: Int, perEpoch: Int) -> Double {
+  package func share(step: Int, of total: Int, perEpoch: Int) -> Double {
     let rising = Int(min((warmup * Double(perEpoch)).rounded(), Double(total)))
     if step < rising { return Double(step + 1) / Double(rising) }
     let done = Double(step - rising) / Double(max(1, total - rising))
@@ -60,7 +60,7 @@ public struct Schedule: Sendable, Hashable {
   }
 
   /// - Throws: ``StrideNetError`` naming the value and its range
-  public func check() throws {
+  package func check() throws {
     func require(_ holds: Bool, _ what: String, _ found: Any, _ expected: String) throws {
       if holds { return }
       throw StrideNetError(

@@ -12,7 +12,7 @@ public final class Trainer {
   /// What is trained on, and what is evaluated.
   public let train, test: any ExampleSource
   /// What errors call them.
-  public let source: String
+  package let source: String
   public let settings: TrainingSettings
   private var batchCallbacks: [(BatchProgress) -> Void] = []
   private var epochCallbacks: [(EpochResult) -> Void] = []
@@ -22,7 +22,7 @@ public final class Trainer {
   /// Epochs finished so far.
   public private(set) var results: [EpochResult] = []
   /// Seconds of training in all finished epochs.
-  public var seconds: Double { results.reduce(0) { $0 + $1.seconds } }
+  package var seconds: Double { results.reduce(0) { $0 + $1.seconds } }
   /// The epoch, from 1, with the lowest loss on the images that are evaluated.
   public private(set) var bestEpoch: Int?
 
@@ -151,8 +151,9 @@ public final class Trainer {
   ///
   /// Until the sequence has ended the trainer and its network are that thread's: nobody else may use
   /// them. Who leaves the loop, or whose task is cancelled, stops the training as ``shouldStop`` does,
-  /// and goes on when it has stopped, after a mini-batch at most.
-  public func events() -> Events {
+  /// and goes on when it has stopped, after a mini-batch at most. The training waits for who is a
+  /// thousand events behind.
+  public func events() -> some AsyncSequence<Event, any Error> {
     let room = DispatchSemaphore(value: 0)
     for _ in 0..<Events.most { room.signal() }
     let stream = AsyncThrowingStream<Event, any Error> { continuation in
@@ -184,23 +185,23 @@ public final class Trainer {
     return Events(stream: stream, room: room)
   }
 
-  /// The events of a training, each as it happens. The training waits for who is a thousand behind.
-  public struct Events: AsyncSequence {
+  /// The events of a training, each as it happens.
+  private struct Events: AsyncSequence {
     static let most = 1000
     fileprivate let stream: AsyncThrowingStream<Event, any Error>
     fileprivate let room: DispatchSemaphore
 
-    public struct AsyncIterator: AsyncIteratorProtocol {
+    struct AsyncIterator: AsyncIteratorProtocol {
       fileprivate var stream: AsyncThrowingStream<Event, any Error>.AsyncIterator
       fileprivate let room: DispatchSemaphore
 
-      public mutating func next() async throws -> Event? {
+      mutating func next() async throws -> Event? {
         defer { room.signal() }
         return try await stream.next()
       }
     }
 
-    public func makeAsyncIterator() -> AsyncIterator {
+    func makeAsyncIterator() -> AsyncIterator {
       AsyncIterator(stream: stream.makeAsyncIterator(), room: room)
     }
   }

@@ -29,7 +29,7 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
   public var seed: UInt64 = 1
 
   /// Share of the last step that the next one keeps.
-  public var momentum: Float {
+  package var momentum: Float {
     get { optimizer.momentum }
     set { optimizer.momentum = newValue }
   }
@@ -37,7 +37,7 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
   public init() {}
 
   /// - Throws: ``StrideNetError`` naming the setting and its range
-  public func check(images: Int) throws {
+  package func check(images: Int) throws {
     func require(
       _ holds: Bool, _ key: CodingKeys, _ name: String, _ found: Any, _ expected: String
     ) throws {

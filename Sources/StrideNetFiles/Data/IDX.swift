@@ -16,7 +16,7 @@ public enum IDX {
   }
 
   /// Reads images from memory; `name` stands for the file in errors.
-  public static func images(in bytes: [UInt8], name: String) throws -> Images {
+  package static func images(in bytes: [UInt8], name: String) throws -> Images {
     try bytes.withUnsafeBytes { try images(ByteStream($0, name: name)) }
   }
 
@@ -26,7 +26,7 @@ public enum IDX {
   }
 
   /// Reads labels from memory; `name` stands for the file in errors.
-  public static func labels(in bytes: [UInt8], name: String) throws -> [UInt8] {
+  package static func labels(in bytes: [UInt8], name: String) throws -> [UInt8] {
     try bytes.withUnsafeBytes { try labels(ByteStream($0, name: name)).labels }
   }
 

@@ -9,7 +9,7 @@ public enum PNG {
   private static let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
 
   /// Whether a file begins as a PNG file does.
-  public static func isPNG(_ path: String) -> Bool {
+  package static func isPNG(_ path: String) -> Bool {
     guard let file = try? InputFile(path) else { return false }
     var start = [UInt8](repeating: 0, count: signature.count)
     let count = start.withUnsafeMutableBytes { try? file.read(into: $0, from: 0) }
@@ -74,7 +74,7 @@ public enum PNG {
   }
 
   /// The bytes of a file.
-  public static func encode(_ source: Picture) throws -> [UInt8] {
+  package static func encode(_ source: Picture) throws -> [UInt8] {
     precondition(source.channels == 1 || source.channels == 3)
     var image = png_image()
     image.version = UInt32(PNG_IMAGE_VERSION)

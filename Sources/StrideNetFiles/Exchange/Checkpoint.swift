@@ -46,7 +46,7 @@ public struct Checkpoint {
   /// What the finished epochs came to.
   public var results: [EpochResult] { place.progress.results }
   /// Epochs that are finished.
-  public var epochs: Int { results.count }
+  package var epochs: Int { results.count }
 
   // MARK: Writing
 

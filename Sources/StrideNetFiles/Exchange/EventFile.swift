@@ -5,7 +5,7 @@ import StrideNetCore
 /// grows. Records are framed with their length and two checksums (TFRecord); each is a protocol
 /// buffer of the message Event.
 public final class EventFile {
-  public let path: String
+  package let path: String
   private let descriptor: Int32
   private let start = Date().timeIntervalSince1970
   private let clock = ContinuousClock.now
@@ -57,7 +57,7 @@ public final class EventFile {
   }
 
   /// How values are distributed. Values that aren't numbers are left out.
-  public func histogram(_ tag: String, _ values: some Collection<Float>, step: Int) throws {
+  package func histogram(_ tag: String, _ values: some Collection<Float>, step: Int) throws {
     // Eight buckets an octave: which one a number is in, its first 12 bits say. So many numbers are
     // counted that a logarithm of each would slow training down.
     var counts = [Int](repeating: 0, count: 1 << 12)
@@ -103,7 +103,7 @@ public final class EventFile {
     }
   }
 
-  public func image(_ tag: String, _ image: Picture, step: Int) throws {
+  package func image(_ tag: String, _ image: Picture, step: Int) throws {
     let bytes = try PNG.encode(image)
     try summary(tag, step) { value in
       value.message(4) {

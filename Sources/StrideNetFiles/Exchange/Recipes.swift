@@ -3,9 +3,9 @@ import StrideNetCore
 extension RunConfiguration {
   /// A run that was found to do well. Each was chosen by its results on the last 5,000 training
   /// images, which it wasn't trained on then.
-  public struct Recipe: Sendable {
-    public let name, summary: String
-    public let configuration: RunConfiguration
+  package struct Recipe: Sendable {
+    package let name, summary: String
+    package let configuration: RunConfiguration
 
     fileprivate init(
       _ name: String, _ summary: String, data: String, layers: String,
@@ -18,7 +18,7 @@ extension RunConfiguration {
     }
   }
 
-  public static let recipes: [Recipe] = [
+  package static let recipes: [Recipe] = [
     Recipe(
       "speedrun", "99 % of MNIST's test digits in the least time", data: "mnist",
       layers: "conv(24,5) maxpool(2) conv(32,3) maxpool(2) flatten relu(256) softmax(10)"
@@ -75,7 +75,7 @@ extension RunConfiguration {
   }
 
   /// - Throws: ``StrideNetError`` with the list of recipes
-  public init(recipe name: String) throws {
+  package init(recipe name: String) throws {
     guard let recipe = Self.recipes.first(where: { $0.name == name }) else {
       throw StrideNetError(
         .usage, "no recipe of that name", found: "'\(name)'",

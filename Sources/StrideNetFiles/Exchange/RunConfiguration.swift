@@ -10,16 +10,16 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   /// The network as `--layers` has it.
   public var layers: String
   /// A data set's name or folder; nil for the default.
-  public var data: String?
+  package var data: String?
   /// Share of all images, shuffled, to train on, instead of the standard split.
-  public var split: Double?
+  package var split: Double?
   /// The first so many training images only.
-  public var limit: Int?
+  package var limit: Int?
   /// The last so many training images, or below 1 this share of them, are held out and evaluated
   /// instead of the test set.
-  public var validate: Double?
+  package var validate: Double?
   /// The kernel variant; nil for the one bound at build time.
-  public var kernels: String?
+  package var kernels: String?
   public var training: TrainingSettings
 
   public init(layers: String = Architecture.presets[0].text, training: TrainingSettings = .init()) {
@@ -30,7 +30,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
 
   /// Loads the data as the configuration wants it, and the test set if the training evaluates other
   /// images.
-  public func loadData() throws -> (data: Dataset, test: ImageSet?) {
+  package func loadData() throws -> (data: Dataset, test: ImageSet?) {
     var data = try Dataset.load(data)
     if let split { data = try data.split(split, seed: training.seed) }
     let test = validate == nil ? nil : data.test
@@ -42,19 +42,19 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   // MARK: Files
 
   /// The configuration as JSON, a value a line.
-  public var json: String {
+  package var json: String {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     encoder.keyEncodingStrategy = .convertToSnakeCase
     return String(decoding: try! encoder.encode(self), as: UTF8.self)
   }
 
-  public func write(to path: String) throws {
+  package func write(to path: String) throws {
     try AtomicFile.write(to: path) { try $0.append(Array("\(json)\n".utf8)) }
   }
 
   /// - Throws: ``StrideNetError`` naming the file and the key where something isn't as it should be
-  public static func read(from path: String) throws -> RunConfiguration {
+  package static func read(from path: String) throws -> RunConfiguration {
     let file = try InputFile(path)
     let result = try parse(try file.readAll(limit: 1 << 20), at: path)
     _ = try Architecture.layers(result.layers, source: "\(path), layers")
@@ -62,7 +62,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   }
 
   /// Reads a configuration's text; errors call it `place`.
-  public static func parse(_ text: [UInt8], at place: String) throws -> RunConfiguration {
+  package static func parse(_ text: [UInt8], at place: String) throws -> RunConfiguration {
     try ConfigurationReader(text, at: place).configuration()
   }
 
@@ -72,7 +72,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   }
 
   /// The keys in which two configurations differ, as "training.epochs: 3, 4".
-  public func differences(from other: RunConfiguration) -> [String] {
+  package func differences(from other: RunConfiguration) -> [String] {
     func compare(_ a: [String: Any], _ b: [String: Any], _ path: String) -> [String] {
       Set(a.keys).union(b.keys).sorted().flatMap { key -> [String] in
         if let a = a[key] as? [String: Any], let b = b[key] as? [String: Any] {

@@ -160,7 +160,7 @@ extension Snapshot {
 
 extension Predictor {
   /// SHA-256 of the weights' bytes, in hexadecimal.
-  public var sha256: String { weights.sha256 }
+  package var sha256: String { weights.sha256 }
 }
 
 extension Network {

@@ -8,41 +8,41 @@ import StrideNetCore
 /// … up to 9 and again from 1. All sums are whole numbers below 2²⁴, so that they are exact in
 /// whatever order a kernel adds: where inputs are so many that they wouldn't be, their values, not
 /// their numbers, start again from 1.
-public struct ConvolutionWalk: Sendable {
-  public typealias Size = (height: Int, width: Int)
+package struct ConvolutionWalk: Sendable {
+  package typealias Size = (height: Int, width: Int)
 
-  public let input, filter, stride, padding, output: Size
+  package let input, filter, stride, padding, output: Size
   /// The filter, row by row.
-  public let weights: [Float]
+  package let weights: [Float]
   /// The input, row by row.
-  public let pixels: [Float]
-  public let groups: [StrideGroups.Group]
+  package let pixels: [Float]
+  package let groups: [StrideGroups.Group]
   /// The output, row by row, as the `stride_groups` kernel computes it. The `naive` kernel gives the
   /// same.
-  public let values: [Float]
+  package let values: [Float]
   /// The convolution variants in the order of ``KernelChoice/convolutions``.
-  public let costs: [Cost]
+  package let costs: [Cost]
 
   /// What the forward pass of a kernel does with this input.
-  public struct Cost: Sendable {
-    public let variant: String
+  package struct Cost: Sendable {
+    package let variant: String
     /// Walks over the input from its top to its bottom, or for `naive` to one window each.
-    public let passes: Int
+    package let passes: Int
     /// Bytes copied out of the input in all: windows, or for `direct` the image with its padding.
-    public let gatheredBytes: Int
+    package let gatheredBytes: Int
     /// Bytes of these that are held at a time.
-    public let heldBytes: Int
+    package let heldBytes: Int
     /// Those with zeros of the padding included where the kernel does them.
-    public let multiplyAdds: Int
+    package let multiplyAdds: Int
   }
 
   /// The largest input, filter and stride on an axis.
-  public static let largest = 1024
+  package static let largest = 1024
   /// The most products, positions × filter elements.
-  public static let mostProducts = 100_000_000
+  package static let mostProducts = 100_000_000
 
   /// - Throws: ``StrideNetError`` where sizes are out of range or don't fit
-  public init(
+  package init(
     input: Size, filter: Size, stride: Size = (1, 1), padding: Size = (0, 0)
   ) throws {
     let output = try Self.output(input, filter, stride, padding)
@@ -126,31 +126,31 @@ public struct ConvolutionWalk: Sendable {
   }
 
   /// "4×4"
-  public static func text(_ size: Size) -> String { "\(size.height)×\(size.width)" }
+  package static func text(_ size: Size) -> String { "\(size.height)×\(size.width)" }
 
   /// The input with its padding.
-  public var padded: Size {
+  package var padded: Size {
     (input.height + 2 * padding.height, input.width + 2 * padding.width)
   }
 
   /// The group that an output position is in.
-  public func group(_ row: Int, _ column: Int) -> Int {
+  package func group(_ row: Int, _ column: Int) -> Int {
     groups.firstIndex { $0.rows.contains(row) && $0.columns.contains(column) }!
   }
 
   /// The number of an input, 0 in the padding.
-  public func number(_ place: (row: Int, column: Int)) -> Int {
+  package func number(_ place: (row: Int, column: Int)) -> Int {
     (0..<input.height).contains(place.row) && (0..<input.width).contains(place.column)
       ? place.row * input.width + place.column + 1 : 0
   }
 
   /// The numbers of the inputs that a filter element meets in the first windows of a group.
-  public func met(by element: Int, in group: Int, first count: Int = .max) -> [Int] {
+  package func met(by element: Int, in group: Int, first count: Int = .max) -> [Int] {
     (0..<min(count, groups[group].count)).map { number(groups[group].input(element, $0)) }
   }
 
   /// A row of a group's gathered matrix: the values in a window.
-  public func gathered(_ group: Int, _ window: Int) -> [Float] {
+  package func gathered(_ group: Int, _ window: Int) -> [Float] {
     weights.indices.map {
       let number = number(groups[group].input($0, window))
       return number == 0 ? 0 : pixels[number - 1]
@@ -158,24 +158,24 @@ public struct ConvolutionWalk: Sendable {
   }
 
   /// The output at a window of a group.
-  public func sum(_ group: Int, _ window: Int) -> Float {
+  package func sum(_ group: Int, _ window: Int) -> Float {
     let (row, column) = groups[group].position(window)
     return values[row * output.width + column]
   }
 
   /// How many windows hold an input: so many gradients are added to it in the backward pass.
-  public func touches(_ place: (row: Int, column: Int)) -> Int {
+  package func touches(_ place: (row: Int, column: Int)) -> Int {
     groups.count { $0.window(at: place) != nil }
   }
 
   /// A filter element's name, or that of its products, which follow: A, B, …, Z, AA, AB, ….
-  public static func letter(_ index: Int) -> String {
+  package static func letter(_ index: Int) -> String {
     (index < 26 ? "" : letter(index / 26 - 1)) + String(UnicodeScalar(UInt8(65 + index % 26)))
   }
 
   /// Whether this is the worked example of cnn-numpy, whose text has a misprint: in its group 1, C
   /// meets 5, 7, 9, 11.
-  public var isPublishedExample: Bool {
+  package var isPublishedExample: Bool {
     input == (4, 4) && filter == (2, 2) && stride == (1, 1) && padding == (0, 0)
   }
 }

@@ -17,7 +17,7 @@ public struct GradientCheck: Sendable {
     /// "x", "all of x" (moved together) or a parameter's name.
     public let array: String
     /// How many numbers were moved, and how many of them were at corners.
-    public let checked, corners: Int
+    package let checked, corners: Int
     /// The largest difference, as a share of the slope or of 1, and where it was.
     public let worstError: Double
     public let index: Int

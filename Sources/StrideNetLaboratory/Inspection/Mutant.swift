@@ -21,7 +21,7 @@ public final class Mutant: CustomLayer {
     case overwrittenOverlap = "overwritten-overlap"
 
     /// What is wrong, and what it does.
-    public var summary: String {
+    package var summary: String {
       switch self {
       case .biasInTheLoop: "adds the bias once for each element of a window; backwards, once"
       case .weightsRedrawn: "draws new weights in each forward pass"
@@ -48,7 +48,7 @@ public final class Mutant: CustomLayer {
     }
   }
 
-  public let mistake: Mistake
+  package let mistake: Mistake
   // How often weights were redrawn.
   private let draws = Atomic<UInt64>(0)
   // Of the convolution: filters of 3 × 3, stride 2, padding 1.

@@ -13,14 +13,14 @@ public struct Provenance: Sendable {
     }
 
     /// The place of the `index`-th value of one example.
-    public init(_ index: Int, in shape: Shape) {
+    package init(_ index: Int, in shape: Shape) {
       self.init(
         index / (shape.width * shape.channels), index / shape.channels % shape.width,
         index % shape.channels)
     }
 
     /// The place as an index.
-    public func index(in shape: Shape) -> Int {
+    package func index(in shape: Shape) -> Int {
       (row * shape.width + column) * shape.channels + channel
     }
   }
@@ -59,7 +59,7 @@ public struct Provenance: Sendable {
   /// How far rounding to floats may take the two apart: n terms added in any order err by at most
   /// n · 2⁻²⁴ of the sum of their magnitudes (Higham 2002, section 4.2); twice that, for the products
   /// and the activation.
-  public let tolerance: Double
+  package let tolerance: Double
 
   /// Whether both agree.
   public var agrees: Bool { abs(result - Double(value)) <= tolerance }

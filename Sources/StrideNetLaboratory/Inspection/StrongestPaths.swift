@@ -2,15 +2,15 @@ import StrideNetCore
 
 extension Network {
   /// One step of a gradient's way back from the loss.
-  public struct GradientStep: Sendable, Encodable {
+  package struct GradientStep: Sendable, Encodable {
     /// From 1; and the place in its output, as an index.
-    public let layer, index: Int
+    package let layer, index: Int
     /// The gradient of the loss with respect to the sum there, before the activation.
-    public let gradient: Float
+    package let gradient: Float
     /// What the value below was multiplied by in that sum, and the share of the gradient below that
     /// came this way (shares of both signs add up to 1).
-    public let factor: Float
-    public let share: Double
+    package let factor: Float
+    package let share: Double
   }
 
   /// The strongest way that the gradient at one output took from the loss: up from layer to layer,
@@ -21,7 +21,7 @@ extension Network {
   ///   - number: the layer's, from 1
   ///   - index: of the output
   ///   - example: which of the batch
-  public func gradientPath(in trace: Trace, layer number: Int, output index: Int, example: Int = 0)
+  package func gradientPath(in trace: Trace, layer number: Int, output index: Int, example: Int = 0)
     -> [GradientStep]
   {
     var (steps, index) = ([GradientStep](), index)
@@ -58,11 +58,11 @@ extension Network {
   }
 
   /// A part of what one value passed on to the layer above.
-  public struct Path: Sendable, Encodable {
+  package struct Path: Sendable, Encodable {
     /// The layer above, from 1; index of the value in its output, and in its input.
-    public let layer, to, from: Int
+    package let layer, to, from: Int
     /// Its share of the output that was asked for.
-    public let share: Double
+    package let share: Double
   }
 
   /// The strongest paths from the image to one output: its relevance is handed down layer by layer,
@@ -73,7 +73,7 @@ extension Network {
   ///   - trace: without labels, of one image
   ///   - output: the index of one
   ///   - width: how many paths
-  public func strongestPaths(in trace: Trace, to output: Int, width: Int = 6) -> [Path] {
+  package func strongestPaths(in trace: Trace, to output: Int, width: Int = 6) -> [Path] {
     var paths: [Path] = []
     var relevance = [(index: output, share: 1.0)]
     for number in stride(from: layers.count, through: 1, by: -1) {

@@ -20,14 +20,14 @@ public struct Trace: Sendable {
     /// The Euclidean norm of the gradient of the layer's parameters; nil where there are none.
     public let parameterGradientNorm: Double?
     /// Trained values.
-    public let parameters: Int
+    package let parameters: Int
     /// The forward pass' C symbol without its prefix, and why that one; nil where nothing is computed.
     public let kernel, why: String?
     /// Floating-point operations of the forward pass over the batch, two a multiply-add; 0 where few
     /// are among what is moved.
-    public let operations: Double
+    package let operations: Double
     /// Bytes that the forward pass can't help reading and writing.
-    public let bytes: Double
+    package let bytes: Double
     /// Seconds of the forward pass, and of the backward pass if there was one.
     public let seconds: Double
     public let backwardSeconds: Double?

@@ -7,45 +7,45 @@ import StrideNetCore
 ///     let record = try TrainingRecord(trainer)
 ///     trainer.onBatch { try? record.note($0) }
 ///     trainer.onEpoch { record.note($0) }
-public final class TrainingRecord {
+package final class TrainingRecord {
   /// The mean over some steps in a row.
-  public struct Point: Sendable, Encodable {
+  package struct Point: Sendable, Encodable {
     /// The last of them, from 1.
-    public let step: Int
-    public let loss, classError, learningRate: Float
+    package let step: Int
+    package let loss, classError, learningRate: Float
   }
 
   /// What one layer makes of the images, in bytes: 0 is `least`, 255 `greatest`.
-  public struct Maps: Sendable, Encodable {
-    public let least, greatest: Float
+  package struct Maps: Sendable, Encodable {
+    package let least, greatest: Float
     /// Of each image `height` · `width` pixels of some channels, evenly chosen.
-    public let height, width, channels: Int
-    public let pixels: Data
+    package let height, width, channels: Int
+    package let pixels: Data
   }
 
   /// A look into the network.
-  public struct Frame: Sendable, Encodable {
+  package struct Frame: Sendable, Encodable {
     /// Steps taken so far.
-    public let step: Int
+    package let step: Int
     /// The first layer's weights as floats, of a large dense layer those of some outputs.
-    public let filters: Data
+    package let filters: Data
     /// The Euclidean norm of each trained array and of its last gradient.
-    public let weightNorms, gradientNorms: [Float]
-    public let maps: [Maps]
+    package let weightNorms, gradientNorms: [Float]
+    package let maps: [Maps]
     /// Of each image, for each class.
-    public let probabilities: [[Float]]
+    package let probabilities: [[Float]]
   }
 
-  public private(set) var points: [Point] = []
-  public private(set) var frames: [Frame] = []
-  public private(set) var epochs: [EpochResult]
+  package private(set) var points: [Point] = []
+  package private(set) var frames: [Frame] = []
+  package private(set) var epochs: [EpochResult]
   /// The names of the trained arrays, in the order of the norms.
-  public let arrays: [String]
+  package let arrays: [String]
   /// The shape of ``Frame/filters``: (FH, FW, C, F), or (outputs, H, W, C) of a dense layer; empty
   /// where neither comes first.
-  public let filterShape: [Int]
+  package let filterShape: [Int]
   /// The images that are followed: the test set's first of each class.
-  public let images: Batch
+  package let images: Batch
 
   private let trainer: Trainer
   // Steps a point, and steps at which to look; steps until then and sums over them.
@@ -56,7 +56,7 @@ public final class TrainingRecord {
   /// - Parameters:
   ///   - trainer: before it runs
   ///   - frames: looks into the network, more of them at the beginning, when most changes
-  public init(_ trainer: Trainer, frames: Int = 24) throws {
+  package init(_ trainer: Trainer, frames: Int = 24) throws {
     self.trainer = trainer
     let (network, test, settings) = (trainer.network, trainer.test, trainer.settings)
     let batches = (trainer.train.count + settings.batchSize - 1) / settings.batchSize
@@ -81,7 +81,7 @@ public final class TrainingRecord {
   }
 
   /// After each mini-batch.
-  public func note(_ progress: BatchProgress) throws {
+  package func note(_ progress: BatchProgress) throws {
     sums.loss += progress.cce
     sums.error += progress.ce
     sums.count += 1
@@ -99,7 +99,7 @@ public final class TrainingRecord {
   }
 
   /// After each epoch.
-  public func note(_ result: EpochResult) { epochs.append(result) }
+  package func note(_ result: EpochResult) { epochs.append(result) }
 
   private func look(at step: Int) throws {
     let network = trainer.network
@@ -186,7 +186,7 @@ extension Network {
   /// What the first layer that learns looks for in the image: a convolution's filters (FH, FW, C, F),
   /// or for each of up to 64 outputs of a dense layer its weights in the image's shape
   /// (outputs, H, W, C); nil where something else comes first.
-  public var firstFilters: (shape: [Int], values: [Float])? {
+  package var firstFilters: (shape: [Int], values: [Float])? {
     let first = stages.flatMap(\.operations).first { !$0.parameters.isEmpty || !$0.body.isEmpty }
     guard let first, first.hasWeights, let input else { return nil }
     let weight = first.parameters[0]
