@@ -47,9 +47,10 @@ struct ExplainValue: ParsableCommand {
         .usage, "what is to be explained?", found: at == nil ? "neither" : "both",
         expected: "either --at y,x,c or --weight with a weight's place")
     }
-    let (x, label) = try image.load()
+    let image = try image.load()
+    let (x, label) = (image.images, image.labels[0])
     let network = try network.load(try compute.runtime(), for: x.shape)
-    let trace = try network.trace(x, labels: weight == nil ? nil : [label])
+    let trace = try weight == nil ? network.trace(x) : network.trace(image)
     guard (1...network.layers.count).contains(layer) else {
       throw StrideNetError(
         .usage, "no such layer", found: "\(layer)",
@@ -78,7 +79,7 @@ struct ExplainValue: ParsableCommand {
       ? nil
       : network.gradientPath(in: trace, layer: layer, output: largest!.to.index(in: outputs))
     if json { return try Output.json(Event(layer, shown, provenance, path)) }
-    try Output.line("\(title), for test image \(image.image), a \(label)\n")
+    try Output.line("\(title), for test image \(self.image.image), a \(label)\n")
     let first = network.arrays.first { $0.name.hasPrefix("layers.\(layer - 1).") }
     try show(provenance, first?.shape ?? [])
     guard let path, !path.isEmpty else { return }

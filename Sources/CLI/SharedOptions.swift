@@ -84,13 +84,12 @@ struct ImageOptions: ParsableArguments {
   @Option(parsing: .unconditional, help: "Which test image, from 0.")
   var image = 0
 
-  func load() throws -> (images: Tensor, label: Int32) {
+  func load() throws -> Batch {
     let test = try dataOptions.load().test
     guard (0..<test.count).contains(image) else {
       throw StrideNetError(
         .usage, "--image out of range", found: "\(image)", expected: "0 … \(test.count - 1)")
     }
-    let batch = test.batch([image])
-    return (batch.images, batch.labels[0])
+    return test.batch([image])
   }
 }

@@ -33,11 +33,12 @@ struct TraceCommand: ParsableCommand {
       throw StrideNetError(
         .usage, "--repeats out of range", found: "\(repeats)", expected: "1 … 10,000")
     }
-    let (x, labels) = try images()
+    let images = try images()
+    let x = images.images
     let runtime = try compute.runtime()
     let network = try network.load(runtime, for: x.shape)
     // A mini-batch is one that trains; an image is first looked at as in prediction.
-    let training = try network.trace(x, labels: labels, repeats: repeats)
+    let training = try network.trace(images, repeats: repeats)
     let values = batch == nil ? try network.trace(x, repeats: repeats) : training
     let peak = Roofline.gigaflopsPerSecond(runtime)
     let rows = zip(values.layers, training.layers).map { Row($0, $1, peak: peak) }
@@ -46,7 +47,7 @@ struct TraceCommand: ParsableCommand {
       for row in rows { try Output.json(row) }
       try Output.json(
         Summary(
-          images: x.batch, labels: labels, loss: training.loss!,
+          images: x.batch, labels: images.labels, loss: training.loss!,
           probabilities: values.output.values,
           threads: runtime.threads, kernels: runtime.kernels.name,
           isa: KernelChoice.instructionSet, peak_gflops: peak,
@@ -68,7 +69,7 @@ struct TraceCommand: ParsableCommand {
       let output = values.output.values
       let best = output.indices.max { output[$0] < output[$1] }!
       try Output.line(
-        "output   \(best) with \(output[best].percent()), labelled \(labels[0])")
+        "output   \(best) with \(output[best].percent()), labelled \(images.labels[0])")
     }
   }
 
@@ -78,18 +79,14 @@ struct TraceCommand: ParsableCommand {
       hint: "train with a smaller learning rate")
   }
 
-  private func images() throws -> (Tensor, [Int32]) {
-    guard let batch else {
-      let (x, label) = try image.load()
-      return (x, [label])
-    }
+  private func images() throws -> Batch {
+    guard let batch else { return try image.load() }
     let train = try image.dataOptions.load().train
     guard (1...train.count).contains(batch) else {
       throw StrideNetError(
         .usage, "--batch out of range", found: "\(batch)", expected: "1 … \(train.count)")
     }
-    let images = train.batch(0..<batch)
-    return (images.images, images.labels)
+    return train.batch(0..<batch)
   }
 
   struct Row: Encodable {

@@ -90,7 +90,7 @@ import StrideNet
     let network = try Self.network(
       "conv(2,3) residual(conv(2,3,padding=1,activation=none) batchnorm) flatten softmax(10)")
     let batch = try Self.batch(2)
-    let trace = try network.trace(batch.images, labels: batch.labels)
+    let trace = try network.trace(batch)
     let provenance = try network.provenance(
       in: trace, layer: 2, at: .init(1, 1, 0))
     #expect(provenance.terms.count == 2)

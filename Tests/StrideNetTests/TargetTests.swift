@@ -61,6 +61,8 @@ import Testing
       network, train: waves(300, from: 0), test: waves(70, from: 300), settings)
     try trainer.run()
     #expect(trainer.results.last!.testCCE < trainer.results[0].testCCE / 8)
+    #expect(try network.evaluate(trainer.test).cce == trainer.results.last!.testCCE)
+    #expect(throws: StrideNetError.self) { try network.metrics(trainer.test) }
     let batch = try Batch(
       images: Tensor(batch: 1, shape: Shape(2), [0.3, -0.2]),
       targets: Tensor(
@@ -108,6 +110,10 @@ import Testing
     try numbers.run()
     #expect(bytes.network.snapshot().sha256 == numbers.network.snapshot().sha256)
     #expect(bytes.results.map(\.testCCE) == numbers.results.map(\.testCCE))
+    // Whoever asks is answered as the trainer is.
+    let network = numbers.network
+    #expect(try network.evaluate(set(test)).cce == numbers.results.last!.testCCE)
+    #expect(try network.metrics(set(test)).confusion == network.metrics(test).confusion)
   }
 
   /// Several labels an example, or none.

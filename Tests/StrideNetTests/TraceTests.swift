@@ -46,7 +46,7 @@ import StrideNet
   /// A step that takes a trace first is the step without it, and its gradients are the trace's.
   @Test(arguments: texts) func itsGradientsAreTheStepsAndNothingChanges(_ text: String) throws {
     let (traced, plain) = (try Self.network(text), try Self.network(text))
-    let trace = try traced.trace(Self.batch.images, labels: Self.batch.labels)
+    let trace = try traced.trace(Self.batch)
     let gradients = traced.lastGradient
     #expect(traced.snapshot().sha256 == plain.snapshot().sha256)
     let first = try traced.train(Self.batch, learningRate: 0.1, momentum: 0.9)
@@ -60,13 +60,32 @@ import StrideNet
     #expect(trace.layers.allSatisfy { ($0.gradientNorm ?? 0) > 0 })
   }
 
+  /// Values as targets go the same way, and their gradients are sums too.
+  @Test func ofTargets() throws {
+    let network = Network([Dense(5, activation: .tanh), Dense(2, activation: .none)], seed: 3)
+    network.loss = .meanSquaredError
+    let batch = try Batch(
+      images: Tensor(batch: 3, shape: Shape(4), values(12, 5)),
+      targets: Tensor(batch: 3, shape: Shape(2), values(6, 6)))
+    let trace = try network.trace(batch, repeats: 2)
+    let gradient = network.lastGradient
+    #expect(trace.loss == (try network.evaluate(batch)).cce)
+    #expect(trace.output.values == (try network.predict(batch.images)).values)
+    let found = try network.provenance(ofGradientIn: trace, layer: 1, weight: [4, 2])
+    #expect(found.agrees && found.terms.count == 3)
+    #expect(trace.loss == (try network.train(batch, learningRate: 0.1)).cce)
+    #expect(gradient == network.lastGradient)
+    let wrong = Batch(images: batch.images, targets: Tensor(batch: 2, shape: Shape(2)))
+    #expect(throws: StrideNetError.self) { try network.trace(wrong) }
+  }
+
   @Test func statistics() throws {
     let network = Network([Activate(.relu), Flatten(), Dense(2, activation: .softmax)])
     let x = try Tensor(batch: 1, shape: Shape(2, 2, 1), [-1, 0.5, 2, 0])
     let layer = try network.trace(x).layers[0]
     #expect(layer.range == (0, 0.625, 2) && layer.zeros == 0.5)
     #expect(layer.gradientNorm == nil && layer.operations == 0)
-    #expect(throws: StrideNetError.self) { try network.trace(x, labels: [2]) }
+    #expect(throws: StrideNetError.self) { try network.trace(Batch(images: x, labels: [2])) }
     #expect(throws: StrideNetError.self) {
       try network.trace(Tensor(batch: 1, shape: Shape(3, 2, 1)))
     }
@@ -102,7 +121,7 @@ import StrideNet
 
   @Test(arguments: texts) func gradientsAreSums(_ text: String) throws {
     let network = try Self.network(text)
-    let trace = try network.trace(Self.batch.images, labels: Self.batch.labels)
+    let trace = try network.trace(Self.batch)
     for (index, layer) in network.stages.enumerated() {
       guard let operation = layer.only, operation.hasWeights else { continue }
       let weight = operation.parameters[0]
@@ -121,7 +140,7 @@ import StrideNet
 
   @Test func waysOfAGradientAndOfAValue() throws {
     let network = try Self.network(Self.texts[0])
-    let trace = try network.trace(Self.batch.images, labels: Self.batch.labels)
+    let trace = try network.trace(Self.batch)
     let first = try #require(trace.layers[0].gradient)
     let index = try #require((0..<first.shape.count).max { abs(first[$0]) < abs(first[$1]) })
     let steps = network.gradientPath(in: trace, layer: 1, output: index)
@@ -174,7 +193,7 @@ import StrideNet
     #expect(throws: StrideNetError.self) {
       try network.provenance(ofGradientIn: trace, layer: 1, weight: [0, 0, 0, 0])
     }
-    let back = try network.trace(Self.batch.images, labels: Self.batch.labels)
+    let back = try network.trace(Self.batch)
     for (layer, place) in [(2, [0, 0]), (1, [0, 0]), (1, [3, 0, 0, 0]), (5, [0, -1])] {
       #expect(throws: StrideNetError.self) {
         try network.provenance(ofGradientIn: back, layer: layer, weight: place)

@@ -60,7 +60,7 @@ import Testing
     let epochs = trainer.results.count
     #expect(epochs < 200 && trainer.results.contains { $0.testCE < 0.1 })
     let weights = trainer.network.snapshot().sha256
-    #expect(try trainer.network.evaluate(trainer.train as! ImageSet).ce < 0.2)
+    #expect(try trainer.network.evaluate(trainer.train).ce < 0.2)
     try await Task.sleep(for: .milliseconds(50))
     #expect(trainer.results.count == epochs && trainer.network.snapshot().sha256 == weights)
     // It goes on when asked to.

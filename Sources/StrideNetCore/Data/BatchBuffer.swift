@@ -47,11 +47,22 @@ package final class BatchBuffer {
 }
 
 extension Network {
-  /// Evaluates on a whole set, chunk by chunk.
-  public func evaluate(_ set: ImageSet) throws -> (cce: Float, ce: Float) {
-    try requireClassifier(for: set.shape)
-    try set.checkLabels(classes: classes)
-    let buffer = try BatchBuffer(capacity: Self.chunk, shape: set.shape)
+  /// Evaluates on a whole set, of all kinds that a trainer takes, chunk by chunk.
+  public func evaluate(_ set: any ExampleSource) throws -> (cce: Float, ce: Float) {
+    let buffer = try prepare(set)
     return try evaluate(set.count) { buffer.gather(set, $0, runtime) }
+  }
+
+  /// Builds the network and checks that a set fits it.
+  /// - Returns: what its chunks go through
+  func prepare(_ set: any ExampleSource) throws -> BatchBuffer {
+    try requireClassifier(for: set.shape)
+    if let images = set as? ImageSet {
+      try images.checkLabels(classes: classes)
+    } else {
+      try set.checkTargets(outputs: classes)
+    }
+    return try BatchBuffer(
+      capacity: Self.chunk, shape: set.shape, targetCount: set.targetCount)
   }
 }

@@ -256,7 +256,7 @@ public struct Batch: Sendable {
     (self.images, labels, self.targets) = (images, [], targets)
   }
 
-  func withTargets<R>(_ body: (Targets) throws -> R) rethrows -> R {
+  package func withTargets<R>(_ body: (Targets) throws -> R) rethrows -> R {
     if let targets { return try targets.withView { try body(.values($0.pointer)) } }
     return try labels.withUnsafeBufferPointer { try body(.labels($0.baseAddress!)) }
   }

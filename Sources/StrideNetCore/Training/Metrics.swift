@@ -73,23 +73,25 @@ public struct Metrics: Sendable {
 }
 
 extension Network {
-  /// Evaluates on a whole set, chunk by chunk, and counts what was taken for what.
-  public func metrics(_ set: ImageSet) throws -> Metrics {
-    try requireClassifier(for: set.shape)
-    try set.checkLabels(classes: classes)
-    let buffer = try BatchBuffer(capacity: Self.chunk, shape: set.shape)
+  /// Evaluates on a whole set with classes as targets, chunk by chunk, and counts what was taken for
+  /// what.
+  public func metrics(_ set: any ExampleSource) throws -> Metrics {
+    guard set.targetCount == nil else {
+      throw StrideNetError(.badData, "values as targets", expected: "classes, which can be counted")
+    }
+    let buffer = try prepare(set)
     let outputs = try FloatStorage(count: set.count * classes)
     let (cce, _) = try evaluate(set.count, keep: outputs.pointer) {
       buffer.gather(set, $0, runtime)
     }
     var counts: [Metrics.Pair: Int] = [:]
     for i in 0..<set.count {
-      count(outputs.pointer + i * classes, Int(set.labels[i]), in: &counts)
+      count(outputs.pointer + i * classes, set.label(i), in: &counts)
     }
     return Metrics(cce: cce, classes: classes, counts: counts)
   }
 
-  /// The same of mini-batches one after the other, whose labels may be larger than a byte holds.
+  /// The same of mini-batches one after the other.
   public func metrics(_ batches: some Sequence<Batch>) throws -> Metrics {
     var (sum, images, counts) = (0.0, 0, [Metrics.Pair: Int]())
     for batch in batches {

@@ -56,9 +56,9 @@ struct LayerWalk {
   }
 
   /// - Returns: the mean loss
-  mutating func goBack(labels: [Int32]) throws -> Float {
+  mutating func goBack(_ targets: Batch) throws -> Float {
     var upstream = Tensor(batch: batch, shape: network.shapes.last!)
-    let loss = meanLoss(outputs.last!, labels, &upstream)
+    let loss = meanLoss(outputs.last!, targets, &upstream)
     backwardTimes = [Double](repeating: 0, count: plan.operations.count)
     for (index, operation) in plan.operations.enumerated().reversed() {
       gradients.append(upstream)
@@ -96,7 +96,7 @@ struct LayerWalk {
   }
 
   /// The mean loss, and the gradient of what it was computed from.
-  private func meanLoss(_ output: Tensor, _ labels: [Int32], _ gradient: inout Tensor) -> Float {
+  private func meanLoss(_ output: Tensor, _ targets: Batch, _ gradient: inout Tensor) -> Float {
     var losses = Tensor(batch: output.batch, shape: Shape(1))
     var wrong = [Int32](repeating: 0, count: output.batch)
     var output = output  // squared error makes probabilities of logits in place
@@ -104,12 +104,12 @@ struct LayerWalk {
       gradient.withMutableView { gradient in
         losses.withMutableView { losses in
           wrong.withUnsafeMutableBufferPointer { wrong in
-            labels.withUnsafeBufferPointer { labels in
+            targets.withTargets { targets in
               network.loss.compute(
                 LossBatch(
                   output: output, gradient: gradient.pointer, loss: losses.pointer,
                   wrong: wrong.baseAddress!),
-                .labels(labels.baseAddress!), endsInSoftmax: network.endsInSoftmax)
+                targets, endsInSoftmax: network.endsInSoftmax)
             }
           }
         }

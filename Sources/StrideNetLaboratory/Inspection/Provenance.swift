@@ -114,7 +114,7 @@ extension Network {
 
   /// The multiply-adds behind one value of a layer's output.
   /// - Parameters:
-  ///   - trace: without labels, and of the weights as they are
+  ///   - trace: without targets, and of the weights as they are
   ///   - number: the layer's, from 1
   ///   - place: in the layer's output
   ///   - example: which of the batch
@@ -176,7 +176,7 @@ extension Network {
   /// weight was multiplied by, times the gradient of the loss with respect to the sum that the
   /// product went into.
   /// - Parameters:
-  ///   - trace: with labels, the last one
+  ///   - trace: with targets, the last one
   ///   - number: the layer's, from 1
   ///   - place: in the layer's weights: (FH, FW, C, F) or (outputs, inputs)
   public func provenance(ofGradientIn trace: Trace, layer number: Int, weight place: [Int]) throws
@@ -185,7 +185,7 @@ extension Network {
     let stage = try check(trace, layer: number, example: 0)
     guard let gradient = trace.layers[number - 1].innerGradient else {
       throw StrideNetError(
-        .usage, "a trace without its backward pass", expected: "one with labels")
+        .usage, "a trace without its backward pass", expected: "one of a mini-batch with targets")
     }
     guard let operation = stage.only, operation.hasWeights else {
       throw StrideNetError(

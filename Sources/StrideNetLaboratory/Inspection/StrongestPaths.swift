@@ -17,7 +17,7 @@ extension Network {
   /// each time to the sum whose gradient times weight was largest. Ends below the first layer whose
   /// sums aren't of its input alone (normalisations, residual connections).
   /// - Parameters:
-  ///   - trace: with labels, the last one
+  ///   - trace: with targets, the last one
   ///   - number: the layer's, from 1
   ///   - index: of the output
   ///   - example: which of the batch
@@ -70,7 +70,7 @@ extension Network {
   /// propagation, the z⁺ rule: Bach et al. 2015, doi:10.1371/journal.pone.0130140), and the
   /// strongest few of each layer are followed.
   /// - Parameters:
-  ///   - trace: without labels, of one image
+  ///   - trace: without targets, of one image
   ///   - output: the index of one
   ///   - width: how many paths
   package func strongestPaths(in trace: Trace, to output: Int, width: Int = 6) -> [Path] {

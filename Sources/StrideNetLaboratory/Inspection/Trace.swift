@@ -1,7 +1,7 @@
 import StrideNetCore
 
 /// A mini-batch on its way through a network, every layer by itself: what each was given, made of it
-/// and took for it, and with labels the way back too. `stridenet trace` prints one.
+/// and took for it, and with targets the way back too. `stridenet trace` prints one.
 ///
 /// The numbers are those of the kernels that train: layers that otherwise run together give the same
 /// results bit for bit.
@@ -14,7 +14,7 @@ public struct Trace: Sendable {
     public let text: String
     /// What it made of the batch; of a last layer with softmax, the probabilities.
     public let output: Tensor
-    /// The gradient of the loss with respect to the output, as large; nil without labels. Of a last
+    /// The gradient of the loss with respect to the output, as large; nil without targets. Of a last
     /// layer whose softmax is computed with the loss, with respect to its logits.
     public let gradient: Tensor?
     /// The Euclidean norm of the gradient of the layer's parameters; nil where there are none.
@@ -56,7 +56,7 @@ public struct Trace: Sendable {
   public let layers: [Layer]
   /// What softmax made the probabilities of; nil where the network doesn't end in it.
   public let logits: Tensor?
-  /// The mean loss over the batch; nil without labels.
+  /// The mean loss over the batch; nil without targets.
   public let loss: Float?
 
   /// The network's output.
@@ -68,24 +68,26 @@ public struct Trace: Sendable {
 }
 
 extension Network {
-  /// Sends images through the layers one by one; with labels, as a training step does (dropout drops,
-  /// batch normalisation takes the batch's statistics), and back again, but for the update. Nothing
-  /// of the network changes except ``lastGradient``, which is then that of this batch.
+  /// Sends images through the layers one by one, as for prediction. Nothing of the network changes.
   /// - Parameters:
   ///   - x: the images
-  ///   - labels: one an image; nil for the forward pass alone, as for prediction
   ///   - repeats: how often each layer runs; its time is the median
-  /// - Throws: ``StrideNetError`` if the images or labels don't fit the network
-  public func trace(_ x: Tensor, labels: [Int32]? = nil, repeats: Int = 1) throws -> Trace {
-    if let labels {
-      try prepare(Batch(images: x, labels: labels))
-    } else {
-      try build(for: x.shape)
-    }
-    precondition(x.batch > 0 && repeats > 0)
-    let before = Kernels.flushDenormals(true)
-    defer { Kernels.flushDenormals(before) }
-    if labels != nil { try ownWeights() }
+  /// - Throws: ``StrideNetError`` if the images don't fit the network
+  public func trace(_ x: Tensor, repeats: Int = 1) throws -> Trace {
+    try build(for: x.shape)
+    return try trace(x, nil, repeats)
+  }
+
+  /// Sends a mini-batch through the layers one by one as a training step does (dropout drops, batch
+  /// normalisation takes the batch's statistics), and back again, but for the update. Nothing of the
+  /// network changes except ``lastGradient``, which is then that of this batch.
+  /// - Parameters:
+  ///   - batch: images with labels or values as targets
+  ///   - repeats: how often each layer runs, either way; its time is the median
+  /// - Throws: ``StrideNetError`` if the batch doesn't fit the network
+  public func trace(_ batch: Batch, repeats: Int = 1) throws -> Trace {
+    try prepare(batch)
+    try ownWeights()
     // Running statistics are what a training pass changes besides.
     let statistics = stages.flatMap(\.parameters).filter { !$0.isTrained }
     let saved = statistics.map { Array(UnsafeBufferPointer(start: $0.value, count: $0.count)) }
@@ -94,9 +96,17 @@ extension Network {
         parameter.value.update(from: values, count: values.count)
       }
     }
-    var walk = LayerWalk(self, x, training: labels != nil, repeats: repeats)
+    return try trace(batch.images, batch, repeats)
+  }
+
+  /// - Parameter batch: with targets, for the way back
+  private func trace(_ x: Tensor, _ batch: Batch?, _ repeats: Int) throws -> Trace {
+    precondition(x.batch > 0 && repeats > 0)
+    let before = Kernels.flushDenormals(true)
+    defer { Kernels.flushDenormals(before) }
+    var walk = LayerWalk(self, x, training: batch != nil, repeats: repeats)
     try walk.goForward()
-    let loss = try labels.map { try walk.goBack(labels: $0) }
+    let loss = try batch.map { try walk.goBack($0) }
     let logits = endsInSoftmax ? walk.applySoftmax() : nil
     return Trace(input: x, layers: walk.layers, logits: logits, loss: loss)
   }
