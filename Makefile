@@ -122,11 +122,11 @@ lint:
 	$(SWIFT) format lint --strict -r Package.swift Sources Tests Examples
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 
-## check: each kernel against its definition, in C, with each instruction set (seconds)
+## check: each kernel against its definition, in C, with each instruction set (seconds; TIME=all or TIME=convolution: timed instead)
 check: setup
 	@mkdir -p .build
 	clang $(CHECK_IN_C) -lm -o .build/check
-	.build/check
+	.build/check $(if $(TIME),time $(filter-out all,$(TIME)))
 
 ## arm64: the same check compiled for 64-bit ARM and run by an emulator
 arm64: setup

@@ -148,3 +148,18 @@ void check_activations(void) {
     check_activation(a, 14848, 16);  // 16 a step
   }
 }
+
+/// What cnn's convolution writes.
+void time_activations(void) {
+  const ck_table *k = ck_kernels();
+  ptrdiff_t n = IMAGES * 26 * 26 * 32;
+  float *x = values(n, 1), *dy = values(n, 2), *out = floats(n);
+  TIME(0, 8.0 * (double)n, k->relu_forward(n, x, out), "relu_forward", NULL, "%td", n);
+  TIME(0, 12.0 * (double)n, k->relu_backward(n, x, dy, out), "relu_backward", NULL, "%td", n);
+  FOR(a, k->activation_count) {
+    const ck_activation *f = &k->activations[a];
+    TIME(0, 8.0 * (double)n, f->forward(n, x, out), f->name, "forward", "%td", n);
+    TIME(0, 12.0 * (double)n, f->backward(n, x, dy, out), f->name, "backward", "%td", n);
+  }
+  end_case();
+}

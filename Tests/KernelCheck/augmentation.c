@@ -46,3 +46,14 @@ void check_augmentation(void) {
   check_warp(2, 17, 2);
   check_warp(9, 40, 1);
 }
+
+/// A digit.
+void time_augmentation(void) {
+  static const float map[6] = {0.9f, 0.2f, -1.3f, -0.3f, 1.2f, 0.7f};
+  const ck_table *k = ck_kernels();
+  float *x = values(31 * 31, 1), *d = values(28 * 28, 2), *y = floats(28 * 28);
+  TIME(0, 0, k->warp(28, 28, 1, x, map, NULL, NULL, y), "warp", NULL, "28×28×1");
+  TIME(0, 0, k->warp(28, 28, 1, x, map, d, d, y), "warp", NULL, "28×28×1, displaced");
+  TIME(0, 0, k->blur(28, 28, x, 12, d, y), "blur", NULL, "28×28, 12 either way");
+  end_case();
+}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The memory of a case and the verdict on it. All memory lies between guard zones at an address
 // that is aligned to a float and no more, and results are filled with a pattern that is no number,
-// so that an element never written shows.
+// so that an element never written shows. And the clock, for timings.
 #include <stdarg.h>
+#include <time.h>
 
 #include "check.h"
 
@@ -14,11 +15,12 @@ static struct {
   size_t bytes, zone;
 } blocks[64];
 static int block_count;
-int bare;
+int bare, timed;
 const int sizes[SIZES] = {1, 3, 4, 5, 8, 15, 16, 17, 31, 33, 100};
 
 static void *block_between(size_t bytes, size_t zone) {
-  unsigned char *start = malloc(bytes + 2 * zone);
+  unsigned char *start =
+      timed ? aligned_alloc(64, (bytes + 64) / 64 * 64) : malloc(bytes + 2 * zone);
   if (!start || block_count == COUNT(blocks)) abort();
   if (zone) memset(start, PATTERN, bytes + 2 * zone);
   blocks[block_count].start = start, blocks[block_count].bytes = bytes;
@@ -26,7 +28,7 @@ static void *block_between(size_t bytes, size_t zone) {
   return start + zone;
 }
 
-void *block(size_t bytes) { return block_between(bytes, bare ? 0 : ZONE); }
+void *block(size_t bytes) { return block_between(bytes, bare || timed ? 0 : ZONE); }
 float *floats(size_t count) { return block(sizeof(float) * count); }
 uint16_t *places(size_t count) { return block(sizeof(uint16_t) * count); }
 double *sums(size_t count) { return memset(block_between(8 * count, 0), 0, 8 * count); }
@@ -138,4 +140,43 @@ int print_tallies(void) {
   wrong_cases = 0;
   memset(tallies, 0, sizeof tallies);
   return count;
+}
+
+// ---- Timing -------------------------------------------------------------------------------------
+
+static double seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int timing(double operations, double bytes) {
+  enum { ROUNDS = 15 };
+  static double start, times[ROUNDS];
+  static long calls, left;  // of a round
+  static int round = -1;
+  if (left > 0 && --left > 0) return 1;
+  double took = seconds() - start;
+  if (round < 0) {
+    calls = 1, round = 0;
+  } else if (took < 1e-3) {  // rounds are to be long
+    calls *= took < 1e-4 ? 8 : 2, round = 0;
+  } else {
+    double each = took / (double)calls;
+    int at = round++;  // in order
+    for (; at > 0 && times[at - 1] > each; at--) times[at] = times[at - 1];
+    times[at] = each;
+  }
+  left = calls, start = seconds();
+  if (round < ROUNDS) return 1;
+  double median = times[ROUNDS / 2];
+  int width = 34;  // in characters, the bytes that continue one not counted
+  for (const char *c = shape; *c; c++) width -= (*c & 0xC0) != 0x80;
+  printf("  %-37s  %s%*s", now->kernel, shape, width > 0 ? width : 0, "");
+  printf(median < 1e-5 ? "%9.0f ns" : "%9.1f µs", median * (median < 1e-5 ? 1e9 : 1e6));
+  if (operations) printf("%9.1f GFLOP/s", operations / median / 1e9);
+  if (bytes) printf("%9.1f GB/s", bytes / median / 1e9);
+  printf("\n");
+  left = 0, round = -1;
+  return 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What the checks share. Each file has one kind of kernels: the definitions, loops with sums in
-// double precision, beside what compares the kernels with them.
+// What the checks and timings share. Each file has one kind of kernels: the definitions, loops with
+// sums in double precision, beside what compares the kernels with them, and what times them.
 #ifndef CHECK_H
 #define CHECK_H
 #include <math.h>
@@ -25,6 +25,9 @@ extern const int sizes[SIZES];
 /// Terms of a long sum, and the edge of a large image.
 static inline ptrdiff_t long_count(void) { return bare ? 20011 : 1000003; }
 static inline ptrdiff_t long_edge(void) { return bare ? 100 : 512; }
+
+/// Timings: memory at addresses as networks have them, without guard zones.
+extern int timed;
 
 // ---- Memory: lives until the end of a case ------------------------------------------------------
 
@@ -65,15 +68,31 @@ void same(const char *what, const float *found, const float *expected, size_t co
 /// Prints what was found of each kernel since the last call; returns how many cases were wrong.
 int print_tallies(void);
 
-// ---- The checks ---------------------------------------------------------------------------------
+// ---- Timing -------------------------------------------------------------------------------------
 
-void check_convolution(void);
-void check_pooling(void);
-void check_product(void);
-void check_elements(void);
-void check_activations(void);
-void check_softmax(void);
-void check_normalization(void);
-void check_optimizers(void);
-void check_augmentation(void);
+/// Times a call as a case: makes it again and again, and prints the median of its times; with how
+/// many operations of floating point it has, or bytes it reads and writes, as a rate too.
+#define TIME(operations, bytes, call, ...) \
+  for (begin_case(__VA_ARGS__); timing(operations, bytes);) call
+/// Whether to go on.
+int timing(double operations, double bytes);
+/// How many images are timed, in layers of their own and in dense ones.
+enum { IMAGES = 8, BATCH = 64 };
+
+// ---- The subjects -------------------------------------------------------------------------------
+
+#define SUBJECTS(X) \
+  X(convolution)    \
+  X(pooling)        \
+  X(product)        \
+  X(elements)       \
+  X(activations)    \
+  X(softmax)        \
+  X(normalization)  \
+  X(optimizers)     \
+  X(augmentation)
+#define DECLARE(subject)      \
+  void check_##subject(void); \
+  void time_##subject(void);
+SUBJECTS(DECLARE)
 #endif

@@ -139,9 +139,20 @@ static void check_conv_pool(const ck_conv_shape *s, int with_bias, int relu, con
   }
 }
 
+static const char *const passes[] = {"conv_forward", "conv_input_gradient", "conv_weight_gradient"};
+
+static void run(const ck_conv_variant *variant, const ck_conv_shape *s, ck_pass pass,
+                const float *x, const float *w, const float *bias, int relu, const float *y,
+                float *out, float *workspace) {
+  if (pass == CK_FORWARD)
+    ck_conv_forward(variant, s, x, w, bias, relu, out, workspace);
+  else if (pass == CK_INPUT_GRADIENT)
+    ck_conv_input_gradient(variant, s, y, w, out, workspace);
+  else
+    ck_conv_weight_gradient(variant, s, x, y, out, workspace);
+}
+
 static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
-  static const char *const passes[] = {"conv_forward", "conv_input_gradient",
-                                       "conv_weight_gradient"};
   ptrdiff_t inputs = (ptrdiff_t)s->n * s->h * s->w * s->c;
   ptrdiff_t weights = (ptrdiff_t)s->fh * s->fw * s->c / s->groups * s->f;
   ptrdiff_t outputs = (ptrdiff_t)s->n * s->oh * s->ow * s->f;
@@ -171,12 +182,7 @@ static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
       const float *x = values(inputs, 1), *w = values(weights, 2), *y = values(outputs, 4);
       const float *bias = with_bias ? values(s->f, 3) : NULL;
       float *out = floats(sizes[pass]), *workspace = floats(ck_conv_workspace(variant, s, pass));
-      if (pass == CK_FORWARD)
-        ck_conv_forward(variant, s, x, w, bias, relu, out, workspace);
-      else if (pass == CK_INPUT_GRADIENT)
-        ck_conv_input_gradient(variant, s, y, w, out, workspace);
-      else
-        ck_conv_weight_gradient(variant, s, x, y, out, workspace);
+      run(variant, s, pass, x, w, bias, relu, y, out, workspace);
       compare(out, expected[pass], sizes[pass], rounding(terms[pass] + 1));
       end_case();
     }
@@ -257,4 +263,36 @@ static void check_large(void) {
 void check_convolution(void) {
   check_shapes();
   check_large();
+}
+
+/// cnn's, lenet's second, vgg's second to fourth.
+void time_convolution(void) {
+  static const int rows[][4] = {// edge, channels, filters, padding
+                                {28, 1, 32, 0},
+                                {13, 32, 64, 0},
+                                {28, 32, 32, 1},
+                                {14, 32, 64, 1},
+                                {14, 64, 64, 1}};
+  const ck_conv_variant *v;
+  FOR(i, COUNT(rows)) for (size_t at = 0; (v = ck_conv_variant_at(at)); at++) {
+    int edge = rows[i][0], c = rows[i][1], f = rows[i][2], pad = rows[i][3],
+        to = edge + 2 * pad - 2;
+    ck_conv_shape s = {IMAGES, edge, edge, c, 3, 3, f, 1, 1, pad, pad, to, to, 1, 1, 1};
+    int inputs = IMAGES * edge * edge * c, outputs = IMAGES * to * to * f;
+    const int sizes[] = {outputs, inputs, 9 * c * f};
+    char text[60];
+    snprintf(text, sizeof text, "%d×%d×%d×%d to %d×%d×%d", IMAGES, edge, edge, c, to, to, f);
+    const float *x = values(inputs, 1), *w = values(sizes[2], 2), *y = values(outputs, 4);
+    double operations = 2.0 * 9 * c * outputs;
+    uint16_t *place = places(outputs);
+    FOR(pass, 3) {
+      float *out = floats(sizes[pass]), *workspace = floats(ck_conv_workspace(v, &s, pass));
+      TIME(operations, 0, run(v, &s, pass, x, w, w, 1, y, out, workspace), passes[pass], v->name,
+           "%s", text);
+      if (pass == CK_FORWARD && v->pool_forward)
+        TIME(operations, 0, v->pool_forward(&s, x, w, w, 1, out, place, workspace),
+             "conv_pool_forward", v->name, "%s", text);
+    }
+    end_case();
+  }
 }

@@ -94,3 +94,19 @@ void check_elements(void) {
   }
   check_long();
 }
+
+/// What cnn's convolution writes.
+void time_elements(void) {
+  const ck_table *k = ck_kernels();
+  ptrdiff_t f = 32, rows = IMAGES * 26 * 26, n = rows * f;
+  float *x = values(n, 1), *y = values(n, 2), *out = floats(n);
+  uint8_t *bytes = memset(block(n), 99, n);
+  double size = (double)n;
+  TIME(0, 12 * size, k->add(n, x, y), "add", NULL, "%td", n);
+  TIME(0, 12 * size, k->sum(n, x, y, out), "sum", NULL, "%td", n);
+  TIME(0, 8 * size, k->dropout(n, 99, 0, 1u << 31, 2, x, out), "dropout", NULL, "%td", n);
+  TIME(0, 5 * size, k->scale_bytes(n, bytes, 1 / 255.0f, out), "scale_bytes", NULL, "%td", n);
+  TIME(0, 8 * size, k->bias_add(rows, f, x, 1, y), "bias_add", NULL, "%td×%td, ReLU", rows, f);
+  TIME(0, 4 * size, k->column_sum(rows, f, x, out), "column_sum", NULL, "%td×%td", rows, f);
+  end_case();
+}

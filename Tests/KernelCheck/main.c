@@ -6,6 +6,8 @@
 //   check           with each instruction set that the processor has
 //   check NAME...   with these instruction sets alone
 //   check --bare    without guard zones and patterns: a memory checker sees the edges itself
+//   check time [SUBJECT...]   how long they take at the networks' sizes, on one thread, with the
+//                             best instruction set or that of STRIDENET_ISA
 #include "check.h"
 
 /// Subnormal numbers are zero while they are flushed, and numbers again afterwards.
@@ -21,21 +23,36 @@ static void check_flush_denormals(void) {
   end_case();
 }
 
+static const struct {
+  const char *name;
+  void (*check)(void), (*time)(void);
+} subjects[] = {
+#define SUBJECT(subject) {#subject, check_##subject, time_##subject},
+    SUBJECTS(SUBJECT)};
+
 static int check_all(void) {
-  check_convolution();
-  check_pooling();
-  check_product();
-  check_elements();
-  check_activations();
-  check_softmax();
-  check_normalization();
-  check_optimizers();
-  check_augmentation();
+  FOR(i, COUNT(subjects)) subjects[i].check();
   if (!bare) check_flush_denormals();  // memory checkers' own processors don't have it
   return print_tallies();
 }
 
+static int time_all(int named, char **names) {
+  const char *set = getenv("STRIDENET_ISA");
+  if (set && !ck_isa_select(set)) return printf("%s is not on this processor\n", set), 1;
+  timed = 1;
+  printf("== %s, one thread\n", ck_kernels()->name);
+  int ran = 0;
+  FOR(i, COUNT(subjects)) {
+    int wanted = !named;
+    FOR(a, named) wanted |= !strcmp(names[a], subjects[i].name);
+    if (wanted) subjects[i].time(), ran++;
+  }
+  if (ran < named) printf("a subject is one of this folder's files: convolution, pooling, ...\n");
+  return ran < named;
+}
+
 int main(int argc, char **argv) {
+  if (argc > 1 && !strcmp(argv[1], "time")) return time_all(argc - 2, argv + 2);
   static const char *const sets[] = {"avx512", "avx2", "neon", "baseline"};
   int named = 0, ran = 0, wrong_cases = 0;
   for (int i = 1; i < argc; i++)

@@ -183,3 +183,23 @@ void check_normalization(void) {
   check_long_batch();
   check_long_rows();
 }
+
+/// What vgg's first convolution writes.
+void time_normalization(void) {
+  const ck_table *k = ck_kernels();
+  ptrdiff_t c = 32, n = IMAGES * 28 * 28;
+  float *x = values(n * c, 1), *dy = values(n * c, 2), *y = floats(n * c), *a = values(c, 3);
+  float *sum = values(c, 4), *product = values(c, 5);
+  double size = 4 * (double)(n * c);
+  TIME(0, size, k->moments(n, c, x, sum, product), "moments", NULL, "%td×%td", n, c);
+  TIME(0, 2 * size, k->scale_shift(n, c, x, a, a, 1, y), "scale_shift", NULL, "%td×%td", n, c);
+  TIME(0, 2 * size, k->normalization_sums(n, c, x, dy, a, a, a, 1, sum, product),
+       "normalization_sums", NULL, "%td×%td", n, c);
+  TIME(0, 3 * size, k->normalization_gradient(n, c, x, dy, a, a, a, 1, a, a, y),
+       "normalization_gradient", NULL, "%td×%td", n, c);
+  TIME(0, 2 * size, k->layer_norm_forward(n, c, x, a, a, 0.01f, y), "layer_norm_forward", NULL,
+       "%td×%td", n, c);
+  TIME(0, 3 * size, k->layer_norm_backward(n, c, x, a, 0.01f, dy, y, sum, product),
+       "layer_norm_backward", NULL, "%td×%td", n, c);
+  end_case();
+}

@@ -56,3 +56,16 @@ static void check_count(ptrdiff_t n) {
 }
 
 void check_optimizers(void) { FOR(i, SIZES) check_count(sizes[i]); }
+
+/// The weights of cnn.
+void time_optimizers(void) {
+  const ck_table *k = ck_kernels();
+  const ck_update u = {0.1f, 1, 0, 0, 1, 0.9f, 0.99f, 1e-8f, 0.19f, 0.02f, 0};
+  ptrdiff_t n = 542230;
+  float *g = values(n, 1), *v = values(n, 2), *square = positive(n, 3), *w = values(n, 4);
+  TIME(0, 20.0 * (double)n, k->sgd(n, &u, g, v, w), "sgd", NULL, "%td", n);
+  TIME(0, 28.0 * (double)n, k->rmsprop(n, &u, g, v, square, w), "rmsprop", NULL, "%td", n);
+  TIME(0, 28.0 * (double)n, k->adam(n, &u, g, v, square, w), "adam", NULL, "%td", n);
+  TIME(0, 12.0 * (double)n, k->average(n, 0.001f, g, w), "average", NULL, "%td", n);
+  end_case();
+}

@@ -2,10 +2,11 @@
 // Pooling: each variant, places and ties and numbers that are none; the mean of a large image.
 #include "check.h"
 
+static const char *const operations[] = {"pool_max_forward", "pool_max_backward",
+                                         "pool_avg_forward", "pool_avg_backward"};
+
 /// With holes, some values are no number: the largest of a window that holds one is none either.
 static void check_pool_shape(const ck_pool_shape *s, int ties, int holes) {
-  static const char *const operations[] = {"pool_max_forward", "pool_max_backward",
-                                           "pool_avg_forward", "pool_avg_backward"};
   ptrdiff_t inputs = (ptrdiff_t)s->n * s->h * s->w * s->c;
   ptrdiff_t outputs = (ptrdiff_t)s->n * s->oh * s->ow * s->c;
   const ck_pool_variant *variant;
@@ -104,4 +105,27 @@ static void check_large(void) {
 void check_pooling(void) {
   check_shapes();
   check_large();
+}
+
+/// What stands behind the convolutions of cnn and vgg.
+void time_pooling(void) {
+  static const int rows[][2] = {{26, 32}, {28, 32}, {14, 64}};  // edge, channels
+  const ck_pool_variant *v;
+  FOR(i, COUNT(rows)) for (size_t at = 0; (v = ck_pool_variant_at(at)); at++) {
+    int n = IMAGES, edge = rows[i][0], c = rows[i][1];
+    ck_pool_shape s = {n, edge, edge, c, 2, 2, 2, 2, edge / 2, edge / 2};
+    double outputs = n * edge * edge * c / 4.0;
+    float *x = values((size_t)outputs * 4, 1), *y = values((size_t)outputs, 2);
+    uint16_t *place = places((size_t)outputs);
+    const char *shape = "%d×%d×%d×%d";
+    TIME(0, 22 * outputs, v->max_forward(&s, x, y, place), operations[0], v->name, shape, n, edge,
+         edge, c);
+    TIME(0, 22 * outputs, v->max_backward(&s, y, place, x), operations[1], v->name, shape, n, edge,
+         edge, c);
+    TIME(0, 20 * outputs, v->avg_forward(&s, x, y), operations[2], v->name, shape, n, edge, edge,
+         c);
+    TIME(0, 20 * outputs, v->avg_backward(&s, y, x), operations[3], v->name, shape, n, edge, edge,
+         c);
+    end_case();
+  }
 }

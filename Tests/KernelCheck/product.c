@@ -122,3 +122,23 @@ void check_product(void) {
   check_dense();
   check_long();
 }
+
+/// The three passes of the networks' dense layers.
+void time_product(void) {
+  static const int rows[][2] = {{5408, 100}, {1600, 128}, {3136, 128}, {128, 10}};
+  const ck_table *k = ck_kernels();
+  float *workspace = floats(k->gemm_workspace);
+  FOR(i, COUNT(rows)) {
+    int m = BATCH, from = rows[i][0], to = rows[i][1];
+    double operations = 2.0 * m * from * to;
+    float *x = values(m * from, 1), *w = values(from * to, 2), *bias = values(to, 3);
+    float *y = values(m * to, 4), *dx = floats(m * from), *dw = floats(from * to);
+    TIME(operations, 0, k->dense_forward(m, to, from, x, w, bias, 1, y, to), "dense_forward", NULL,
+         "%d×%d to %d", m, from, to);
+    TIME(operations, 0, k->gemm(0, m, from, to, y, to, w, from, dx, from, workspace), "gemm", NULL,
+         "%d×%d to %d, input gradient", m, from, to);
+    TIME(operations, 0, k->gemm(CK_TRANSPOSE_A, to, from, m, y, to, x, from, dw, from, workspace),
+         "gemm", NULL, "%d×%d to %d, weight gradient", m, from, to);
+  }
+  end_case();
+}

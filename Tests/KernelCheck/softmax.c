@@ -124,3 +124,17 @@ void check_softmax(void) {
   FOR(i, SIZES) check_rows(5, sizes[i]);
   check_long();
 }
+
+/// Ten classes.
+void time_softmax(void) {
+  int n = BATCH, f = 10;
+  float *x = values(n * f, 1), *y = floats(n * f), *dx = floats(n * f), *loss = floats(n);
+  int32_t *labels = memset(block(4 * n), 0, 4 * n), *off = block(4 * n);
+  TIME(0, 0, ck_softmax_forward(n, f, x, y), "softmax_forward", NULL, "%d×%d", n, f);
+  TIME(0, 0, ck_softmax_backward(n, f, y, x, dx), "softmax_backward", NULL, "%d×%d", n, f);
+  TIME(0, 0, ck_softmax_cross_entropy(n, f, x, labels, 0, 0.25f, y, dx, loss, off),
+       "softmax_cross_entropy", NULL, "%d×%d", n, f);
+  TIME(0, 0, ck_squared_error(n, f, y, labels, 0.25f, dx, loss, off), "squared_error", NULL,
+       "%d×%d", n, f);
+  end_case();
+}
