@@ -6,7 +6,7 @@
                    [--out FILE]
 
 Peers are what peers.py can run with the interpreter PYTHON; it says what is timed. Without
-one, a virtual environment with torch, numpy and onnxruntime is made under .build-peers. PyTorch
+one, a virtual environment with torch, numpy, onnxruntime and openvino is made under .build-peers. PyTorch
 runs in both layouts, each with the C library's allocator as it is and told to keep
 memory (peers.py --allocator): four workers, of which "fastest PyTorch" is, for each row,
 the one with the least median.
@@ -18,7 +18,7 @@ with convolutions on fewer images; their times are scaled to the number of the o
 
 Training: mini-batches of 128, momentum 0.9; each row needs the first five losses to
 agree with ours within 1e-3. Inference: 10,000 images, each program with the mini-batch that
-it is fastest with; with ONNX Runtime, which doesn't train. Peak memory is that of a process
+it is fastest with; with ONNX Runtime and OpenVINO, which don't train. Peak memory is that of a process
 which did one such run, images included. Exit status 1 if losses differ.
 """
 import argparse
@@ -49,7 +49,7 @@ class Program:
     def __init__(self, name, command):
         self.name, self.command = name, command
         self.is_torch, self.is_numpy = name.startswith("torch"), name.startswith("numpy")
-        self.trains = name != "onnxruntime"
+        self.trains = not name.startswith(("onnxruntime", "openvino"))
         self.worker = self.version = None
 
     def start(self):
@@ -106,11 +106,11 @@ def interpreter(given):
     environment = ROOT / ".build-peers" / "venv"
     python = environment / "bin" / "python"
     if not (environment / "complete").exists():
-        note(f"making {environment} with torch, numpy and onnxruntime "
+        note(f"making {environment} with torch, numpy, onnxruntime and openvino "
              "(PYTHON= names an interpreter instead)")
         subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "torch", "onnx",
-                        "onnxruntime"], check=True)
+                        "onnxruntime", "openvino"], check=True)
         (environment / "complete").touch()
     return str(python)
 

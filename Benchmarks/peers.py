@@ -8,8 +8,9 @@
                                                   do the peers compute the same?
 
 Peers: torch (eager, its default layout NCHW), torch-channels-last (eager),
-numpy-im2col, numpy-stride-groups, tensorflow, jax, onnxruntime (inference alone, all of
-its optimisations on); each needs its package, onnxruntime also onnx.
+numpy-im2col, numpy-stride-groups, tensorflow, jax, and for inference alone onnxruntime (all of
+its optimisations on) and openvino (in single precision; one request on all threads, or, as
+openvino-streams, a request on each); each needs its package, the last three also onnx.
 
 A worker stays alive, so that measurements of several programs can alternate. It
 reads commands from standard input, one JSON object a line:
@@ -66,10 +67,10 @@ import time
 from pathlib import Path
 
 PEERS = ["torch", "torch-channels-last", "numpy-im2col", "numpy-stride-groups", "tensorflow", "jax",
-         "onnxruntime"]
+         "onnxruntime", "openvino", "openvino-streams"]
 PACKAGES = {"torch": "torch", "torch-channels-last": "torch", "numpy-im2col": "numpy",
             "numpy-stride-groups": "numpy", "tensorflow": "tensorflow", "jax": "jax",
-            "onnxruntime": "onnxruntime"}
+            "onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-streams": "openvino"}
 MODELS = {
     "flat": [("dense", 100), ("dense", 10)],
     "cnn": [("conv", 32, 0), ("pool",), ("dense", 100), ("dense", 10)],
@@ -742,6 +743,51 @@ class ONNXRuntime:
         pass
 
 
+# --- OpenVINO ------------------------------------------------------------------------
+
+class OpenVINO(ONNXRuntime):
+    """The same graph, compiled for each size of mini-batch. It answers only, too."""
+
+    def __init__(self, threads, streams):
+        import onnx
+        import openvino
+        self.onnx, self.openvino, self.version = onnx, openvino, openvino.__version__
+        self.core, self.streams, self.compiled = openvino.Core(), streams, {}
+        self.settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads,
+                         "NUM_STREAMS": threads if streams else 1}
+
+    def reset(self, model):
+        self.model = model
+
+    def program(self, count):
+        key = self.model, count
+        if key not in self.compiled:
+            graph = self.core.read_model(self.graph(self.model))
+            graph.reshape([count, 1, 28, 28])
+            self.compiled[key] = self.core.compile_model(graph, "CPU", self.settings)
+        return self.compiled[key]
+
+    def infer(self, parts):
+        first = {}
+
+        def keep(request, number):
+            if number < 5:
+                first[number] = request.get_output_tensor().data.copy()
+
+        queues = {}
+        for number, part in enumerate(parts):
+            images = self.images[part]
+            if len(images) not in queues:
+                queues[len(images)] = self.openvino.AsyncInferQueue(self.program(len(images)))
+                queues[len(images)].set_callback(keep)
+            queues[len(images)].start_async([images], number)
+            if not self.streams:
+                queues[len(images)].wait_all()
+        for queue in queues.values():
+            queue.wait_all()
+        return [first[number] for number in sorted(first)]
+
+
 # --- the worker ----------------------------------------------------------------------
 
 def make(peer, threads):
@@ -751,7 +797,9 @@ def make(peer, threads):
             "numpy-stride-groups": lambda: NumPy(threads, True),
             "tensorflow": lambda: TensorFlow(threads),
             "jax": lambda: JAX(threads),
-            "onnxruntime": lambda: ONNXRuntime(threads)}[peer]()
+            "onnxruntime": lambda: ONNXRuntime(threads),
+            "openvino": lambda: OpenVINO(threads, False),
+            "openvino-streams": lambda: OpenVINO(threads, True)}[peer]()
 
 
 def run(program, command, cache):
