@@ -45,13 +45,19 @@ package enum Kernels {
     let (rows, columns) = (64, 50)
     let across = (y.shape.count + columns - 1) / columns
     let down = (x.batch + rows - 1) / rows
-    runtime.parallel(over: across * down, (across, x, w, bias, relu, y)) { context, range, _ in
+    // What takes a few microseconds isn't worth the waking of another thread.
+    let isSmall = Double(x.batch) * Double(x.shape.count) * Double(y.shape.count) < 250_000
+    runtime.parallel(
+      over: across * down, by: isSmall ? across * down : 1, (across, x, w, bias, relu, y)
+    ) { context, pieces, _ in
       let (across, x, w, bias, relu, y) = context
       let (inputs, outputs) = (x.shape.count, y.shape.count)
-      let (i, j) = (range.lowerBound / across * rows, range.lowerBound % across * columns)
-      ck_kernels().pointee.dense_forward(
-        min(rows, x.batch - i), min(columns, outputs - j), inputs, x.example(i), w + j * inputs,
-        bias + j, relu ? 1 : 0, y.example(i) + j, outputs)
+      for piece in pieces {
+        let (i, j) = (piece / across * rows, piece % across * columns)
+        ck_kernels().pointee.dense_forward(
+          min(rows, x.batch - i), min(columns, outputs - j), inputs, x.example(i), w + j * inputs,
+          bias + j, relu ? 1 : 0, y.example(i) + j, outputs)
+      }
     }
   }
 

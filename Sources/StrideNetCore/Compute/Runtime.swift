@@ -136,12 +136,14 @@ private protocol AnyWork {
 /// Threads that wait for work: they look for it for a short while, since training steps follow
 /// each other closely, and sleep after that.
 private final class WorkerPool: @unchecked Sendable {
-  // Sendable: `work` and `pieces` are written before `generation` is raised (releasing) and read
-  // after it was seen raised (acquiring); `run` returns only when every worker has checked out.
+  // Sendable: `work` and `pieces` are written while it isn't open, and read by workers that have said
+  // that they are busy before they saw it open; `run` closes it and waits for those that are busy, not
+  // for those that sleep, who find it closed when they wake.
   // Changes in `start` alone, before there is any work.
   private var workers: Int
   private let generation = Atomic<Int>(0)
   private let nextPiece = Atomic<Int>(0)
+  private let isOpen = Atomic<Bool>(false)
   private let busy = Atomic<Int>(0)
   private let sleeping = Atomic<Int>(0)
   private let stopped = Atomic<Bool>(false)
@@ -165,7 +167,7 @@ private final class WorkerPool: @unchecked Sendable {
     work = (type, pointer)
     self.pieces = pieces
     nextPiece.store(0, ordering: .relaxed)
-    busy.store(workers, ordering: .relaxed)
+    isOpen.store(true, ordering: .sequentiallyConsistent)
     generation.add(1, ordering: .sequentiallyConsistent)
     if sleeping.load(ordering: .sequentiallyConsistent) > 0 {
       wake.lock()
@@ -173,8 +175,9 @@ private final class WorkerPool: @unchecked Sendable {
       wake.unlock()
     }
     takePieces(worker: 0)
+    isOpen.store(false, ordering: .sequentiallyConsistent)
     var turns = 0
-    while busy.load(ordering: .acquiring) > 0 {
+    while busy.load(ordering: .sequentiallyConsistent) > 0 {
       turns += 1
       if turns > spins { sched_yield() }
     }
@@ -241,21 +244,25 @@ private final class WorkerPool: @unchecked Sendable {
       while true {
         seen = pool.waitForWork(after: seen)
         if pool.stopped.load(ordering: .acquiring) { return }
-        pool.takePieces(worker: number)
-        pool.busy.subtract(1, ordering: .releasing)
+        pool.busy.add(1, ordering: .sequentiallyConsistent)
+        if pool.isOpen.load(ordering: .sequentiallyConsistent) { pool.takePieces(worker: number) }
+        pool.busy.subtract(1, ordering: .sequentiallyConsistent)
       }
     }
   }
 
-  /// Returns the generation that follows `seen` when there is one.
+  /// Returns the generation when it isn't `seen`'s any more.
   private func waitForWork(after seen: Int) -> Int {
-    for _ in 0..<spins where generation.load(ordering: .acquiring) != seen { return seen + 1 }
+    for _ in 0..<spins {
+      let now = generation.load(ordering: .acquiring)
+      if now != seen { return now }
+    }
     wake.lock()
     sleeping.add(1, ordering: .sequentiallyConsistent)
     while generation.load(ordering: .sequentiallyConsistent) == seen { wake.wait() }
     sleeping.subtract(1, ordering: .sequentiallyConsistent)
     wake.unlock()
-    return seen + 1
+    return generation.load(ordering: .acquiring)
   }
 
   func stop() {
