@@ -21,7 +21,7 @@ KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcar
 CHECK_IN_C := $(KERNELS_IN_C) $(wildcard Tests/KernelCheck/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall run serve test random fuzz bench bench-peers bench-blas bench-speedrun reproduce profile format lint sanitize isa \
+.PHONY: help setup build install uninstall run serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-seeds reproduce profile format lint sanitize isa \
   check arm64 memcheck faults dependant docs clean
 
 ## help: this list
@@ -101,6 +101,10 @@ bench-blas: setup
 ## bench-speedrun: the speedrun recipe, alternating with PyTorch (PYTHON=, which has torch; DATA=)
 bench-speedrun: build
 	$(or $(PYTHON),python3) Benchmarks/speedrun.py $(BINARY) $(or $(DATA),$(HOME)/.cache/stridenet/mnist)
+
+## bench-seeds: what auto's rounding does to accuracy: 20 trainings each way (DATA=, SEEDS=)
+bench-seeds: build
+	python3 Benchmarks/seeds.py $(BINARY) $(or $(DATA),mnist) $(if $(SEEDS),--seeds $(SEEDS))
 
 ## reproduce: the accuracies that the README claims, measured again (QUICK=1: in a minute)
 reproduce: build

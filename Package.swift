@@ -4,7 +4,7 @@ import PackageDescription
 // The kernel variants that can be bound at build time: `make KERNELS=im2col`, or
 // `swift build --traits im2col`. Without a trait the library binds `auto`, which picks by shape.
 // The list in CKernels/include/variants.def is the source; a test holds the two against each other.
-let variants = ["naive", "stride_groups", "im2col", "direct"]
+let variants = ["naive", "stride_groups", "im2col", "direct", "winograd"]
 
 // The library's modules, the last of which is the others under one name. Whoever depends on that is
 // compiled anew where one of the others has changed only if it depends on them, too.

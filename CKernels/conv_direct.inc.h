@@ -161,53 +161,6 @@ INLINE ptrdiff_t phase_size(ptrdiff_t filter, ptrdiff_t stride) {
   return (filter + stride - 1) / stride;
 }
 
-static size_t CK_NAME(ck_conv_workspace_direct)(const ck_conv_shape *s, ck_pass pass) {
-  image_frame frame = frame_of(s);
-  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c;
-  ptrdiff_t zeros = frame.zeros ? frame.height * frame.width * s->c : 0;
-  if (pass == CK_FORWARD) return padded(s->f) * (window + 1) + zeros;
-  if (pass == CK_WEIGHT_GRADIENT) return padded(s->f) * (window + (ptrdiff_t)s->oh * s->ow) + zeros;
-  ptrdiff_t fh = phase_size(s->fh, s->sh), fw = phase_size(s->fw, s->sw);
-  ptrdiff_t height = s->h / s->sh + 1 + s->oh + 2 * fh, width = s->w / s->sw + 1 + s->ow + 2 * fw;
-  return padded(s->c) * (fh * fw * s->f + 1) + fh * fw * s->f * s->c + height * width * s->f;
-}
-
-// How the forward pass walks; weights and bias packed in the workspace, which has room for zeros
-// behind them.
-INLINE walk forward_walk(const ck_conv_shape *s, image_frame frame, const float *w,
-                         const float *bias, int relu, float *workspace, float **packed,
-                         float **start, float **zeros) {
-  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c, filters = padded(s->f);
-  *packed = workspace, *start = *packed + filters * window, *zeros = *start + filters;
-  CK_NAME(pack_panels)(window, s->f, w, *packed);
-  memset(*start, 0, sizeof(float) * filters);
-  if (bias) memcpy(*start, bias, sizeof(float) * s->f);
-  return (walk){.oh = s->oh,
-                .ow = s->ow,
-                .lines = s->fh,
-                .run = (ptrdiff_t)s->fw * s->c,
-                .x_row = frame.width * s->c,
-                .below = s->sh,
-                .x_step = (ptrdiff_t)s->sw * s->c,
-                .y_line = (ptrdiff_t)s->ow * s->f,
-                .y_step = s->f,
-                .relu = relu,
-                .first = frame.zeros ? s->ph : 0,
-                .last = frame.zeros ? s->ph + s->h : s->h};
-}
-
-static void CK_NAME(ck_conv_forward_direct)(const ck_conv_shape *s, const float *x, const float *w,
-                                            const float *bias, int relu, float *y,
-                                            float *workspace) {
-  image_frame frame = frame_of(s);
-  float *packed, *start, *zeros;
-  walk g = forward_walk(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
-  for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c) {
-    const float *image = framed(s, frame, x, zeros);
-    CK_NAME(direct_image)(&g, s->f, image, packed, start, y + n * s->oh * s->ow * s->f);
-  }
-}
-
 // One axis of the input gradient, for inputs a = phase + stride·t: which weights they meet, and
 // where in dy. Input a meets weight i where a + padding - i = stride·p, so i = first + stride·u for
 // u in 0..<count, and p = t + offset - u.
@@ -224,8 +177,84 @@ INLINE phase_range phase_of(ptrdiff_t phase, ptrdiff_t size, ptrdiff_t filter, p
                        (phase + padding) / stride};
 }
 
+// Weights packed for the input gradient, phase after phase: of each every panel of channels.
+static void CK_NAME(pack_phases)(const ck_conv_shape *s, const float *w, float *out) {
+  for (ptrdiff_t row = 0; row < s->sh && row < s->h; row++)
+    for (ptrdiff_t column = 0; column < s->sw && column < s->w; column++) {
+      phase_range v = phase_of(row, s->h, s->fh, s->sh, s->ph);
+      phase_range u = phase_of(column, s->w, s->fw, s->sw, s->pw);
+      // Last tap first, filters before channels.
+      for (ptrdiff_t c = 0; c < s->c; c += CK_NR)
+        for (ptrdiff_t i = v.count - 1; i >= 0; i--)
+          for (ptrdiff_t j = u.count - 1; j >= 0; j--, out += CK_NR * s->f)
+            pack(CK_NR, s->c - c < CK_NR ? s->c - c : CK_NR, s->f,
+                 w + (((v.first + i * s->sh) * s->fw + u.first + j * s->sw) * s->c + c) * s->f,
+                 s->f, 1, out);
+    }
+}
+
+static size_t CK_NAME(ck_conv_ready_count_direct)(const ck_conv_shape *s, ck_pass pass) {
+  ptrdiff_t taps = (ptrdiff_t)s->fh * s->fw;
+  if (pass == CK_WEIGHT_GRADIENT) return 0;
+  if (pass == CK_FORWARD) return padded(s->f) * taps * s->c;
+  return padded(s->c) * taps * s->f;
+}
+
+static void CK_NAME(ck_conv_ready_direct)(const ck_conv_shape *s, ck_pass pass, const float *w,
+                                          float *out) {
+  if (pass == CK_FORWARD)
+    CK_NAME(pack_panels)((ptrdiff_t)s->fh * s->fw * s->c, s->f, w, out);
+  else
+    CK_NAME(pack_phases)(s, w, out);
+}
+
+static size_t CK_NAME(ck_conv_workspace_direct)(const ck_conv_shape *s, ck_pass pass) {
+  image_frame frame = frame_of(s);
+  ptrdiff_t window = (ptrdiff_t)s->fh * s->fw * s->c;
+  ptrdiff_t zeros = frame.zeros ? frame.height * frame.width * s->c : 0;
+  if (pass == CK_FORWARD) return padded(s->f) + zeros;
+  if (pass == CK_WEIGHT_GRADIENT) return padded(s->f) * (window + (ptrdiff_t)s->oh * s->ow) + zeros;
+  ptrdiff_t fh = phase_size(s->fh, s->sh), fw = phase_size(s->fw, s->sw);
+  ptrdiff_t height = s->h / s->sh + 1 + s->oh + 2 * fh, width = s->w / s->sw + 1 + s->ow + 2 * fw;
+  return padded(s->c) + height * width * s->f;
+}
+
+// How the forward pass walks; the bias goes to the workspace, which has room for zeros behind it.
+INLINE walk forward_walk(const ck_conv_shape *s, image_frame frame, const float *bias, int relu,
+                         float *workspace, float **start, float **zeros) {
+  ptrdiff_t filters = padded(s->f);
+  *start = workspace, *zeros = *start + filters;
+  memset(*start, 0, sizeof(float) * filters);
+  if (bias) memcpy(*start, bias, sizeof(float) * s->f);
+  return (walk){.oh = s->oh,
+                .ow = s->ow,
+                .lines = s->fh,
+                .run = (ptrdiff_t)s->fw * s->c,
+                .x_row = frame.width * s->c,
+                .below = s->sh,
+                .x_step = (ptrdiff_t)s->sw * s->c,
+                .y_line = (ptrdiff_t)s->ow * s->f,
+                .y_step = s->f,
+                .relu = relu,
+                .first = frame.zeros ? s->ph : 0,
+                .last = frame.zeros ? s->ph + s->h : s->h};
+}
+
+static void CK_NAME(ck_conv_forward_direct)(const ck_conv_shape *s, const float *x,
+                                            const float *packed, const float *bias, int relu,
+                                            float *y, float *workspace) {
+  image_frame frame = frame_of(s);
+  float *start, *zeros;
+  walk g = forward_walk(s, frame, bias, relu, workspace, &start, &zeros);
+  for (ptrdiff_t n = 0; n < s->n; n++, x += (ptrdiff_t)s->h * s->w * s->c) {
+    const float *image = framed(s, frame, x, zeros);
+    CK_NAME(direct_image)(&g, s->f, image, packed, start, y + n * s->oh * s->ow * s->f);
+  }
+}
+
 static void CK_NAME(ck_conv_input_gradient_direct)(const ck_conv_shape *s, const float *dy,
-                                                   const float *w, float *dx, float *workspace) {
+                                                   const float *packed, float *dx,
+                                                   float *workspace) {
   ptrdiff_t channels = padded(s->c), size = (ptrdiff_t)s->h * s->w * s->c;
   for (ptrdiff_t row = 0; row < s->sh; row++)
     for (ptrdiff_t column = 0; column < s->sw; column++) {
@@ -233,20 +262,8 @@ static void CK_NAME(ck_conv_input_gradient_direct)(const ck_conv_shape *s, const
       phase_range v = phase_of(row, s->h, s->fh, s->sh, s->ph);
       phase_range u = phase_of(column, s->w, s->fw, s->sw, s->pw);
       ptrdiff_t window = v.count * u.count * s->f;
-      float *start = workspace, *packed = start + channels, *turned = packed + window * channels;
-      float *zeros = turned + window * s->c;
+      float *start = workspace, *zeros = start + channels;
       memset(start, 0, sizeof(float) * channels);
-      // turned (count, count, F, C): the phase's weights, last first, filters before channels.
-      for (ptrdiff_t i = 0; i < v.count; i++)
-        for (ptrdiff_t j = 0; j < u.count; j++) {
-          const float *from = w + ((v.first + (v.count - 1 - i) * s->sh) * s->fw + u.first +
-                                   (u.count - 1 - j) * s->sw) *
-                                      s->c * s->f;
-          float *to = turned + (i * u.count + j) * s->f * s->c;
-          for (ptrdiff_t f = 0; f < s->f; f++)
-            for (ptrdiff_t c = 0; c < s->c; c++) to[f * s->c + c] = from[c * s->f + f];
-        }
-      CK_NAME(pack_panels)(window, s->c, turned, packed);
       // Output t reads dy from t + offset - (count - 1) on: zeros before and behind.
       ptrdiff_t top = v.count - 1 - v.offset, left = u.count - 1 - u.offset;
       ptrdiff_t skip_rows = top < 0 ? -top : 0, skip_columns = left < 0 ? -left : 0;
@@ -280,6 +297,7 @@ static void CK_NAME(ck_conv_input_gradient_direct)(const ck_conv_shape *s, const
         CK_NAME(direct_image)
         (&g, s->c, image, packed, start, dx + n * size + (row * s->w + column) * s->c);
       }
+      packed += window * channels;
     }
 }
 

@@ -9,6 +9,32 @@
 
 typedef uint16_t places __attribute__((vector_size(2 * CK_LANES), aligned(2)));
 
+// The largest of a window's four numbers for `left` filters, and its place unless that is NULL.
+INLINE void pool_window(const vec window[4], const int nan, int relu, ptrdiff_t left, float *y,
+                        uint16_t *place) {
+  vec best = window[0];
+  ints where = {0};
+#pragma clang loop unroll(full)
+  for (int e = 1; e < 4; e++) {
+    ints better = window[e] > best;
+    if (nan) better |= window[e] != window[e];
+    best = (vec)choose(better, (ints)window[e], (ints)best);
+    where = choose(better, (ints){0} + e, where);
+  }
+  if (relu) {
+    best = (vec)(~(best < 0) & (ints)best);
+    where |= best <= 0;
+  }
+  places narrow = __builtin_convertvector(where, places);
+  if (left >= CK_LANES) {
+    *(vec *)y = best;
+    if (place) *(places *)place = narrow;
+  } else {
+    for (ptrdiff_t f = 0; f < left; f++) y[f] = best[f];
+    for (ptrdiff_t f = 0; place && f < left; f++) place[f] = narrow[f];
+  }
+}
+
 // y, place (windows, columns filters) of windows side by side, place unless NULL.
 INLINE void pooled_tile(const int windows, const int vectors, const int nan, const walk *g,
                         const float *x, const float *w, const float *bias, float *y,
@@ -37,28 +63,11 @@ INLINE void pooled_tile(const int windows, const int vectors, const int nan, con
   for (int r = 0; r < windows; r++)
 #pragma clang loop unroll(full)
     for (int v = 0; v < vectors; v++) {
-      vec best = sum[r][0][v];
-      ints where = {0};
+      ptrdiff_t at = r * g->y_step + v * CK_LANES;
+      vec window[4];
 #pragma clang loop unroll(full)
-      for (int e = 1; e < 4; e++) {
-        ints better = sum[r][e][v] > best;
-        if (nan) better |= sum[r][e][v] != sum[r][e][v];
-        best = (vec)choose(better, (ints)sum[r][e][v], (ints)best);
-        where = choose(better, (ints){0} + e, where);
-      }
-      if (g->relu) {
-        best = (vec)(~(best < 0) & (ints)best);
-        where |= best <= 0;
-      }
-      places narrow = __builtin_convertvector(where, places);
-      ptrdiff_t at = r * g->y_step + v * CK_LANES, left = columns - v * CK_LANES;
-      if (left >= CK_LANES) {
-        *(vec *)(y + at) = best;
-        if (place) *(places *)(place + at) = narrow;
-      } else {
-        for (ptrdiff_t f = 0; f < left; f++) y[at + f] = best[f];
-        for (ptrdiff_t f = 0; place && f < left; f++) place[at + f] = narrow[f];
-      }
+      for (int e = 0; e < 4; e++) window[e] = sum[r][e][v];
+      pool_window(window, nan, g->relu, columns - v * CK_LANES, y + at, place ? place + at : NULL);
     }
 }
 
@@ -110,11 +119,11 @@ INLINE float largest(ptrdiff_t n, const float *x) {
 }
 
 static void CK_NAME(ck_conv_pool_forward_direct)(const ck_conv_shape *s, const float *x,
-                                                 const float *w, const float *bias, int relu,
+                                                 const float *packed, const float *bias, int relu,
                                                  float *y, uint16_t *place, float *workspace) {
   image_frame frame = frame_of(s);
-  float *packed, *start, *zeros;
-  walk g = forward_walk(s, frame, w, bias, relu, workspace, &packed, &start, &zeros);
+  float *start, *zeros;
+  walk g = forward_walk(s, frame, bias, relu, workspace, &start, &zeros);
   ptrdiff_t rows = s->oh / 2, windows = s->ow / 2;
   // Where no sum can reach infinity, none can be a NaN, and the comparisons needn't look for one.
   ptrdiff_t window = g.lines * g.run;

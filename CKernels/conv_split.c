@@ -67,10 +67,45 @@ static size_t inputs(const ck_conv_shape *s) { return (size_t)s->n * s->h * s->w
 static size_t weights(const ck_conv_shape *s) { return (size_t)s->fh * s->fw * s->c * s->f; }
 static size_t outputs(const ck_conv_shape *s) { return (size_t)s->n * s->oh * s->ow * s->f; }
 
+// ---- Dense ones ---------------------------------------------------------------------------------
+
+// Whole cache lines of floats for the weights made ready, in front of the variant's workspace.
+static size_t ready_count(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass) {
+  return v->ready ? (v->ready_count(s, pass) + 15) & ~(size_t)15 : 0;
+}
+
+static size_t dense_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass) {
+  return ready_count(v, s, pass) + v->workspace(s, pass);
+}
+
+static const float *ready(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass,
+                          const float *w, float **workspace) {
+  if (!v->ready) return w;
+  float *made = *workspace;
+  v->ready(s, pass, w, made);
+  *workspace += ready_count(v, s, pass);
+  return made;
+}
+
+static void dense_forward(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
+                          const float *w, const float *bias, int relu, float *y, float *workspace) {
+  const float *made = ready(v, s, CK_FORWARD, w, &workspace);
+  v->forward(s, x, made, bias, relu, y, workspace);
+}
+
+static void dense_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *dy,
+                                 const float *w, float *dx, float *workspace) {
+  const float *made = ready(v, s, CK_INPUT_GRADIENT, w, &workspace);
+  v->input_gradient(s, dy, made, dx, workspace);
+}
+
+// ---- Split ones ---------------------------------------------------------------------------------
+
 // Workspace: the part's x or dx, y or dy, and w or dw, then that of the variant.
 static size_t split_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass) {
   part p = part_of(s, 0, 0);  // the largest
-  return inputs(&p.dense) + outputs(&p.dense) + weights(&p.dense) + v->workspace(&p.dense, pass);
+  return inputs(&p.dense) + outputs(&p.dense) + weights(&p.dense) +
+         dense_workspace(v, &p.dense, pass);
 }
 
 // The part's input, from image to part or, with back, the other way, where what lies outside of the
@@ -134,8 +169,8 @@ static void split_forward(const ck_conv_variant *v, const ck_conv_shape *s, cons
     float *part_w = part_y + outputs(&p.dense), *rest = part_w + weights(&p.dense);
     copy_inputs(&p, group, (float *)x, part_x, 0);
     copy_weights(&p, group, w, part_w);
-    v->forward(&p.dense, part_x, part_w, bias ? bias + group * p.dense.f : NULL, relu, part_y,
-               rest);
+    dense_forward(v, &p.dense, part_x, part_w, bias ? bias + group * p.dense.f : NULL, relu, part_y,
+                  rest);
     copy_outputs(&p, group, y, part_y, 1);
   }
 }
@@ -148,7 +183,7 @@ static void split_input_gradient(const ck_conv_variant *v, const ck_conv_shape *
     float *part_w = part_dy + outputs(&p.dense), *rest = part_w + weights(&p.dense);
     copy_outputs(&p, group, (float *)dy, part_dy, 0);
     copy_weights(&p, group, w, part_w);
-    v->input_gradient(&p.dense, part_dy, part_w, part_dx, rest);
+    dense_input_gradient(v, &p.dense, part_dy, part_w, part_dx, rest);
     copy_inputs(&p, group, dx, part_dx, 1);
   }
 }
@@ -183,9 +218,9 @@ size_t ck_conv_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pa
   size_t part = pass == CK_WEIGHT_GRADIENT && is_long(s) ? weights(s) / s->groups : 0;
   switch (ck_conv_way_of(v, s)) {
     case CK_ITSELF:
-      return part + v->workspace(s, pass);
+      return part + dense_workspace(v, s, pass);
     case CK_DEPTHWISE:
-      return part + v->depthwise->workspace(s, pass);
+      return part + dense_workspace(v->depthwise, s, pass);
     default:
       return part + split_workspace(v, s, pass);
   }
@@ -195,9 +230,9 @@ void ck_conv_forward(const ck_conv_variant *v, const ck_conv_shape *s, const flo
                      const float *w, const float *bias, int relu, float *y, float *workspace) {
   switch (ck_conv_way_of(v, s)) {
     case CK_ITSELF:
-      return v->forward(s, x, w, bias, relu, y, workspace);
+      return dense_forward(v, s, x, w, bias, relu, y, workspace);
     case CK_DEPTHWISE:
-      return v->depthwise->forward(s, x, w, bias, relu, y, workspace);
+      return dense_forward(v->depthwise, s, x, w, bias, relu, y, workspace);
     case CK_SPLIT:
       return split_forward(v, s, x, w, bias, relu, y, workspace);
   }
@@ -207,9 +242,9 @@ void ck_conv_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, co
                             const float *w, float *dx, float *workspace) {
   switch (ck_conv_way_of(v, s)) {
     case CK_ITSELF:
-      return v->input_gradient(s, dy, w, dx, workspace);
+      return dense_input_gradient(v, s, dy, w, dx, workspace);
     case CK_DEPTHWISE:
-      return v->depthwise->input_gradient(s, dy, w, dx, workspace);
+      return dense_input_gradient(v->depthwise, s, dy, w, dx, workspace);
     case CK_SPLIT:
       return split_input_gradient(v, s, dy, w, dx, workspace);
   }

@@ -55,7 +55,23 @@ const ck_table CK_NAME(ck_table) = {
             .input_gradient = CK_NAME(ck_conv_input_gradient_direct),
             .weight_gradient = CK_NAME(ck_conv_weight_gradient_direct),
             .workspace = CK_NAME(ck_conv_workspace_direct),
+            .ready_count = CK_NAME(ck_conv_ready_count_direct),
+            .ready = CK_NAME(ck_conv_ready_direct),
             .pool_forward = CK_NAME(ck_conv_pool_forward_direct),
+            .depthwise = &CK_NAME(depthwise),
+        },
+    .conv_winograd =
+        {
+            .name = "winograd",
+            .description =
+                "3×3 by steps of 1: 36 products a tile of 4×4 outputs, not 144; else direct",
+            .forward = CK_NAME(ck_conv_forward_winograd),
+            .input_gradient = CK_NAME(ck_conv_input_gradient_winograd),
+            .weight_gradient = CK_NAME(ck_conv_weight_gradient_winograd),
+            .workspace = CK_NAME(ck_conv_workspace_winograd),
+            .ready_count = CK_NAME(ck_conv_ready_count_winograd),
+            .ready = CK_NAME(ck_conv_ready_winograd),
+            .pool_forward = CK_NAME(ck_conv_pool_forward_winograd),
             .depthwise = &CK_NAME(depthwise),
         },
     .pool_direct =

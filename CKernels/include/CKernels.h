@@ -10,7 +10,8 @@
 // before or after a call, and no two calls at the same time may share one.
 //
 // A NaN goes through everything: it is a window's largest value, ReLU leaves it, and where an
-// activation's output is one, its gradient arrives.
+// activation's output is one, its gradient arrives. Convolutions by winograd also carry it, as they
+// make one of an infinity, to the other outputs of a tile of 4×4, and to all weights of a channel.
 //
 // Rounding. With u = 2^-24, a sum of n terms whose sizes add up to S is off by at most g·u·S:
 //   g = n + 1                  forward pass and input gradient of naive, direct and depthwise
@@ -22,6 +23,17 @@
 //   g = 264                    sums that end in double precision: softmax and its gradient,
 //                              normalisation, the mean of a larger window
 //   g = 264 + rows/256         dgain and dbias of layer normalisation
+// winograd (3×3 with a stride of 1) transforms what it multiplies, and multiplies less: its sums
+// have n = C/G terms, in the input gradient F/G, in the weight gradient as many as there are tiles,
+// N·⌈OH/m⌉·⌈OW/m⌉. With tiles of m = 4, a row of the transforms, all sizes added up, makes each
+// term 27.5² times as large as a product, 33.2² in the weight gradient; with m = 2, below 16
+// channels or filters, 8² and 6². So with X and W the largest numbers that a tile and its filter
+// are made of, not the window alone,
+//   g = n + 25, S = 757·n·X·W, 64·n·X·W    winograd: up to 8 roundings a transform, and the sum
+//   g = n + 25, S = 1103·n·X·Y, 36·n·X·Y   its weight gradient
+// and where errors are as often up as down, u·27·√(n·(n + 25)) times the root mean squares of x and
+// w, 29 in the weight gradient, and with m = 2 5 and 4: roots of the sums of the squares of the
+// same matrices' elements.
 // Where errors are as often up as down, as with numbers that have nothing to do with each other, it
 // is about the square root of that. A variance is off by 264·u of itself, and by the square of what
 // the mean is off. A loss is off by 264·u of itself, whatever the logits' size.
@@ -80,6 +92,11 @@ typedef void ck_conv_weight_gradient_fn(const ck_conv_shape *s, const float *x, 
 /// Floats of workspace that a pass needs; may be 0.
 typedef size_t ck_conv_workspace_fn(const ck_conv_shape *s, ck_pass pass);
 
+/// The weights made ready for a pass, packed or transformed, in so many floats: they serve any
+/// number of calls, for any number of images, until the weights change.  w (FH,FW,C/G,F).
+typedef size_t ck_conv_ready_count_fn(const ck_conv_shape *s, ck_pass pass);
+typedef void ck_conv_ready_fn(const ck_conv_shape *s, ck_pass pass, const float *w, float *ready);
+
 /// The forward pass and max-pooling in windows of 2×2 side by side in one: y (N,OH/2,OW/2,F) and
 /// place are what the variant's forward pass, max_forward of the direct pooling, and relu_places
 /// with relu, give bit for bit. place may be NULL; s->oh, s->ow are at least 2; workspace as for
@@ -89,7 +106,8 @@ typedef void ck_conv_pool_forward_fn(const ck_conv_shape *s, const float *x, con
                                      uint16_t *_Nullable place, float *_Nullable workspace);
 
 /// A way of computing it. The functions take shapes without dilation and groups alone, unless
-/// takes_any is set; for any there is ck_conv_forward and so on.
+/// takes_any is set, and where there is a `ready`, what that made of w in place of w; for any shape
+/// and w itself there is ck_conv_forward and so on.
 typedef struct ck_conv_variant {
   const char *name, *description;
   ck_conv_forward_fn *forward;
@@ -97,8 +115,11 @@ typedef struct ck_conv_variant {
   ck_conv_weight_gradient_fn *weight_gradient;
   ck_conv_workspace_fn *workspace;
   int takes_any;
-  // What not every variant has: the pass with pooling, and kernels of its own for depthwise shapes.
+  // What not every variant has: the pass with pooling, weights made ready, and kernels of its own
+  // for depthwise shapes.
   ck_conv_pool_forward_fn *_Nullable pool_forward;
+  ck_conv_ready_count_fn *_Nullable ready_count;
+  ck_conv_ready_fn *_Nullable ready;
   const struct ck_conv_variant *_Nullable depthwise;
 } ck_conv_variant;
 
@@ -332,7 +353,7 @@ typedef struct ck_table {
   // Convolution and pooling
 
   /// The variants that are written in vector code.
-  ck_conv_variant conv_direct;
+  ck_conv_variant conv_direct, conv_winograd;
   ck_pool_variant pool_direct;
 
   // The processor

@@ -86,7 +86,7 @@ struct Bench: ParsableCommand {
   // MARK: Kernels
 
   private func kernels(_ peak: Roofline) throws -> Plot {
-    let choice = try compute.kernels.map { try KernelChoice(named: $0) }
+    let choice = try compute.name(positional: nil).map { try KernelChoice(named: $0) }
     var all: [KernelTiming] = []
     var heading = ""
     try KernelBench(peak: peak.oneThread.gigaflopsPerSecond, kernels: choice).run { timings in
@@ -180,7 +180,8 @@ struct Bench: ParsableCommand {
       if series.over == .batch {
         for index in timings.indices {
           timings[index].memory = try BenchWorker.memory(
-            batch: timings[index].value, threads: runtime.threads, kernels: compute.kernels)
+            batch: timings[index].value, threads: runtime.threads,
+            kernels: compute.name(positional: nil))
         }
       }
       if !json {

@@ -14,6 +14,9 @@ struct ComputeOptions: ParsableArguments {
       "Kernel variant: \(KernelChoice.names.joined(separator: ", ")).", valueName: "variant"))
   var kernels: String?
 
+  @Flag(help: "Only kernels that multiply as the definition does: --kernels exact.")
+  var exact = false
+
   func validate() throws {
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads out of range: found \(threads), expected 1 … 1024")
@@ -22,15 +25,16 @@ struct ComputeOptions: ParsableArguments {
 
   /// - Parameter positional: the variant as the second word of `train`
   func name(positional: String?) throws -> String? {
-    if let positional, let kernels, positional != kernels {
+    let named = [positional, kernels, exact ? "exact" : nil].compactMap { $0 }
+    if let second = named.first(where: { $0 != named[0] }) {
       throw StrideNetError(
-        .usage, "two kernel variants", found: "'\(positional)' and --kernels \(kernels)",
+        .usage, "two kernel variants", found: "'\(named[0])' and '\(second)'",
         expected: "one of them")
     }
-    return positional ?? kernels
+    return named.first
   }
 
-  func runtime() throws -> Runtime { try runtime(named: kernels) }
+  func runtime() throws -> Runtime { try runtime(named: name(positional: nil)) }
 
   func runtime(named name: String?) throws -> Runtime {
     let runtime = Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })

@@ -5,16 +5,27 @@ final class Convolution: Part {
   let window, stride, dilation: (height: Int, width: Int)
   let top, left, groups: Int
   let w, b: Weights
+  private let isTransformed: Bool
+  /// What they make of errors comes to them.
+  override var transforms: Bool { isTransformed }
+  /// Outputs of a tile on an axis then, and what errors grow to: see CKernels.h.
+  private let tile: Int
+  private var growth: Double { tile == 4 ? 27 : 5 }
   private var x: Field!
 
   init(
     _ input: Size, _ output: Size, window: (height: Int, width: Int),
     stride: (height: Int, width: Int), dilation: (height: Int, width: Int), top: Int, left: Int,
-    groups: Int, _ w: Weights, _ b: Weights
+    groups: Int, _ w: Weights, _ b: Weights, transforms: (_ tile: Int) -> Bool
   ) {
     (self.input, self.output, self.window, self.stride) = (input, output, window, stride)
     (self.dilation, self.top, self.left, self.groups) = (dilation, top, left, groups)
     (self.w, self.b) = (w, b)
+    let isDepthwise = groups > 1 && groups == input.channels && groups == output.channels
+    tile = input.channels / groups < 16 || output.channels / groups < 16 ? 2 : 4
+    isTransformed =
+      transforms(tile) && window == (3, 3) && !isDepthwise && dilation.height % stride.height == 0
+      && dilation.width % stride.width == 0
   }
 
   override var weights: [Weights] { [w, b] }
@@ -62,6 +73,17 @@ final class Convolution: Part {
     }
     for i in 0..<y.count { sums[i].add(b.values[i % output.channels], error: 0) }
     y.fill(from: sums)
+    if transforms {
+      let largest = largestWeights
+      for (n, x) in largestOfEach(x).enumerated() {
+        for f in 0..<output.channels {
+          widen(
+            y, n, f, growth,
+            (0..<channels).map { x[f / filtersOfGroup * channels + $0] * largest[$0][f] }
+          )
+        }
+      }
+    }
     let factors = channelFactors
     for f in 0..<output.channels {
       y.shared[f] = factors.reduce(0) {
@@ -71,6 +93,46 @@ final class Convolution: Part {
     for i in 0..<y.count { y.error[i] = hypot(y.error[i], y.shared[i % output.channels]) }
     y.shareRepeated(from: x)
     return y
+  }
+
+  private var channels: Int { input.channels / groups }
+  private var filtersOfGroup: Int { output.channels / groups }
+
+  /// The largest weight of each channel of a group and each filter.
+  private var largestWeights: [[Double]] {
+    let filters = output.channels
+    var largest = [[Double]](repeating: [Double](repeating: 0, count: filters), count: channels)
+    for (k, weight) in w.values.enumerated() {
+      let (c, f) = (k / filters % channels, k % filters)
+      largest[c][f] = max(largest[c][f], abs(weight))
+    }
+    return largest
+  }
+
+  /// The largest number of each channel in each example.
+  private func largestOfEach(_ x: Field) -> [[Double]] {
+    let (count, channels) = (x.size.count, x.size.channels)
+    return (0..<x.batch).map { n in
+      var largest = [Double](repeating: 0, count: channels)
+      for i in 0..<count {
+        largest[i % channels] = max(largest[i % channels], abs(x.value[n * count + i]))
+      }
+      return largest
+    }
+  }
+
+  /// What a sum of products that were transformed may be off by: see CKernels.h.
+  private func grown(_ growth: Double, _ products: [Double]) -> Double {
+    let squares = products.reduce(0) { $0 + $1 * $1 }
+    return growth * roundoff * (Double(products.count + 25) * squares).squareRoot()
+  }
+
+  /// Adds that to the errors of a channel of an example.
+  private func widen(_ y: Field, _ n: Int, _ channel: Int, _ growth: Double, _ products: [Double]) {
+    let error = grown(growth, products)
+    for i in Swift.stride(from: channel, to: y.size.count, by: y.size.channels) {
+      y.error[n * y.size.count + i] = hypot(y.error[n * y.size.count + i], error)
+    }
   }
 
   /// What each channel is multiplied by in each filter, all of a window together.
@@ -111,6 +173,30 @@ final class Convolution: Part {
     }
     w.gradient = window.map(\.number)
     dx.fill(from: inputs)
+    if transforms {
+      let (largest, upstream, x) = (largestWeights, largestOfEach(dy), largestOfEach(x))
+      for n in 0..<dy.batch {
+        for c in 0..<input.channels {
+          let group = c / channels * filtersOfGroup
+          widen(
+            dx, n, c, growth,
+            (group..<group + filtersOfGroup).map { upstream[n][$0] * largest[c % channels][$0] })
+        }
+      }
+      // Of each image as many as there are tiles, at most.
+      let more = tile - 1
+      let tiles =
+        (output.height + more * dilation.height) / tile
+        * ((output.width + more * dilation.width) / tile)
+      for k in window.indices {
+        let (c, f) = (k / filters % channels, k % filters)
+        let channel = f / (filters / groups) * channels + c
+        let products = (0..<dy.batch * tiles).map {
+          x[$0 / tiles][channel] * upstream[$0 / tiles][f]
+        }
+        w.gradient[k].error = hypot(w.gradient[k].error, grown(tile == 4 ? 29 : 4, products))
+      }
+    }
     for (channel, f, factor) in channelFactors {
       dx.shared[channel] = hypot(dx.shared[channel], factor * dy.shared[f])
     }

@@ -91,9 +91,10 @@ final class Judge {
     return field
   }
 
-  func reference(_ weights: Snapshot, step: Int) -> Reference {
+  func reference(_ weights: Snapshot, step: Int, kernels: String? = nil) -> Reference {
     Reference(
-      text, subject.input, weights: Self.byName(weights), seed: subject.seed, step: step)
+      text, subject.input, weights: Self.byName(weights), seed: subject.seed, step: step,
+      kernels: kernels ?? subject.kernels)
   }
 
   static func byName(_ snapshot: Snapshot) -> [String: [Float]] {
@@ -124,8 +125,8 @@ final class Judge {
     let result: Reference.Result
   }
 
-  func pass(_ network: Network, _ batch: Batch, step: Int) -> Pass {
-    let reference = reference(network.snapshot(), step: step)
+  func pass(_ network: Network, _ batch: Batch, step: Int, kernels: String? = nil) -> Pass {
+    let reference = reference(network.snapshot(), step: step, kernels: kernels)
     let result = reference.run(
       field(batch.images), labels: batch.labels.map(Int.init), loss: LossText(subject.loss),
       training: true)
@@ -225,13 +226,16 @@ final class Judge {
       let network = try network(kernels: kernels)
       try network.build(for: shape)
       let before = network.snapshot()
-      let pass = shared?.pass ?? pass(network, batch, step: 0)
+      // All others may be off by the same.
+      let isShared = !["winograd", "auto"].contains(kernels)
+      let pass =
+        (isShared ? shared?.pass : nil) ?? pass(network, batch, step: 0, kernels: kernels)
       if let shared {
         try require(
           shared.before.sha256 == before.sha256, "first weights",
           "\(kernels) begins with other weights")
       }
-      shared = (before, pass)
+      if isShared { shared = (before, pass) }
       var descent = Descent(subject.optimizer)
       try step(network, batch, before, pass, &descent, "first step by \(kernels)")
     }

@@ -15,6 +15,8 @@ final class Weights {
 /// A step of the reference: the formula of a layer, or a part of it, and its derivative.
 class Part {
   var weights: [Weights] { [] }
+  /// Whether winograd's transforms are between.
+  var transforms: Bool { false }
   func forward(_ x: Field, training: Bool) -> Field { fatalError() }
   /// The gradient of x of the last forward pass; gradients of weights stay with them.
   func backward(_ dy: Field) -> Field { fatalError() }
@@ -36,6 +38,7 @@ final class Fork: Part {
   init(_ body: [Part], _ shortcut: [Part]) { (self.body, self.shortcut) = (body, shortcut) }
 
   override var weights: [Weights] { (body + shortcut).flatMap(\.weights) }
+  override var transforms: Bool { (body + shortcut).contains(where: \.transforms) }
 
   private func sum(_ a: Field, _ b: Field) -> Field {
     let y = Field(a.batch, a.size)

@@ -10,9 +10,10 @@ struct Reference {
 
   /// - Parameter weights: the network's, by name
   init(
-    _ layers: [LayerText], _ input: Size, weights: [String: [Float]], seed: UInt64, step: Int
+    _ layers: [LayerText], _ input: Size, weights: [String: [Float]], seed: UInt64, step: Int,
+    kernels: String
   ) {
-    var builder = ReferenceBuilder(weights: weights, seed: seed, step: step)
+    var builder = ReferenceBuilder(weights: weights, seed: seed, step: step, kernels: kernels)
     var (parts, output) = builder.parts(of: layers, input, prefix: "layers.")
     givesLogits = parts.last is Softmax
     if givesLogits { parts.removeLast() }

@@ -3,11 +3,12 @@ struct ReferenceBuilder {
   let weights: [String: [Float]]
   let seed: UInt64
   let step: Int
+  let kernels: String
   /// Layers are numbered each before those inside it, and these one after the other.
   private var number = 0
 
-  init(weights: [String: [Float]], seed: UInt64, step: Int) {
-    (self.weights, self.seed, self.step) = (weights, seed, step)
+  init(weights: [String: [Float]], seed: UInt64, step: Int, kernels: String) {
+    (self.weights, self.seed, self.step, self.kernels) = (weights, seed, step, kernels)
   }
 
   mutating func parts(of layers: [LayerText], _ input: Size, prefix: String) -> ([Part], Size) {
@@ -39,7 +40,11 @@ struct ReferenceBuilder {
       let convolution = Convolution(
         size, output, window: layer.pair("size"), stride: layer.pair("stride"),
         dilation: layer.pair("dilation"), top: top, left: left, groups: layer.number("groups"),
-        array("weight"), array("bias"))
+        array("weight"), array("bias"),
+        transforms: { tile in
+          // What is picked has the larger tiles alone.
+          kernels == "winograd" || (kernels == "auto" && tile == 4)
+        })
       return [convolution] + activate(layer["activation"] ?? "relu")
     case "maxpool", "avgpool":
       let window = layer.pair("size")

@@ -185,7 +185,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     train("two networks", ["cnn"], code: 64, "two networks", "'cnn' and --layers"),
     other(
       "two variants", ["cnn", "naive", "--kernels", "im2col", "--data", "digits"], code: 64,
-      "two kernel variants", "'naive' and --kernels im2col"),
+      "two kernel variants", "'naive' and 'im2col'"),
     other(
       "variant unknown", ["train", "cnn", "fast"], code: 64, "no kernel variant of that name",
       "'fast'"),

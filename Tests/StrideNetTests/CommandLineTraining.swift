@@ -114,7 +114,7 @@ import StrideNet
     #expect(split != first)
   }
 
-  @Test(arguments: ["naive", "stride_groups", "im2col", "auto"])
+  @Test(arguments: ["naive", "stride_groups", "im2col", "winograd", "auto"])
   func theNumberOfThreadsDoesNotMatter(kernels: String) throws {
     let place = try Workplace()
     let digests = try ["1", "2", "3", "8"].map {

@@ -145,12 +145,14 @@ import StrideNet
   @Test(arguments: cases) func costs(c: Case) throws {
     let walk = try c.walk
     let s = Self.shape(walk)
-    #expect(walk.costs.map(\.variant) == KernelChoice.convolutions.map(\.name))
+    // Winograd's sums aren't exact, and with a single channel say nothing.
+    let counted = ConvVariant.all.filter { $0.name != "winograd" }
+    #expect(walk.costs.map(\.variant) == counted.map(\.name))
     let products = walk.values.count * walk.weights.count
     let inside = walk.groups.indices.reduce(0) { sum, group in
       sum + walk.weights.indices.reduce(0) { $0 + walk.met(by: $1, in: group).count { $0 > 0 } }
     }
-    for (cost, kernel) in zip(walk.costs, ConvVariant.all) {
+    for (cost, kernel) in zip(walk.costs, counted) {
       #expect(
         ConvolutionTests.run(
           kernel, CK_FORWARD, s, x: walk.pixels, w: walk.weights,

@@ -84,7 +84,7 @@ import StrideNet
     Case(name: "a layer of one's own", input: Shape(3, 3, 2)) { ChannelScale() },
   ]
 
-  @Test(arguments: cases, ["naive", "stride_groups", "im2col", "direct", "auto"])
+  @Test(arguments: cases, KernelChoice.names)
   func finiteDifferences(c: Case, kernels: String) throws {
     let batch = 3
     let runtime = Runtime(threads: 2, kernels: try KernelChoice(named: kernels))

@@ -94,6 +94,41 @@ import StrideNet
     }
   }
 
+  /// What was made of the weights to predict is made anew whenever they have changed.
+  @Test(
+    arguments: [
+      "conv(16,3) conv(16,3,padding=1) maxpool(2) flatten softmax(10)",
+      "conv(16,3,activation=none) batchnorm residual(conv(16,3,padding=1)) flatten softmax(10)",
+    ], ["direct", "winograd"])
+  func predictsWithTheWeightsThatAre(layers: String, kernels: String) throws {
+    let batches = try Self.batches(4, of: 8)
+    let network = Network(
+      try Architecture.layers(layers),
+      runtime: Runtime(threads: 2, kernels: try KernelChoice(named: kernels)))
+    var last: [Float] = []
+    func check(_ what: String) throws {
+      let found = try network.predict(batches[3].images).values
+      #expect(try network.copy().predict(batches[3].images).values == found, "\(what)")
+      #expect(try network.predict(batches[3].images).values == found, "\(what), again")
+      #expect(found != last, "\(what)")
+      last = found
+    }
+    try check("built")
+    let first = network.snapshot()
+    for batch in batches[..<3] {
+      try network.train(batch, learningRate: 0.05)
+      try check("trained")
+    }
+    let taught = network.snapshot()
+    try network.restore(first)
+    try check("restored")
+    try network.setWeights("layers.0.weight", (0..<16 * 9).map { Float($0 % 7) / 20 - 0.1 })
+    try check("set")
+    _ = try network.evaluate(batches[0])
+    try network.restore(taught)
+    try check("restored again")
+  }
+
   @Test(arguments: KernelChoice.names) func anyNumberOfThreads(kernels: String) throws {
     let batches = try Self.batches(4, of: 37)
     let digests = try [1, 2, 3, 8].map { threads in

@@ -8,7 +8,7 @@ package struct KernelVariant: Sendable {
 
 /// Which kernels to compute with: one variant, or automatic.
 public struct KernelChoice: Sendable, CustomStringConvertible {
-  /// A variant's name, or "auto".
+  /// A variant's name, "auto" or "exact".
   public let name: String
   private let convolution: ConvVariant?
   package let pool: PoolVariant
@@ -18,6 +18,9 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
 
   /// Picks by shape.
   public static let auto = KernelChoice(checked: "auto", why: "")
+  /// Picks by shape among the kernels that multiply each pair of numbers as the definition does,
+  /// whose rounding is the smallest: without winograd.
+  public static let exact = KernelChoice(checked: "exact", why: "")
   /// What was bound at build time.
   package static let bound = KernelChoice(
     checked: String(cString: ck_bound_variant()), why: "bound at build time")
@@ -26,7 +29,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   /// The pooling variants.
   package static let poolings = PoolVariant.all.map(\.info)
   /// All names that can be chosen, the variants slowest first.
-  public static let names = convolutions.map(\.name) + ["auto"]
+  public static let names = convolutions.map(\.name) + ["exact", "auto"]
   /// The instruction set in use: avx512, avx2, neon or baseline.
   public static var instructionSet: String { String(cString: ck_kernels().pointee.name) }
   /// Computes with another instruction set than the best there is, for comparisons. To be called
@@ -56,20 +59,21 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
     self.name = name
     self.why = why
     convolution = ConvVariant.all.first { $0.name == name }
-    precondition(convolution != nil || name == "auto", "variants.def has no \(name)")
+    let picks = ["exact", "auto"].contains(name)
+    precondition(convolution != nil || picks, "variants.def has no \(name)")
     if let variant = PoolVariant.all.first(where: { $0.name == name }) {
       (pool, whyPool) = (variant, why)
-    } else if name == "auto" {
+    } else if picks {
       (pool, whyPool) = (PoolVariant.all.last!, "the fastest at pooling")
     } else {
-      (pool, whyPool) = (PoolVariant.all.last!, "the fastest, as im2col is no way of pooling")
+      (pool, whyPool) = (PoolVariant.all.last!, "the fastest, as that is no way of pooling")
     }
   }
 
   public var description: String { name }
 
   func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
-    convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass)
+    convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass, exact: name == "exact")
   }
 }
 
@@ -92,15 +96,17 @@ package struct ConvVariant: Sendable {
   private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
   private static let direct = byName["direct"]!
   private static let im2col = byName["im2col"]!
+  private static let winograd = byName["winograd"]!
 
   /// A variant, and in a few words why it is taken.
   package typealias Choice = (variant: ConvVariant, why: StaticString)
 
-  /// What `auto` takes. Direct reaches 75 to 97 % of the peak wherever a vector of filters (in the
+  /// What `auto` takes, and with `exact` what that does. Where winograd's larger tiles pay, nothing
+  /// is as fast. Direct reaches 75 to 97 % of the peak wherever a vector of filters (in the
   /// input gradient: of channels) is filled. With few channels its lanes stay empty there, and
   /// im2col, which fills them with the window's elements, is faster, unless its products are small
   /// beside the gradients that it has to add back: the limit is where the two were measured to meet.
-  package static func pick(_ s: ck_conv_shape, _ pass: ck_pass) -> Choice {
+  package static func pick(_ s: ck_conv_shape, _ pass: ck_pass, exact: Bool) -> Choice {
     if direct.way(s) == CK_DEPTHWISE {
       return (direct, "depthwise: a vector of channels at a time")
     }
@@ -108,7 +114,24 @@ package struct ConvVariant: Sendable {
     if pass == CK_INPUT_GRADIENT && c <= 8 && s.fh * s.fw * f > 120 + 20 * c {
       return (im2col, "few channels would leave direct's vectors half empty")
     }
+    if !exact && savesProducts(s, pass) {
+      return (winograd, "tiles of 4×4 by 36 products a channel and filter, not 144")
+    }
     return (direct, "sums stay in registers, nothing is gathered")
+  }
+
+  /// Whether winograd is the fastest: 3×3 in steps of 1 with as many channels and filters as its
+  /// larger tiles want, where enough of those is used. Measured from 14²×16 to 56²×64 it takes 0.3
+  /// to 0.8 of direct's time; where half of the products were for nothing, more than all of it.
+  private static func savesProducts(_ s: ck_conv_shape, _ pass: ck_pass) -> Bool {
+    guard winograd.way(s) == CK_ITSELF, s.fh == 3, s.fw == 3, s.sh == 1, s.sw == 1,
+      min(s.c, s.f) >= 16
+    else { return false }
+    let back = pass == CK_INPUT_GRADIENT
+    let tiles = (((back ? s.h : s.oh) + 3) / 4) * (((back ? s.w : s.ow) + 3) / 4)
+    // Of a pooling behind it, which a row or column too many doesn't reach, direct is fast, too.
+    let odd: Int32 = pass == CK_FORWARD ? ~1 : ~0
+    return 9 * (s.oh & odd) * (s.ow & odd) >= 60 * tiles
   }
 
   /// Whether it computes such a convolution itself, by the kernels for depthwise ones, or split into
@@ -118,11 +141,15 @@ package struct ConvVariant: Sendable {
   }
 
   /// What runs: the C symbol without its prefix.
-  func kernel(_ shape: ck_conv_shape, _ pass: ck_pass) -> String {
-    switch way(shape) {
+  func kernel(_ shape: ck_conv_shape, _ pass: ck_pass, pooled: Bool = false) -> String {
+    // Of what winograd can't do, direct's functions do all.
+    let isThree =
+      shape.fh == 3 && shape.fw == 3 && shape.dh % shape.sh == 0 && shape.dw % shape.sw == 0
+    let name = self.name == "winograd" && !isThree ? "direct" : self.name
+    return switch way(shape) {
     case CK_DEPTHWISE: "conv_\(pass.name)_depthwise"
     case CK_SPLIT: "conv_\(pass.name)_\(name), split"
-    default: "conv_\(pass.name)_\(name)"
+    default: "conv_\(pooled ? "pool_" : "")\(pass.name)_\(name)"
     }
   }
 
@@ -137,17 +164,6 @@ package struct ConvVariant: Sendable {
       ck_conv_forward(functions, $0, x, w, bias, relu ? 1 : 0, y, workspace)
     }
   }
-  /// The forward pass and max-pooling in windows of 2×2 behind it in one kernel; false, and nothing
-  /// done, where the variant has none.
-  func forwardPooled(
-    _ s: ck_conv_shape, _ x: Kernels.Floats, _ w: Kernels.Floats, bias: Kernels.Floats,
-    relu: Bool, _ y: Kernels.MutableFloats, _ places: UnsafeMutablePointer<UInt16>?,
-    _ workspace: Kernels.MutableFloats
-  ) -> Bool {
-    guard let pooled = functions.pointee.pool_forward, way(s) == CK_ITSELF else { return false }
-    withUnsafePointer(to: s) { pooled($0, x, w, bias, relu ? 1 : 0, y, places, workspace) }
-    return true
-  }
   func inputGradient(
     _ s: ck_conv_shape, _ dy: Kernels.Floats, _ w: Kernels.Floats, _ dx: Kernels.MutableFloats,
     _ workspace: Kernels.MutableFloats
@@ -159,6 +175,58 @@ package struct ConvVariant: Sendable {
     _ workspace: Kernels.MutableFloats
   ) {
     withUnsafePointer(to: s) { ck_conv_weight_gradient(functions, $0, x, dy, dw, workspace) }
+  }
+}
+
+extension ConvVariant {
+  /// Floats that the weights made ready for a pass take, so that many calls may use them; 0 where
+  /// the kernels take the weights themselves.
+  func readyCount(_ shape: ck_conv_shape, _ pass: ck_pass) -> Int {
+    guard way(shape) == CK_ITSELF, let count = functions.pointee.ready_count else { return 0 }
+    return withUnsafePointer(to: shape) { count($0, pass) }
+  }
+  func makeReady(
+    _ shape: ck_conv_shape, _ pass: ck_pass, _ w: Kernels.Floats, _ ready: Kernels.MutableFloats
+  ) {
+    withUnsafePointer(to: shape) { functions.pointee.ready!($0, pass, w, ready) }
+  }
+  /// What a pass needs beside weights that are ready, or that there is no making ready of.
+  func scratch(_ shape: ck_conv_shape, _ pass: ck_pass) -> Int {
+    guard readyCount(shape, pass) > 0 else { return workspace(shape, pass) }
+    return withUnsafePointer(to: shape) { functions.pointee.workspace($0, pass) }
+  }
+
+  // The passes by such weights.
+  func forward(
+    _ s: ck_conv_shape, _ x: Kernels.Floats, ready w: Kernels.Floats, bias: Kernels.Floats?,
+    relu: Bool, _ y: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
+  ) {
+    guard readyCount(s, CK_FORWARD) > 0 else {
+      return forward(s, x, w, bias: bias, relu: relu, y, workspace)
+    }
+    withUnsafePointer(to: s) {
+      functions.pointee.forward($0, x, w, bias, relu ? 1 : 0, y, workspace)
+    }
+  }
+  /// The forward pass and max-pooling in windows of 2×2 behind it in one kernel; false, and nothing
+  /// done, where the variant has none.
+  func forwardPooled(
+    _ s: ck_conv_shape, _ x: Kernels.Floats, ready w: Kernels.Floats, bias: Kernels.Floats,
+    relu: Bool, _ y: Kernels.MutableFloats, _ places: UnsafeMutablePointer<UInt16>?,
+    _ workspace: Kernels.MutableFloats
+  ) -> Bool {
+    guard let pooled = functions.pointee.pool_forward, way(s) == CK_ITSELF else { return false }
+    withUnsafePointer(to: s) { pooled($0, x, w, bias, relu ? 1 : 0, y, places, workspace) }
+    return true
+  }
+  func inputGradient(
+    _ s: ck_conv_shape, _ dy: Kernels.Floats, ready w: Kernels.Floats,
+    _ dx: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
+  ) {
+    guard readyCount(s, CK_INPUT_GRADIENT) > 0 else {
+      return inputGradient(s, dy, w, dx, workspace)
+    }
+    withUnsafePointer(to: s) { functions.pointee.input_gradient($0, dy, w, dx, workspace) }
   }
 }
 

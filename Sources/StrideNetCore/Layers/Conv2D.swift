@@ -151,6 +151,15 @@ public struct Conv2D: Layer {
       dh: Int32(dilation.height), dw: Int32(dilation.width), groups: Int32(groups))
   }
 
+  /// Floats that the weights made ready for the kernels of a pass take, whatever the images.
+  func readyCount(
+    _ pass: ck_pass, _ input: Shape, _ output: Shape, _ start: (top: Int, left: Int),
+    _ kernels: KernelChoice
+  ) -> Int {
+    let shape = kernelShape(1, input, output, start)
+    return kernels.convolution(shape, pass).variant.readyCount(shape, pass).roundedUp
+  }
+
   /// Floats that the kernels need beside their arguments, for as many images as pass at a time.
   func workspace(
     _ images: Int, _ input: Shape, _ output: Shape, _ start: (top: Int, left: Int),
@@ -158,7 +167,7 @@ public struct Conv2D: Layer {
   ) -> Int {
     let shape = kernelShape(images, input, output, start)
     return [CK_FORWARD, CK_INPUT_GRADIENT, CK_WEIGHT_GRADIENT].map { pass in
-      kernels.convolution(shape, pass).variant.workspace(shape, pass)
+      kernels.convolution(shape, pass).variant.scratch(shape, pass)
     }.max()!.roundedUp
   }
 }
@@ -171,6 +180,9 @@ final class ConvolutionNode: ImageNode {
   let weight, bias: Parameter
   private var partialSums = FloatStorage.empty
   private var kernelScratch = 0
+  // The weights as the kernels of the two passes want them, where those don't take them as they are.
+  private var readyForward = FloatStorage.empty, readyBackward = FloatStorage.empty
+  private var isForwardReady = false
 
   init(_ layer: Conv2D, start: (top: Int, left: Int), _ operation: Bound) {
     (self.layer, self.start) = (layer, start)
@@ -183,6 +195,12 @@ final class ConvolutionNode: ImageNode {
   ) throws {
     try activation.reserve(batch * output.count)
     kernelScratch = layer.workspace(imagesAtATime, input, output, start, runtime.kernels)
+    func reserve(_ ready: inout FloatStorage, _ pass: ck_pass) throws {
+      let count = layer.readyCount(pass, input, output, start, runtime.kernels)
+      if ready.count < count { ready = try FloatStorage(count: count) }
+    }
+    try reserve(&readyForward, CK_FORWARD)
+    if training { try reserve(&readyBackward, CK_INPUT_GRADIENT) }
     try runtime.reserveScratch(scratchCount)
     let needed = Self.mostPieces(upTo: batch) * gradientCount
     if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
@@ -228,15 +246,29 @@ final class ConvolutionNode: ImageNode {
     let shape = kernelShape(imagesAtATime, input, output)
     let choice = runtime.kernels.convolution(shape, kernelPass)
     return PassCost(
-      kernel: choice.variant.kernel(shape, kernelPass), why: "\(choice.why)",
+      kernel: choice.variant.kernel(shape, kernelPass),
+      pooledKernel: choice.variant.kernel(shape, kernelPass, pooled: true), why: "\(choice.why)",
       operations: shape.operations / Double(shape.n), inputs: Double(input.count),
       outputs: Double(output.count), weights: gradientCount)
+  }
+
+  override func makeReady(_ kernelPass: ck_pass, _ input: Shape, _ output: Shape, _ pass: Pass) {
+    let shape = kernelShape(1, input, output)
+    let ready = kernelPass == CK_FORWARD ? readyForward : readyBackward
+    guard ready.count > 0, !(isForwardReady && pass.keepsWeights) else { return }
+    if kernelPass == CK_FORWARD { isForwardReady = true }
+    pass.runtime.kernels.convolution(shape, kernelPass).variant.makeReady(
+      shape, kernelPass, weight.value, ready.pointer)
+  }
+  private func ready(_ storage: FloatStorage) -> Kernels.Floats {
+    storage.count > 0 ? Kernels.Floats(storage.pointer) : Kernels.Floats(weight.value)
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
     let shape = kernelShape(x.batch, x.shape, y.shape)
     part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forward(
-      shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer, part.scratch)
+      shape, x.pointer, ready: ready(readyForward), bias: bias.value, relu: isRelu, y.pointer,
+      part.scratch)
     part.lap(.forward)
   }
 
@@ -250,7 +282,7 @@ final class ConvolutionNode: ImageNode {
     let shape = kernelShape(x.batch, x.shape, between)
     guard
       part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forwardPooled(
-        shape, x.pointer, weight.value, bias: bias.value, relu: isRelu, y.pointer,
+        shape, x.pointer, ready: ready(readyForward), bias: bias.value, relu: isRelu, y.pointer,
         part.training ? pooling.places(of: y, part) : nil, part.scratch)
     else { return false }
     part.lap(.forward)
@@ -276,7 +308,7 @@ final class ConvolutionNode: ImageNode {
     part.lap(.weightGradient)
     if let dx {
       kernels.convolution(shape, CK_INPUT_GRADIENT).variant.inputGradient(
-        shape, dy.pointer, weight.value, dx.pointer, part.scratch)
+        shape, dy.pointer, ready: ready(readyBackward), dx.pointer, part.scratch)
       part.lap(.inputGradient)
     }
   }

@@ -291,6 +291,8 @@ package struct Pass {
   package var update: Update?
   /// Nil unless somebody measures.
   package var times: PassTimes?
+  /// True where the weights are those of the network's passes before.
+  var keepsWeights = false
 
   package init(
     runtime: Runtime, training: Bool, seed: UInt64 = 0, step: Int = 0, update: Update? = nil,

@@ -1,3 +1,5 @@
+import CKernels
+
 /// Convolutions that follow each other, and the max-pooling behind them, run together: a few images
 /// go through all of them, forward as backward, before the next ones come. So what lies between the
 /// layers, the network's largest arrays, is read again while it is still in the cache, and memory in
@@ -195,6 +197,14 @@ final class Chain: ImageNode {
       let gradient = index == 0 ? dx : between(index - 1, part)
       links[index].node.backward(below, above, upstream, gradient, part)
       (above, upstream) = (below, gradient ?? upstream)
+    }
+  }
+
+  override func makeReady(_ kernelPass: ck_pass, _ input: Shape, _ output: Shape, _ pass: Pass) {
+    var below = input
+    for link in links {
+      link.node.makeReady(kernelPass, below, link.output, pass)
+      below = link.output
     }
   }
 

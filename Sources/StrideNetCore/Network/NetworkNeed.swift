@@ -1,3 +1,5 @@
+import CKernels
+
 /// What layers take of a machine, known before any memory is taken for them. Bytes are counted in
 /// double precision, since the products of what somebody may ask for don't fit an Int; each count is
 /// an upper bound.
@@ -52,10 +54,15 @@ package struct NetworkNeed: Sendable {
       // A part's gradient, and three arrays of the few images that pass between operations that run
       // together.
       own += weights + 3 * max(output, 100_352)
-      // Windows gathered from eight images that don't fit an Int fit no machine either.
-      own +=
-        8 * longest * Double(layer.groups) * output < 0x1p60
-        ? Double(layer.workspace(8, operation.input, operation.output, start, kernels)) : .infinity
+      // Windows gathered from eight images, or weights, that don't fit an Int fit no machine either.
+      guard 8 * longest * Double(layer.groups) * output < 0x1p60, weights < 0x1p55 else {
+        own = .infinity
+        break
+      }
+      own += Double(layer.workspace(8, operation.input, operation.output, start, kernels))
+      for pass in [CK_FORWARD, CK_INPUT_GRADIENT] {
+        sums += Double(layer.readyCount(pass, operation.input, operation.output, start, kernels))
+      }
     case .multiply:
       sums = 0
       longest = Double(operation.parameters[0].fanIn)

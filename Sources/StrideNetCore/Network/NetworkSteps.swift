@@ -89,6 +89,7 @@ extension Network {
     guard let other = average else { return }
     average = weights
     weights = other
+    isReady = false
     point(parameters)
   }
 
@@ -137,7 +138,7 @@ extension Network {
     var errors = 0
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
-    try inferencePlan?.fold()
+    try fold()
     for start in stride(from: 0, to: count, by: Self.chunk) {
       let (x, targets) = examples(start..<min(count, start + Self.chunk))
       try reserve(x.batch, training: false)
@@ -160,7 +161,7 @@ extension Network {
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
     try exclusively {
-      try inferencePlan?.fold()
+      try fold()
       try x.withView { x in
         try result.withMutableView { result in
           for start in stride(from: 0, to: x.batch, by: Self.chunk) {
@@ -234,11 +235,18 @@ extension Network {
 }
 
 extension Network {
+  /// Before passes in which nothing is trained.
+  private func fold() throws {
+    if !isReady { try inferencePlan?.fold() }
+  }
+
   /// Runs all layers; the result stays valid until the next pass.
   func forward(_ x: TensorView, training: Bool) -> TensorView {
-    let pass = Pass(
+    var pass = Pass(
       runtime: runtime, training: training, seed: seed, step: stepCount,
       times: training ? times : nil)
+    pass.keepsWeights = !training && isReady
+    defer { if !training { isReady = true } }
     return (training ? plan! : inferencePlan?.plan ?? plan!).forward(x, pass)
   }
 

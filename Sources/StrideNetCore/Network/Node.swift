@@ -1,3 +1,5 @@
+import CKernels
+
 /// An operation at work: bound by a plan to a network's parameters and to the memory that it needs
 /// besides. A plan makes its nodes, so each has neighbours and buffers of its own, while the layer
 /// that it comes from knows of neither.
@@ -75,6 +77,10 @@ class ImageNode: Node {
     fatalError("\(type(of: self)) doesn't override backward")
   }
 
+  /// Called before the parts of a pass, whose kernels may want the weights packed or transformed:
+  /// once for all parts.
+  func makeReady(_ kernelPass: ck_pass, _ input: Shape, _ output: Shape, _ pass: Pass) {}
+
   /// Adds up the pieces' shares of the parameters' gradients.
   func addPieces(_ count: Int, _ runtime: Runtime) {}
 
@@ -90,6 +96,7 @@ class ImageNode: Node {
   static func mostPieces(upTo batch: Int) -> Int { min(batch, mostPieces) }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    makeReady(CK_FORWARD, x.shape, y.shape, pass)
     pass.runtime.parallel(over: x.batch, by: imagesAtATime, (self, x, y, pass)) {
       context, images, worker in
       let (node, x, y, pass) = context
@@ -106,6 +113,7 @@ class ImageNode: Node {
   override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
+    makeReady(CK_INPUT_GRADIENT, x.shape, y.shape, pass)
     forEachPart(x, y, dy, dx, pass, sums: false)
     pass.times?.lapOfPieces()
     addPieces(Self.pieces(x.batch), pass.runtime)

@@ -135,6 +135,8 @@ package final class PassTimes: @unchecked Sendable {
 /// What a pass computes with, computes and moves.
 package struct PassCost {
   package var kernel: String
+  /// The one that does the max-pooling behind it, too, where there is one.
+  package var pooledKernel: String?
   /// Whether it also updates the weights, by the optimiser's kernel.
   package var updates = false
   package let why: String

@@ -39,6 +39,7 @@ extension Network {
     }
     exclusively {
       weights = snapshot.storage
+      isReady = false
       point(parameters)
       forgetSteps()
       average = nil

@@ -146,6 +146,7 @@ package struct KernelTiming: Sendable, Codable {
 package struct KernelBench {
   /// This processor's fused multiply-add peak, one thread, in GFLOP/s.
   package let peak: Double
+  private let isExact: Bool
   private let isTimed: (_ variant: String, _ isAutomatic: Bool) -> Bool
 
   /// Products come in one kind each, which the kernels' names leave out.
@@ -153,13 +154,14 @@ package struct KernelBench {
 
   /// - Parameters:
   ///   - peak: of one thread
-  ///   - kernels: time these alone ("auto": what automatic choice takes); nil times all
+  ///   - kernels: time these alone ("auto", "exact": what is picked); nil times all
   package init(peak: Double, kernels: KernelChoice? = nil) {
     self.peak = peak
     let only = kernels?.name
+    isExact = only == "exact"
     isTimed = { variant, isAutomatic in
       only == nil || variant == only || Self.single.contains(variant)
-        || (only == "auto" && isAutomatic)
+        || (["exact", "auto"].contains(only) && isAutomatic)
     }
   }
 
@@ -270,7 +272,7 @@ package struct KernelBench {
     return timings(
       shape: "\(c.name): \(s.text)", operation: "conv_\(pass.name)", operations: s.operations,
       floats: s.inputs + s.weights + s.outputs, rounds,
-      automatic: ConvVariant.pick(s, pass).variant.name,
+      automatic: ConvVariant.pick(s, pass, exact: isExact).variant.name,
       ConvVariant.all.map { variant in
         let scratch = FloatStorage.sure(count: variant.workspace(s, pass))
         return (

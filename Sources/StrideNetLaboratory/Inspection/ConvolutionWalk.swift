@@ -215,7 +215,7 @@ extension ConvolutionWalk.Cost {
       let copied = s.ph > 0 || s.pw > 0 ? Int(reach.0 * reach.1) * float : 0
       (passes, gatheredBytes, heldBytes) = (1, copied, copied)
       multiplyAdds = rows * Int(s.ow * s.fw)
-    default: return nil
+    default: return nil  // winograd: a single channel isn't what it is for
     }
   }
 }

@@ -159,7 +159,7 @@ private struct Explainer {
       cost.outputs = 0
       if pass == .forward && times.mean(.layer(index + 1, .forward)) == 0 {
         name += " \(network.text(ofOperation: index + 1))"
-        cost.kernel = "conv_pool_forward_direct"
+        cost.kernel = cost.pooledKernel ?? cost.kernel
         cost.outputs = plan.cost(pass, index + 1)?.outputs ?? 0
       }
     } else if isMaxPooling(index) {
