@@ -6,7 +6,8 @@ struct Export: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Writes a saved network for other programs.",
     discussion: """
-      By the name's ending, or --format: c, one file of plain C99 with the weights in it; onnx, \
+      By the name's ending, or --format: c, one file of plain C99 with the weights in it, and with \
+      --name a header beside it; onnx, \
       a model for ONNX Runtime and other tools; safetensors, the weights as PyTorch has them, with \
       the Python that loads them printed and in the metadata.
       """)
@@ -21,6 +22,18 @@ struct Export: ParsableCommand {
 
   @Option(help: "What to write, whatever the target's name ends in.")
   var format: Format?
+
+  @Option(
+    help: ArgumentHelp(
+      "Begin names in C with this, as digits_predict, and write a header too: model.h beside model.c.",
+      valueName: "name"))
+  var name: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "What the classes are called, for the header's array: cat,dog. 0, 1, … unless given.",
+      valueName: "names"))
+  var classes: String?
 
   func run() throws {
     let ending = target.split(separator: "/").last?.split(separator: ".").dropFirst().last ?? ""
@@ -37,9 +50,23 @@ struct Export: ParsableCommand {
         .usage, "the export would replace the saved network", at: target,
         expected: "another file to write to")
     }
+    guard format == .c || (name == nil && classes == nil) else {
+      throw StrideNetError(
+        .usage, "\(name == nil ? "--classes" : "--name") is for C alone",
+        found: "an export to \(format.rawValue)")
+    }
+    guard name != nil || classes == nil else {
+      throw StrideNetError(.usage, "--classes without --name", expected: "--name too")
+    }
     let network = try Network.load(from: file)
     switch format {
-    case .c: try network.exportC(to: target)
+    case .c:
+      guard let name else {
+        try network.exportC(to: target)
+        break
+      }
+      let classes = classes?.split(separator: ",", omittingEmptySubsequences: false)
+      try network.exportC(to: target, name: name, classes: classes?.map(String.init))
     case .onnx: try network.exportONNX(to: target)
     case .safetensors:
       try network.exportPyTorch(to: target)

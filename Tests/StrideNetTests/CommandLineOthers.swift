@@ -21,6 +21,20 @@ import StrideNet
     #expect(try place.read("m.c") == place.read("c") && place.read("old.m") == place.read("c"))
     #expect(try place.read("m.ONNX") == place.read("onnx") && place.read("m") == place.read("onnx"))
 
+    // With a name, a header too.
+    let named = try place.run(
+      "export", "w", "n.c", "--name", "net", "--classes", "a,b,c,d,e,f,g,h,i,j")
+    #expect(named.code == 0, "\(named.err)")
+    #expect(String(decoding: try place.read("n.h"), as: UTF8.self).contains("void net_predict("))
+    #expect(String(decoding: try place.read("n.c"), as: UTF8.self).contains("\"i\", \"j\"\n};"))
+    for wrong in [
+      ["m2.c", "--name", "2"], ["m2.c", "--classes", "a"], ["m2.onnx", "--name", "net"],
+      ["m2.c", "--name", "net", "--classes", "a,b"],
+    ] {
+      let end = try place.run(["export", "w"] + wrong)
+      #expect(end.code == 64 && end.out.isEmpty, "\(end.err)")
+    }
+
     // There and back again.
     let there = try place.run("export", "w", "p.safetensors")
     #expect(try there.code == 0 && there.out == network.pyTorchSource(file: "p.safetensors") + "\n")

@@ -1,222 +1,220 @@
 import StrideNetCore
 
 extension Network {
-  /// Writes the network as one file of C99 that needs nothing but `math.h`:
+  /// Writes the network as one file of C99 that needs nothing but `math.h`, and is C++ too:
   ///
   ///     void predict(const float image[784], float probabilities[10]);
   ///
   /// with the sizes of this network (`output` for `probabilities` where it doesn't end in softmax).
-  /// Each layer is a few plain loops with a comment, and the weights, exact to the last bit, are
-  /// arrays behind them. Outputs of layers are static arrays: nothing is allocated, and one thread
-  /// at a time may call it. Sums are taken in another order than here, so results differ by a few
-  /// roundings.
+  /// Each layer is a few loops with a comment, which compilers make vector code of as they are; the
+  /// weights are arrays behind them, in the order in which they are read, exact to the last bit but
+  /// where a batch normalisation is multiplied into them. Outputs of layers take turns in static
+  /// arrays: nothing is allocated, and one thread at a time may call it. Sums are taken in another
+  /// order than here, so results differ by a few roundings.
   /// - Throws: ``StrideNetError`` naming a layer that has no C, such as one of one's own
   public func exportC(to path: String) throws {
-    var program = CProgram()
-    let text = try program.text(try stages(for: path), Architecture.text(layers))
+    try CFile(self, path, name: nil, classes: nil).write(to: path)
+  }
+
+  /// Writes the network as ``exportC(to:)`` does, with names that begin with `name`, so that a
+  /// program can have several networks; beside it a header, `path` with the ending `.h`:
+  ///
+  ///     void digits_predict(const float image[784], float probabilities[10]);
+  ///     extern const char *const digits_classes[10];
+  /// - Parameters:
+  ///   - name: letters, digits and underscores of ASCII, a letter first
+  ///   - classes: what the outputs are called; 0, 1 and so on unless given
+  /// - Throws: ``StrideNetError`` naming what is wrong; the header is written first, and each file
+  ///   whole or not at all
+  public func exportC(to path: String, name: String, classes: [String]? = nil) throws {
+    let isIdentifier =
+      name.utf8.first.map { Character(UnicodeScalar($0)).isLetter } == true
+      && name.utf8.allSatisfy {
+        let character = Character(UnicodeScalar($0))
+        return character.isASCII && (character.isLetter || character.isNumber || character == "_")
+      }
+    guard isIdentifier else {
+      throw StrideNetError(
+        .usage, "not a name that C has", found: "'\(name)'",
+        expected: "letters, digits and underscores, a letter first")
+    }
+    let header = Self.header(of: path)
+    guard header != path else {
+      throw StrideNetError(
+        .usage, "the header would replace the C file", at: path, expected: "a name that ends in .c")
+    }
+    let file = try CFile(self, path, name: name, classes: classes)
+    try AtomicFile.write(Array(file.header(for: path).utf8), to: header)
+    try file.write(to: path)
+  }
+
+  /// Where the header of a C file goes: beside it, with another ending.
+  package static func header(of path: String) -> String {
+    let name = path.split(separator: "/", omittingEmptySubsequences: false).last ?? ""
+    guard let dot = name.lastIndex(of: "."), dot != name.startIndex else { return path + ".h" }
+    return path[..<dot] + ".h"
+  }
+}
+
+/// The text of a network's C file and header.
+private struct CFile {
+  let program: CProgram
+  let input, output: Shape
+  let architecture: String
+  let isClassifier: Bool
+  /// What functions and arrays are called that others see.
+  let name: String?
+  let classes: [String]?
+
+  init(_ network: Network, _ path: String, name: String?, classes: [String]?) throws {
+    let stages = try network.stages(for: path)
+    (input, output) = (stages[0].input, stages.last!.output)
+    isClassifier = stages.last!.operations.last!.activation.isSoftmax
+    architecture = Architecture.text(network.layers)
+    self.name = name
+    self.classes = name == nil ? nil : classes ?? (0..<output.count).map(String.init)
+    if let count = classes?.count, count != output.count {
+      throw StrideNetError(
+        .usage, "the classes don't fit the network", found: "\(count) names",
+        expected: "\(output.count)")
+    }
+    program = try CProgram(
+      stages, prefix: name ?? "predict", result: isClassifier ? "probabilities" : "output")
+  }
+
+  func write(to path: String) throws {
     try AtomicFile.write(to: path) { file in
       try file.append(Array(text.utf8))
       for array in program.constants {
-        try file.append(Array("\nstatic const float \(array.declaration) =\n".utf8))
+        try file.append(Array("\nconst float \(array.declaration) =\n".utf8))
         try file.append(array.initializer())
       }
     }
   }
-}
 
-/// A C program in the making. Indices have the names of the formulas: p and q for output rows and
-/// columns, i and j for those of a window, c for channels, f for filters.
-struct CProgram {
-  struct Constant {
-    let name: String
-    let sizes: [Int]
-    let values: [Float]
+  // MARK: What others see
 
-    var declaration: String { name + sizes.map { "[\($0)]" }.joined() }
+  private var signature: String {
+    "void \(name.map { "\($0)_" } ?? "")predict("
+      + "const float image[\(input.count)], float \(program.result)[\(output.count)])"
+  }
 
-    /// The numbers, in as many braces as there are sizes, in lines of at most 100 characters. The
-    /// shortest decimal that reads back as the same float is what Swift prints.
-    func initializer() -> [UInt8] {
-      var out: [UInt8] = []
-      var column = 0
-      func add(_ text: String) {
-        if column + text.utf8.count > 99 {
-          out.append(UInt8(ascii: "\n"))
-          column = 0
-        }
-        out += text.utf8
-        column += text.utf8.count
-      }
-      func fill(_ level: Int, _ range: Range<Int>) {
-        guard level < sizes.count else { return add("\(values[range.lowerBound])f") }
-        add("{")
-        let step = range.count / sizes[level]
-        for start in stride(from: range.lowerBound, to: range.upperBound, by: step) {
-          if start > range.lowerBound { add(",") }
-          fill(level + 1, start..<start + step)
-        }
-        add("}")
-      }
-      fill(0, 0..<values.count)
-      out += ";\n".utf8
-      return out
+  private var classesDeclaration: String? {
+    name.map { "const char *const \($0)_classes[\(output.count)]" }
+  }
+
+  /// Declarations that C++ takes for those of C.
+  private func declared(_ weights: String = "") -> String {
+    """
+    #ifdef __cplusplus
+    extern "C" {
+    #endif
+
+    \(signature);
+    \(classesDeclaration.map { "extern \($0);\n" } ?? "")\(weights)
+    #ifdef __cplusplus
     }
+    #endif
+    """
   }
 
-  /// A layer's output: an array [rows][columns][channels], or [values] where it is flat.
-  struct Value {
-    let name: String
-    let shape: Shape
-    let isFlat: Bool
-    var sizes: [Int] { isFlat ? [shape.count] : [shape.height, shape.width, shape.channels] }
-    var declaration: String { name + sizes.map { "[\($0)]" }.joined() }
-    /// One of its values.
-    var element: String { name + (isFlat ? "[c]" : "[p][q][c]") }
-  }
-
-  private(set) var constants: [Constant] = []
-  private var buffers: [Value] = []
-  private var functions: [(name: String, text: String)] = []
-  private var lines: [String] = []
-  private var views: Set<String> = []
-
-  mutating func text(_ stages: [Stage], _ architecture: String) throws -> String {
-    let (input, output) = (stages[0].input, stages.last!.output)
-    let isClassifier = stages.last!.operations.last!.activation.isSoftmax
-    let result = isClassifier ? "probabilities" : "output"
-    let image = Value(name: "x0", shape: input, isFlat: input.height == 1 && input.width == 1)
-    line("  /* x0 is the image as an array of rows of pixels of channels. */")
-    line(
-      image.isFlat
-        ? "  const float *x0 = image;"
-        : "  const float (*x0)\(row(input)) = (const float (*)\(row(input)))image;")
-    let last = try layers(stages, image)
-    line("")
-    line("  /* The result. */")
-    line("  const float *last = \(last.isFlat ? last.name : "(const float *)\(last.name)");")
-    line("  for (int i = 0; i < \(output.count); i++)")
-    line("    \(result)[i] = last[i];")
-
-    let signature =
-      "void predict(const float image[\(input.count)], float \(result)[\(output.count)])"
-    let weights = constants.map { "static const float \($0.declaration);\n" }.joined()
+  func header(for path: String) -> String {
+    let guardName = "\(name!)_H"
     return """
       /* A trained network, as StrideNet wrote it:
 
-           \(Self.wrapped(architecture, indent: "     "))
+           \(CProgram.wrapped(architecture, indent: "     "))
 
+         \(name!)_predict takes an image and writes \(program.result):
+
+      \(sizes)
+
+         \(name!)_classes has the classes' names. One thread at a time may call it. */
+
+      #ifndef \(guardName)
+      #define \(guardName)
+
+      \(declared())
+
+      #endif
+
+      """
+  }
+
+  private var sizes: String {
+    """
          image          \(input.height) rows of \(input.width) pixels of \(input.channels) \
-      value\(input.channels == 1 ? "" : "s") each, bytes divided by 255
-         \(result.padding(13))  \(isClassifier ? "of the classes 0 to \(output.count - 1)" : "\(output) values")
+    value\(input.channels == 1 ? "" : "s") each, bytes divided by 255
+         \(program.result.padding(13))  \
+    \(isClassifier ? "of the classes 0 to \(output.count - 1)" : "\(output) values")
+    """
+  }
 
-         Compile it with: cc -std=c99 -O2 -c FILE.c, and link with -lm. Layers leave their outputs in
-         static arrays, so nothing is allocated and one thread at a time may call predict. */
+  // MARK: The file
+
+  private var text: String {
+    let weights = program.constants.map { "extern const float \($0.declaration);\n" }.joined()
+    return """
+      /* A trained network, as StrideNet wrote it:
+
+           \(CProgram.wrapped(architecture, indent: "     "))
+
+      \(sizes)
+
+         Compile it with: cc -std=c99 -O2 -c FILE.c, and link with -lm. It has \
+      \(Self.bytes(program.weightBytes)) of weights
+         and \(Self.bytes(program.memoryBytes)) of static arrays that layers leave their outputs in, \
+      so nothing is
+         allocated and one thread at a time may call predict.
+
+         How it is written: a weighted sum is taken for up to 32 filters or outputs at once, in a
+         local array of rows of 4. The innermost loops have 4 turns, one instruction on 4 numbers
+         where the processor has that, and a compiler that sees the sizes keeps the array in
+         registers. Weights lie in the order in which they are read. Where relu has left many zeros,
+         the other values are listed first, and products with 0 needn't be taken. */
 
       #include <math.h>
 
-      \(signature);
+      \(declared(weights.isEmpty ? "" : "\n/* The weights; their values are at the end of this file. */\n" + weights))
 
-      /* \(weights.isEmpty ? "There are no weights." : "The weights; their values are at the end of this file.") */
-      \(weights)
-      /* The outputs of layers. */
-      \(buffers.map { "static float \($0.declaration);\n" }.joined())
-      \(functions.map { $0.text + "\n\n" }.joined())\(signature) {
-      \(lines.joined(separator: "\n"))
+      \(names)\(program.memory)\(program.functions.map { $0.text + "\n\n" }.joined())\(signature) {
+      \(program.body)
       }
 
       """
   }
 
-  private mutating func line(_ text: String) { lines.append(text) }
-
-  /// Emits a C statement or several; the first layer's are indented as the rest of the function.
-  mutating func code(_ text: String) {
-    for part in text.split(separator: "\n", omittingEmptySubsequences: false) {
-      line(part.isEmpty ? "" : "  \(part)")
-    }
-  }
-
-  mutating func constant(_ name: String, _ sizes: [Int], _ values: [Float]) {
-    constants.append(Constant(name: name, sizes: sizes, values: values))
-  }
-
-  mutating func buffer(_ name: String, _ shape: Shape, isFlat: Bool) -> Value {
-    let value = Value(name: "x" + name, shape: shape, isFlat: isFlat)
-    buffers.append(value)
-    return value
-  }
-
-  mutating func function(_ name: String, _ text: String) {
-    if !functions.contains(where: { $0.name == name }) { functions.append((name, text)) }
-  }
-
-  private func row(_ shape: Shape) -> String { "[\(shape.width)][\(shape.channels)]" }
-
-  /// The same memory as one row of values.
-  mutating func flat(_ value: Value) -> Value {
-    if value.isFlat { return value }
-    let name = "\(value.name)_flat"
-    if views.insert(name).inserted {
-      code("const float *\(name) = (const float *)\(value.name);")
-    }
-    return Value(name: name, shape: Shape(value.shape.count), isFlat: true)
-  }
-
-  /// The same memory as rows of pixels of channels.
-  mutating func image(_ value: Value) -> Value {
-    if !value.isFlat { return value }
-    let name = "\(value.name)_image"
-    if views.insert(name).inserted {
-      code(
-        "const float (*\(name))\(row(value.shape)) = "
-          + "(const float (*)\(row(value.shape)))\(value.name);")
-    }
-    return Value(name: name, shape: value.shape, isFlat: false)
-  }
-
-  /// `body` for every value, or with `pixels` for every pixel.
-  func loops(_ value: Value, pixels: Bool = false, _ body: String) -> String {
-    let channels = pixels ? [] : [("c", value.shape.channels)]
-    let all =
-      (value.isFlat ? [] : [("p", value.shape.height), ("q", value.shape.width)]) + channels
-    return Self.loops(all, body)
-  }
-
-  static func loops(_ all: [(name: String, count: Int)], _ body: String) -> String {
-    var result = ""
-    for (depth, index) in all.enumerated() {
-      let space = String(repeating: "  ", count: depth)
-      result +=
-        "\(space)for (int \(index.name) = 0; \(index.name) < \(index.count); \(index.name)++)\n"
-    }
-    let isBlock = body.hasPrefix("{\n")
-    if isBlock { result = result.dropLast() + " " }
-    let space = String(repeating: "  ", count: isBlock ? max(0, all.count - 1) : all.count)
-    let lines = body.split(separator: "\n", omittingEmptySubsequences: false).enumerated()
-    return result
-      + lines.map { $0 == 0 && isBlock ? "\($1)" : "\(space)\($1)" }.joined(separator: "\n")
-  }
-
-  /// Broken into lines of at most 96 characters, those after the first indented.
-  static func wrapped(_ text: String, indent: String) -> String {
-    var (lines, line) = ([String](), "")
-    for word in text.split(separator: " ") {
-      if !line.isEmpty && line.count + 1 + word.count > 96 - indent.count {
-        lines.append(line)
-        line = ""
+  private var names: String {
+    guard let classes, let classesDeclaration else { return "" }
+    var text = "\(classesDeclaration) = {"
+    var column = 100
+    for (index, name) in classes.enumerated() {
+      let literal = Self.literal(name) + (index < classes.count - 1 ? "," : "")
+      column += literal.utf8.count + 1
+      if column > 98 {
+        text += "\n "
+        column = literal.utf8.count + 2
       }
-      line += (line.isEmpty ? "" : " ") + word
+      text += " " + literal
     }
-    return (lines + [line]).joined(separator: "\n\(indent)")
+    return text + "\n};\n\n"
   }
 
-  func product(_ index: String, _ factor: Int) -> String {
-    factor == 1 ? index : "\(index) * \(factor)"
+  /// A text as C has it; of characters that it can't hold, their numbers.
+  private static func literal(_ text: String) -> String {
+    let characters = text.utf8.map { byte -> String in
+      switch byte {
+      case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "?"):
+        "\\\(Character(UnicodeScalar(byte)))"
+      case 0x20...0x7e: String(UnicodeScalar(byte))
+      default: "\\" + String(Int(byte) + 0o1000, radix: 8).dropFirst()
+      }
+    }
+    return "\"\(characters.joined())\""
   }
 
-  func indented(_ text: String) -> String {
-    text.split(separator: "\n", omittingEmptySubsequences: false).map { "  \($0)" }
-      .joined(separator: "\n")
+  private static func bytes(_ count: Int) -> String {
+    count < 10_000 ? "\(count) bytes" : "\((count + 500) / 1000) kB"
   }
 }
 
