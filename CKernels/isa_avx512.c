@@ -14,6 +14,7 @@
 #include "conv_direct.inc.h"
 #include "conv_pool_direct.inc.h"
 #include "conv_depthwise.inc.h"
+#include "winograd_tiles.inc.h"
 #include "conv_winograd.inc.h"
 #include "dense.inc.h"
 #include "normalization.inc.h"
