@@ -15,13 +15,15 @@ import StrideNet
   private static func variedPasses(_ kernels: String) -> [(
     layers: [Int], pass: String, kernel: String
   )] {
-    let isDirect = kernels == "direct" || kernels == "auto"
+    let pools = ["direct", "winograd"].contains(kernels) || isPicked(kernels)
     return [([], "gather", "scale_bytes")]
-      + (isDirect
+      + (pools
         ? [([1, 2], "forward", "conv_pool_forward_")]
         : [([1, 2], "forward", "conv_forward_"), ([1, 2], "forward", "pool_max_forward_")])
       + variedRest
   }
+  /// Whether the shape decides which variant it is.
+  private static func isPicked(_ kernels: String) -> Bool { ["exact", "auto"].contains(kernels) }
   private static let variedRest: [(layers: [Int], pass: String, kernel: String)] = [
     ([3], "forward", "conv_forward_"),
     ([4], "forward", "pool_avg_forward_"), ([6], "forward", "dense_forward"),
@@ -53,8 +55,11 @@ import StrideNet
       #expect(kernel.hasPrefix(expected.kernel), "\(row)")
       let why = try #require(row["why"] as? String)
       #expect(!why.isEmpty)
-      if expected.kernel.hasPrefix("conv_") && kernels != "auto" {
-        #expect(kernel == expected.kernel + kernels && why == "bound by --kernels")
+      if expected.kernel.hasPrefix("conv_") && !Self.isPicked(kernels) {
+        // Of what isn't 3×3 winograd does nothing itself.
+        let isOthers = kernels == "winograd" && expected.layers == [3]
+        #expect(kernel == expected.kernel + (isOthers ? "direct" : kernels))
+        #expect(why == "bound by --kernels")
       }
       for name in ["bytes", "predicted_seconds", "seconds"] {
         #expect(try #require(row[name] as? Double) > 0, "\(name): \(row)")
@@ -62,7 +67,7 @@ import StrideNet
       let hasOperations = ["conv_", "dense_", "gemm"].contains { kernel.hasPrefix($0) }
       #expect(try (#require(row["flop"] as? Double) > 0) == hasOperations)
     }
-    if kernels == "auto" {
+    if Self.isPicked(kernels) {
       // The convolution with 4 channels going in; the others say why they aren't like that.
       let narrow = rows.filter { $0["kernel"] as? String == "conv_input_gradient_im2col" }
       #expect(narrow.count == 1 && (narrow[0]["why"] as? String)?.contains("channels") == true)
