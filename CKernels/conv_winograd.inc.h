@@ -60,11 +60,9 @@ INLINE ptrdiff_t whole_vectors(ptrdiff_t c) { return (c + CK_LANES - 1) / CK_LAN
 // An odd number of cache lines: else the 36 numbers of a tile share a few sets of the cache.
 INLINE ptrdiff_t odd_lines(ptrdiff_t count) { return (((count + 15) / 16) | 1) * 16; }
 
-// Channels and filters from which on F(4×4) is the faster; whatever the batch.
-#define CK_MANY 16
-
 INLINE winograd winograd_of(ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t c, ptrdiff_t f) {
-  const filtering *by = c < CK_MANY || f < CK_MANY ? &CK_NAME(filtering_2) : &CK_NAME(filtering_4);
+  const filtering *by =
+      c < CK_WINOGRAD_MANY || f < CK_WINOGRAD_MANY ? &CK_NAME(filtering_2) : &CK_NAME(filtering_4);
   ptrdiff_t m = by->m;
   winograd g = {.by = by,
                 .m = m,
@@ -83,6 +81,12 @@ INLINE winograd winograd_of(ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t c
   return g;
 }
 
+// Of the input gradient the inputs are the outputs, and filters the channels.
+INLINE winograd winograd_for(const ck_conv_shape *s, ck_pass pass) {
+  return pass == CK_INPUT_GRADIENT ? winograd_of(s->n, s->h, s->w, s->f, s->c)
+                                   : winograd_of(s->n, s->oh, s->ow, s->c, s->f);
+}
+
 INLINE int is_winograd(const ck_conv_shape *s) {
   return s->fh == 3 && s->fw == 3 && s->sh == 1 && s->sw == 1;
 }
@@ -90,8 +94,7 @@ INLINE int is_winograd(const ck_conv_shape *s) {
 static size_t CK_NAME(ck_conv_workspace_winograd)(const ck_conv_shape *s, ck_pass pass) {
   if (!is_winograd(s)) return CK_NAME(ck_conv_workspace_direct)(s, pass);
   int back = pass == CK_INPUT_GRADIENT;
-  winograd g = back ? winograd_of(s->n, s->h, s->w, s->f, s->c)
-                    : winograd_of(s->n, s->oh, s->ow, s->c, s->f);
+  winograd g = winograd_for(s, pass);
   ptrdiff_t weights = pass == CK_WEIGHT_GRADIENT ? g.weights : 0;
   return g.planes * (weights + g.c_plane + g.f_plane) + padded(back ? s->c : s->f) + g.zeros;
 }
@@ -209,19 +212,15 @@ static size_t CK_NAME(ck_conv_ready_count_winograd)(const ck_conv_shape *s, ck_p
   if (!is_winograd(s)) return CK_NAME(ck_conv_ready_count_direct)(s, pass);
   if (pass == CK_WEIGHT_GRADIENT) return 0;
   int back = pass == CK_INPUT_GRADIENT;
-  winograd g =
-      back ? winograd_of(1, s->h, s->w, s->f, s->c) : winograd_of(1, s->oh, s->ow, s->c, s->f);
+  winograd g = winograd_for(s, pass);
   return g.planes * g.weights + (back ? 9 * (ptrdiff_t)s->c * s->f : 0);
 }
 
 static void CK_NAME(ck_conv_ready_winograd)(const ck_conv_shape *s, ck_pass pass, const float *w,
                                             float *u) {
   if (!is_winograd(s)) return CK_NAME(ck_conv_ready_direct)(s, pass, w, u);
-  if (pass == CK_FORWARD) {
-    winograd g = winograd_of(1, s->oh, s->ow, s->c, s->f);
-    return CK_NAME(winograd_pack)(&g, s->c, s->f, w, u);
-  }
-  winograd g = winograd_of(1, s->h, s->w, s->f, s->c);
+  winograd g = winograd_for(s, pass);
+  if (pass == CK_FORWARD) return CK_NAME(winograd_pack)(&g, s->c, s->f, w, u);
   // turned (3,3,F,C): the weights, last first, filters before channels.
   float *turned = u + g.planes * g.weights;
   for (ptrdiff_t i = 0; i < 9; i++) {
@@ -272,7 +271,7 @@ INLINE tiling input_tiling(const ck_conv_shape *s, const filtering *by) {
 
 static void CK_NAME(winograd_forward)(const ck_conv_shape *s, const float *x, const float *u,
                                       const float *bias, const outlet *o, float *workspace) {
-  winograd g = winograd_of(s->n, s->oh, s->ow, s->c, s->f);
+  winograd g = winograd_for(s, CK_FORWARD);
   tiling t = input_tiling(s, g.by);
   CK_NAME(winograd_convolve)(&g, &t, s->n, x, u, bias, o, workspace);
 }
@@ -298,7 +297,7 @@ static void CK_NAME(ck_conv_pool_forward_winograd)(const ck_conv_shape *s, const
 static void CK_NAME(ck_conv_input_gradient_winograd)(const ck_conv_shape *s, const float *dy,
                                                      const float *u, float *dx, float *workspace) {
   if (!is_winograd(s)) return CK_NAME(ck_conv_input_gradient_direct)(s, dy, u, dx, workspace);
-  winograd g = winograd_of(s->n, s->h, s->w, s->f, s->c);
+  winograd g = winograd_for(s, CK_INPUT_GRADIENT);
   // Input a meets dy from a + padding - 2 on; rows of dy that no input meets are left out.
   tiling t = {.size = g.m + 2,
               .transform = g.by->input,
@@ -317,7 +316,7 @@ static void CK_NAME(ck_conv_weight_gradient_winograd)(const ck_conv_shape *s, co
                                                       const float *dy, float *dw,
                                                       float *workspace) {
   if (!is_winograd(s)) return CK_NAME(ck_conv_weight_gradient_direct)(s, x, dy, dw, workspace);
-  winograd g = winograd_of(s->n, s->oh, s->ow, s->c, s->f);
+  winograd g = winograd_for(s, CK_WEIGHT_GRADIENT);
   tiling inputs = input_tiling(s, g.by), outputs = {.size = g.m,
                                                     .transform = g.by->upstream,
                                                     .rows = s->oh,

@@ -135,6 +135,10 @@ void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, c
                              const float *dy, float *dw, float *_Nullable workspace);
 size_t ck_conv_workspace(const ck_conv_variant *v, const ck_conv_shape *s, ck_pass pass);
 
+/// Channels and filters from which on winograd takes its larger tiles, whatever the batch: there
+/// they are the faster.
+enum { CK_WINOGRAD_MANY = 16 };
+
 typedef enum ck_conv_way { CK_ITSELF = 0, CK_DEPTHWISE = 1, CK_SPLIT = 2 } ck_conv_way;
 /// Which of the three it is.
 ck_conv_way ck_conv_way_of(const ck_conv_variant *v, const ck_conv_shape *s);

@@ -86,7 +86,7 @@ struct Bench: ParsableCommand {
   // MARK: Kernels
 
   private func kernels(_ peak: Roofline) throws -> Plot {
-    let choice = try compute.name(positional: nil).map { try KernelChoice(named: $0) }
+    let choice = try compute.name().map { try KernelChoice(named: $0) }
     var all: [KernelTiming] = []
     var heading = ""
     try KernelBench(peak: peak.oneThread.gigaflopsPerSecond, kernels: choice).run { timings in
@@ -181,7 +181,7 @@ struct Bench: ParsableCommand {
         for index in timings.indices {
           timings[index].memory = try BenchWorker.memory(
             batch: timings[index].value, threads: runtime.threads,
-            kernels: compute.name(positional: nil))
+            kernels: compute.name())
         }
       }
       if !json {

@@ -24,7 +24,7 @@ struct ComputeOptions: ParsableArguments {
   }
 
   /// - Parameter positional: the variant as the second word of `train`
-  func name(positional: String?) throws -> String? {
+  func name(positional: String? = nil) throws -> String? {
     let named = [positional, kernels, exact ? "exact" : nil].compactMap { $0 }
     if let second = named.first(where: { $0 != named[0] }) {
       throw StrideNetError(
@@ -34,7 +34,7 @@ struct ComputeOptions: ParsableArguments {
     return named.first
   }
 
-  func runtime() throws -> Runtime { try runtime(named: name(positional: nil)) }
+  func runtime() throws -> Runtime { try runtime(named: name()) }
 
   func runtime(named name: String?) throws -> Runtime {
     let runtime = Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })

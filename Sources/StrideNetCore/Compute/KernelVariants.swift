@@ -120,13 +120,19 @@ package struct ConvVariant: Sendable {
     return (direct, "sums stay in registers, nothing is gathered")
   }
 
-  /// Whether winograd is the fastest: 3×3 in steps of 1 with as many channels and filters as its
-  /// larger tiles want, where enough of those is used. Measured from 14²×16 to 56²×64 it takes 0.3
-  /// to 0.8 of direct's time; where half of the products were for nothing, more than all of it.
+  /// What winograd does itself: 3×3 in steps of 1, or what is split into that.
+  private static func isThree(_ s: ck_conv_shape) -> Bool {
+    s.fh == 3 && s.fw == 3 && s.dh % s.sh == 0 && s.dw % s.sw == 0
+  }
+
+  /// Whether winograd is the fastest: where it does it itself and unsplit, with as many channels and
+  /// filters as its larger tiles want, and enough of those is used. Measured from 14²×16 to 56²×64 it
+  /// takes 0.3 to 0.8 of direct's time; where half of the products were for nothing, more than all
+  /// of it.
   private static func savesProducts(_ s: ck_conv_shape, _ pass: ck_pass) -> Bool {
-    guard winograd.way(s) == CK_ITSELF, s.fh == 3, s.fw == 3, s.sh == 1, s.sw == 1,
-      min(s.c, s.f) >= 16
-    else { return false }
+    guard winograd.way(s) == CK_ITSELF, isThree(s), min(s.c, s.f) >= CK_WINOGRAD_MANY else {
+      return false
+    }
     let back = pass == CK_INPUT_GRADIENT
     let tiles = (((back ? s.h : s.oh) + 3) / 4) * (((back ? s.w : s.ow) + 3) / 4)
     // Of a pooling behind it, which a row or column too many doesn't reach, direct is fast, too.
@@ -143,9 +149,7 @@ package struct ConvVariant: Sendable {
   /// What runs: the C symbol without its prefix.
   func kernel(_ shape: ck_conv_shape, _ pass: ck_pass, pooled: Bool = false) -> String {
     // Of what winograd can't do, direct's functions do all.
-    let isThree =
-      shape.fh == 3 && shape.fw == 3 && shape.dh % shape.sh == 0 && shape.dw % shape.sw == 0
-    let name = self.name == "winograd" && !isThree ? "direct" : self.name
+    let name = self.name == "winograd" && !Self.isThree(shape) ? "direct" : self.name
     return switch way(shape) {
     case CK_DEPTHWISE: "conv_\(pass.name)_depthwise"
     case CK_SPLIT: "conv_\(pass.name)_\(name), split"
@@ -179,11 +183,15 @@ package struct ConvVariant: Sendable {
 }
 
 extension ConvVariant {
+  /// Whether kernels take what was made of the weights instead of the weights.
+  private func takesReady(_ shape: ck_conv_shape) -> Bool {
+    way(shape) == CK_ITSELF && functions.pointee.ready != nil
+  }
   /// Floats that the weights made ready for a pass take, so that many calls may use them; 0 where
   /// the kernels take the weights themselves.
   func readyCount(_ shape: ck_conv_shape, _ pass: ck_pass) -> Int {
-    guard way(shape) == CK_ITSELF, let count = functions.pointee.ready_count else { return 0 }
-    return withUnsafePointer(to: shape) { count($0, pass) }
+    takesReady(shape)
+      ? withUnsafePointer(to: shape) { functions.pointee.ready_count!($0, pass) } : 0
   }
   func makeReady(
     _ shape: ck_conv_shape, _ pass: ck_pass, _ w: Kernels.Floats, _ ready: Kernels.MutableFloats
@@ -201,7 +209,7 @@ extension ConvVariant {
     _ s: ck_conv_shape, _ x: Kernels.Floats, ready w: Kernels.Floats, bias: Kernels.Floats?,
     relu: Bool, _ y: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
   ) {
-    guard readyCount(s, CK_FORWARD) > 0 else {
+    guard takesReady(s) else {
       return forward(s, x, w, bias: bias, relu: relu, y, workspace)
     }
     withUnsafePointer(to: s) {
@@ -223,7 +231,7 @@ extension ConvVariant {
     _ s: ck_conv_shape, _ dy: Kernels.Floats, ready w: Kernels.Floats,
     _ dx: Kernels.MutableFloats, _ workspace: Kernels.MutableFloats
   ) {
-    guard readyCount(s, CK_INPUT_GRADIENT) > 0 else {
+    guard takesReady(s) else {
       return inputGradient(s, dy, w, dx, workspace)
     }
     withUnsafePointer(to: s) { functions.pointee.input_gradient($0, dy, w, dx, workspace) }

@@ -182,7 +182,6 @@ final class ConvolutionNode: ImageNode {
   private var kernelScratch = 0
   // The weights as the kernels of the two passes want them, where those don't take them as they are.
   private var readyForward = FloatStorage.empty, readyBackward = FloatStorage.empty
-  private var isForwardReady = false
 
   init(_ layer: Conv2D, start: (top: Int, left: Int), _ operation: Bound) {
     (self.layer, self.start) = (layer, start)
@@ -252,13 +251,13 @@ final class ConvolutionNode: ImageNode {
       outputs: Double(output.count), weights: gradientCount)
   }
 
-  override func makeReady(_ kernelPass: ck_pass, _ input: Shape, _ output: Shape, _ pass: Pass) {
+  override func makeReady(
+    _ pass: ck_pass, _ input: Shape, _ output: Shape, _ kernels: KernelChoice
+  ) {
+    let ready = pass == CK_FORWARD ? readyForward : readyBackward
+    guard ready.count > 0 else { return }
     let shape = kernelShape(1, input, output)
-    let ready = kernelPass == CK_FORWARD ? readyForward : readyBackward
-    guard ready.count > 0, !(isForwardReady && pass.keepsWeights) else { return }
-    if kernelPass == CK_FORWARD { isForwardReady = true }
-    pass.runtime.kernels.convolution(shape, kernelPass).variant.makeReady(
-      shape, kernelPass, weight.value, ready.pointer)
+    kernels.convolution(shape, pass).variant.makeReady(shape, pass, weight.value, ready.pointer)
   }
   private func ready(_ storage: FloatStorage) -> Kernels.Floats {
     storage.count > 0 ? Kernels.Floats(storage.pointer) : Kernels.Floats(weight.value)

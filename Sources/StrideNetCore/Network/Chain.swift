@@ -200,10 +200,12 @@ final class Chain: ImageNode {
     }
   }
 
-  override func makeReady(_ kernelPass: ck_pass, _ input: Shape, _ output: Shape, _ pass: Pass) {
+  override func makeReady(
+    _ pass: ck_pass, _ input: Shape, _ output: Shape, _ kernels: KernelChoice
+  ) {
     var below = input
     for link in links {
-      link.node.makeReady(kernelPass, below, link.output, pass)
+      link.node.makeReady(pass, below, link.output, kernels)
       below = link.output
     }
   }

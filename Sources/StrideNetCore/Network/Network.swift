@@ -40,14 +40,9 @@ public final class Network {
   package private(set) var plan: Plan?
   // What runs where nothing is trained, if that is something else.
   var inferencePlan: InferencePlan?
-  // Raised before weights are written, and what it was when they were last made ready to predict.
-  private var weightsVersion = 0
-  private var readyVersion: Int?
-  /// Whether what was made of the weights for the last prediction is still good.
-  var isReady: Bool {
-    get { readyVersion == weightsVersion }
-    set { readyVersion = newValue ? weightsVersion : nil }
-  }
+  /// Whether what was made of the weights for the last prediction is still good: who writes weights,
+  /// or gives the network others, sets it back.
+  var isReady = false
 
   var weights = FloatStorage.empty
   var gradients = FloatStorage.empty
@@ -245,7 +240,7 @@ public final class Network {
 
   /// Before anything is written to the weights: somebody may have kept a snapshot of them.
   package func ownWeights() throws {
-    weightsVersion += 1
+    isReady = false
     guard !isKnownUniquelyReferenced(&weights) else { return }
     weights = try weights.copy()
     point(parameters)

@@ -79,7 +79,7 @@ class ImageNode: Node {
 
   /// Called before the parts of a pass, whose kernels may want the weights packed or transformed:
   /// once for all parts.
-  func makeReady(_ kernelPass: ck_pass, _ input: Shape, _ output: Shape, _ pass: Pass) {}
+  func makeReady(_ pass: ck_pass, _ input: Shape, _ output: Shape, _ kernels: KernelChoice) {}
 
   /// Adds up the pieces' shares of the parameters' gradients.
   func addPieces(_ count: Int, _ runtime: Runtime) {}
@@ -96,7 +96,7 @@ class ImageNode: Node {
   static func mostPieces(upTo batch: Int) -> Int { min(batch, mostPieces) }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    makeReady(CK_FORWARD, x.shape, y.shape, pass)
+    if !pass.keepsWeights { makeReady(CK_FORWARD, x.shape, y.shape, pass.runtime.kernels) }
     pass.runtime.parallel(over: x.batch, by: imagesAtATime, (self, x, y, pass)) {
       context, images, worker in
       let (node, x, y, pass) = context
@@ -113,7 +113,7 @@ class ImageNode: Node {
   override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    makeReady(CK_INPUT_GRADIENT, x.shape, y.shape, pass)
+    makeReady(CK_INPUT_GRADIENT, x.shape, y.shape, pass.runtime.kernels)
     forEachPart(x, y, dy, dx, pass, sums: false)
     pass.times?.lapOfPieces()
     addPieces(Self.pieces(x.batch), pass.runtime)
