@@ -66,11 +66,17 @@ import sys
 import time
 from pathlib import Path
 
-PEERS = ["torch", "torch-channels-last", "numpy-im2col", "numpy-stride-groups", "tensorflow", "jax",
-         "onnxruntime", "openvino", "openvino-streams"]
-PACKAGES = {"torch": "torch", "torch-channels-last": "torch", "numpy-im2col": "numpy",
-            "numpy-stride-groups": "numpy", "tensorflow": "tensorflow", "jax": "jax",
-            "onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-streams": "openvino"}
+PEERS = ["torch", "torch-channels-last", "torch-bf16", "torch-channels-last-bf16", "numpy-im2col",
+         "numpy-stride-groups", "tensorflow", "jax", "onnxruntime", "openvino", "openvino-streams",
+         "openvino-bf16", "openvino-streams-bf16"]
+PACKAGES = {"torch": "torch", "numpy": "numpy", "tensorflow": "tensorflow", "jax": "jax",
+            "onnxruntime": "onnxruntime", "openvino": "openvino"}
+
+
+def package(peer):
+    return PACKAGES[peer.split("-")[0]]
+
+
 MODELS = {
     "flat": [("dense", 100), ("dense", 10)],
     "cnn": [("conv", 32, 0), ("pool",), ("dense", 100), ("dense", 10)],
@@ -168,9 +174,10 @@ def shape_before_flatten(model):
 # --- PyTorch ---------------------------------------------------------------------
 
 class Torch:
-    def __init__(self, threads, channels_last):
+    def __init__(self, threads, channels_last, bf16):
         import torch
         self.torch, self.channels_last = torch, channels_last
+        self.precision = lambda: torch.autocast("cpu", torch.bfloat16, enabled=bf16)
         self.version = torch.__version__
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)
@@ -233,7 +240,8 @@ class Torch:
         for part in parts:
             x = images[part].to(torch.float32).mul_(1 / 255)
             optimizer.zero_grad(set_to_none=True)
-            loss = cross_entropy(network(x), labels[part])
+            with self.precision():
+                loss = cross_entropy(network(x), labels[part])
             loss.backward()
             optimizer.step()
             if len(losses) < 5:
@@ -243,10 +251,10 @@ class Torch:
     def infer(self, parts):
         torch, network, images, first = self.torch, self.network, self.images, []
         network.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), self.precision():
             for part in parts:
                 x = images[part].to(torch.float32).mul_(1 / 255)
-                output = torch.softmax(network(x), 1)
+                output = torch.softmax(network(x).float(), 1)
                 if len(first) < 5:
                     first.append(output)
         return first
@@ -748,12 +756,13 @@ class ONNXRuntime:
 class OpenVINO(ONNXRuntime):
     """The same graph, compiled for each size of mini-batch. It answers only, too."""
 
-    def __init__(self, threads, streams):
+    def __init__(self, threads, streams, bf16):
         import onnx
         import openvino
         self.onnx, self.openvino, self.version = onnx, openvino, openvino.__version__
         self.core, self.streams, self.compiled = openvino.Core(), streams, {}
-        self.settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads,
+        self.settings = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+                         "INFERENCE_NUM_THREADS": threads,
                          "NUM_STREAMS": threads if streams else 1}
 
     def reset(self, model):
@@ -791,15 +800,16 @@ class OpenVINO(ONNXRuntime):
 # --- the worker ----------------------------------------------------------------------
 
 def make(peer, threads):
-    return {"torch": lambda: Torch(threads, False),
-            "torch-channels-last": lambda: Torch(threads, True),
+    name, bf16 = peer.removesuffix("-bf16"), peer.endswith("-bf16")
+    return {"torch": lambda: Torch(threads, False, bf16),
+            "torch-channels-last": lambda: Torch(threads, True, bf16),
             "numpy-im2col": lambda: NumPy(threads, False),
             "numpy-stride-groups": lambda: NumPy(threads, True),
             "tensorflow": lambda: TensorFlow(threads),
             "jax": lambda: JAX(threads),
             "onnxruntime": lambda: ONNXRuntime(threads),
-            "openvino": lambda: OpenVINO(threads, False),
-            "openvino-streams": lambda: OpenVINO(threads, True)}[peer]()
+            "openvino": lambda: OpenVINO(threads, False, bf16),
+            "openvino-streams": lambda: OpenVINO(threads, True, bf16)}[name]()
 
 
 def run(program, command, cache):
@@ -847,7 +857,7 @@ def worker(peer, threads, allocator):
     try:
         program = make(peer, threads)
     except ImportError as error:
-        message = f"{PACKAGES[peer]} cannot be imported: {error}"
+        message = f"{package(peer)} cannot be imported: {error}"
         answer(dict(error=message))
         sys.exit(3)
     cache = {}
@@ -918,7 +928,7 @@ def main():
                 return metadata.version(package)
             except metadata.PackageNotFoundError:      # installed under another name
                 return ""
-        print(json.dumps({peer: version(PACKAGES[peer]) for peer in PEERS}))
+        print(json.dumps({peer: version(package(peer)) for peer in PEERS}))
     elif arguments.action == "worker":
         prepare_environment(arguments.threads, arguments.allocator)
         worker(arguments.peer, arguments.threads, arguments.allocator)
