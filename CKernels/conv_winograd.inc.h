@@ -208,6 +208,14 @@ static void CK_NAME(winograd_pack)(const winograd *g, ptrdiff_t c, ptrdiff_t f, 
     }
 }
 
+// out (taps,F,C) = w (taps,C,F), the last tap first.
+static void CK_NAME(turn_weights)(ptrdiff_t taps, ptrdiff_t c, ptrdiff_t f, const float *w,
+                                  float *out) {
+  for (ptrdiff_t i = taps - 1; i >= 0; i--, out += c * f)
+    CK_NAME(turn_words)
+  (c, f, (const uint32_t *)(w + i * c * f), f, (uint32_t *)out, c);
+}
+
 static size_t CK_NAME(ck_conv_ready_count_winograd)(const ck_conv_shape *s, ck_pass pass) {
   if (!is_winograd(s)) return CK_NAME(ck_conv_ready_count_direct)(s, pass);
   if (pass == CK_WEIGHT_GRADIENT) return 0;
@@ -221,14 +229,8 @@ static void CK_NAME(ck_conv_ready_winograd)(const ck_conv_shape *s, ck_pass pass
   if (!is_winograd(s)) return CK_NAME(ck_conv_ready_direct)(s, pass, w, u);
   winograd g = winograd_for(s, pass);
   if (pass == CK_FORWARD) return CK_NAME(winograd_pack)(&g, s->c, s->f, w, u);
-  // turned (3,3,F,C): the weights, last first, filters before channels.
   float *turned = u + g.planes * g.weights;
-  for (ptrdiff_t i = 0; i < 9; i++) {
-    const float *from = w + (8 - i) * s->c * s->f;
-    float *to = turned + i * s->c * s->f;
-    for (ptrdiff_t f = 0; f < s->f; f++)
-      for (ptrdiff_t c = 0; c < s->c; c++) to[f * s->c + c] = from[c * s->f + f];
-  }
+  CK_NAME(turn_weights)(9, s->c, s->f, w, turned);
   CK_NAME(winograd_pack)(&g, s->f, s->c, turned, u);
 }
 

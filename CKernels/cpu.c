@@ -35,13 +35,65 @@ const ck_table *ck_kernels(void) {
   return set;
 }
 
+// What multiplies bf16, best first.
+static const struct unit {
+  const char *name;
+  ck_bf16_product_fn *product;  // NULL: the instruction set's
+} units[] = {
+#if defined(__x86_64__)
+    {"amx", ck_bf16_product_amx}, {"avx512_bf16", ck_bf16_product_avx512_bf16},
+#endif
+    {"emulated", NULL}};
+static const struct unit *chosen_unit;
+
+static int has_unit(const struct unit *unit) {
+#if defined(__x86_64__)
+  int wide = ck_kernels() == &ck_table_avx512;
+  if (unit->product == ck_bf16_product_amx) return wide && ck_amx_is_there();
+  if (unit->product == ck_bf16_product_avx512_bf16)
+    return wide && __builtin_cpu_supports("avx512bf16");
+#endif
+  return !unit->product;
+}
+
+static const struct unit *bf16_unit(void) {
+  const struct unit *unit = __atomic_load_n(&chosen_unit, __ATOMIC_RELAXED);
+  if (__builtin_expect(unit != NULL, 1)) return unit;
+  for (unit = units; !has_unit(unit);) unit++;
+  __atomic_store_n(&chosen_unit, unit, __ATOMIC_RELAXED);
+  return unit;
+}
+
 int ck_isa_select(const char *name) {
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
     if (!strcmp(sets[i]->name, name) && has(sets[i])) {
       __atomic_store_n(&chosen, sets[i], __ATOMIC_RELAXED);
+      __atomic_store_n(&chosen_unit, NULL, __ATOMIC_RELAXED);
       return 1;
     }
   return 0;
+}
+
+const char *ck_bf16_unit(void) { return bf16_unit()->name; }
+
+int ck_bf16_select(const char *name) {
+  for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+    if (!strcmp(units[i].name, name) && has_unit(&units[i])) {
+      __atomic_store_n(&chosen_unit, &units[i], __ATOMIC_RELAXED);
+      return 1;
+    }
+  return 0;
+}
+
+void ck_bf16_multiply(const ck_bf16_product *p) {
+  ck_bf16_product_fn *product = bf16_unit()->product;
+#if defined(__x86_64__)
+  const ck_table *set = ck_kernels();
+  if (!product && set == &ck_table_avx512) product = ck_bf16_product_avx512;
+  if (!product && set == &ck_table_avx2) product = ck_bf16_product_avx2;
+#endif
+  if (!product) product = ck_bf16_product_baseline;
+  product(p);
 }
 
 // The lists. What is compiled for each instruction set is that of the one in use.

@@ -7,19 +7,10 @@
 // the inner loop walks straight through memory whatever the strides, transposed or not. The order
 // of the additions depends on k alone, never on where a tile lies: results don't change with the
 // way the work is cut.
-#include <string.h>
-
 #include "quad.h"
 #pragma clang fp contract(fast)
 
 enum { CK_NR = 2 * CK_LANES, CK_KC = 512, CK_MC = CK_MR * (112 / CK_MR), CK_NC = 1024 };
-
-typedef float vec __attribute__((vector_size(4 * CK_LANES), aligned(4)));
-typedef int32_t ints __attribute__((vector_size(4 * CK_LANES), aligned(4)));
-#define INLINE static inline __attribute__((always_inline))
-
-// Lane by lane a where the mask's bits are set, else b.
-INLINE ints choose(ints mask, ints a, ints b) { return (mask & a) | (~mask & b); }
 
 // A strip written in whole quads may reach three floats past its end.
 enum { CK_GEMM_WORKSPACE = CK_KC * (CK_MC + CK_NC) + CK_LANES };

@@ -11,6 +11,36 @@
 /// what is lost grows with the number of parts from there on.
 enum { CK_SUMMED = 8192 };
 
+/// Columns of a panel of bf16's right operand.
+enum { CK_BF16_PANEL = 16 };
+
+/// C (m,n) = A·B, or C + A·B, n a multiple of 16. A row of A is `runs` runs of `pairs` words, two
+/// numbers of bf16 a word, a_run numbers apart; rows are a_row numbers apart. B's panels of 16
+/// columns, `panel` words apart, have run_rows rows of 16 words for each run, a multiple of 16:
+/// those behind the first `pairs` are zeros. A and C may be read and C written as if m and the
+/// pairs of a run were multiples of 16: what is read too much of A must be numbers in the rows that
+/// count.
+typedef struct ck_bf16_product {
+  ptrdiff_t m, n, runs, pairs, run_rows;
+  const uint16_t *a;
+  ptrdiff_t a_row, a_run;
+  const uint32_t *b;
+  ptrdiff_t panel;
+  float *c;
+  ptrdiff_t ldc;
+  int accumulate;
+} ck_bf16_product;
+/// By the unit in use.
+void ck_bf16_multiply(const ck_bf16_product *p);
+typedef void ck_bf16_product_fn(const ck_bf16_product *p);
+ck_bf16_product_fn ck_bf16_product_baseline;
+#if defined(__x86_64__)
+ck_bf16_product_fn ck_bf16_product_avx2, ck_bf16_product_avx512, ck_bf16_product_avx512_bf16,
+    ck_bf16_product_amx;
+/// Whether the processor has a matrix unit and the system lets this program use it.
+int ck_amx_is_there(void);
+#endif
+
 extern const ck_table ck_table_baseline;
 #if defined(__x86_64__)
 extern const ck_table ck_table_avx2, ck_table_avx512;

@@ -7,15 +7,19 @@
 #define CK_LANES 8
 #define CK_MR 6
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#include "vector.inc.h"
 #include "gemm.inc.h"
 #include "elements.inc.h"
 #include "activation.inc.h"
+#include "bf16_product.inc.h"
+#include "bf16.inc.h"
 #include "conv_direct.inc.h"
 #include "conv_pool_direct.inc.h"
 #include "conv_depthwise.inc.h"
 #include "winograd_tiles.inc.h"
 #include "conv_winograd.inc.h"
 #include "dense.inc.h"
+#include "conv_bf16.inc.h"
 #include "normalization.inc.h"
 #include "optimizers.inc.h"
 #include "augment.inc.h"

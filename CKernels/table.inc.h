@@ -22,6 +22,8 @@ const ck_table CK_NAME(ck_table) = {
     .gemm_workspace = CK_GEMM_WORKSPACE,
     .gemm_packing = CK_NAME(ck_gemm_packing),
     .dense_forward = CK_NAME(ck_dense_forward),
+    .gemm_bf16 = CK_NAME(ck_gemm_bf16),
+    .gemm_bf16_workspace = CK_BF16_WORKSPACE,
     .bias_add = CK_NAME(ck_bias_add),
     .column_sum = CK_NAME(ck_column_sum),
     .relu_forward = CK_NAME(ck_relu_forward),
@@ -72,6 +74,19 @@ const ck_table CK_NAME(ck_table) = {
             .ready_count = CK_NAME(ck_conv_ready_count_winograd),
             .ready = CK_NAME(ck_conv_ready_winograd),
             .pool_forward = CK_NAME(ck_conv_pool_forward_winograd),
+            .depthwise = &CK_NAME(depthwise),
+        },
+    .conv_bf16 =
+        {
+            .name = "bf16",
+            .description = "as direct, by products of numbers rounded to bf16",
+            .forward = CK_NAME(ck_conv_forward_bf16),
+            .input_gradient = CK_NAME(ck_conv_input_gradient_bf16),
+            .weight_gradient = CK_NAME(ck_conv_weight_gradient_bf16),
+            .workspace = CK_NAME(ck_conv_workspace_bf16),
+            .ready_count = CK_NAME(ck_conv_ready_count_bf16),
+            .ready = CK_NAME(ck_conv_ready_bf16),
+            .pool_forward = CK_NAME(ck_conv_pool_forward_bf16),
             .depthwise = &CK_NAME(depthwise),
         },
     .pool_direct =

@@ -268,6 +268,12 @@ typedef struct ck_table {
   void (*dense_forward)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *x, const float *w,
                         const float *bias, int relu, float *y, ptrdiff_t ldy);
 
+  /// gemm with A and B rounded to bf16; products and their sums are floats, in the order of k.
+  /// workspace: gemm_bf16_workspace floats.
+  void (*gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
+                    const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace);
+  size_t gemm_bf16_workspace;
+
   // Rows and elements
 
   /// y[r,f] += bias[f] (nothing where bias is NULL), then max(., 0) with relu; y (rows,F)
@@ -357,7 +363,7 @@ typedef struct ck_table {
   // Convolution and pooling
 
   /// The variants that are written in vector code.
-  ck_conv_variant conv_direct, conv_winograd;
+  ck_conv_variant conv_direct, conv_winograd, conv_bf16;
   ck_pool_variant pool_direct;
 
   // The processor
@@ -372,6 +378,13 @@ const ck_table *ck_kernels(void);
 /// Chooses another by its name, for tests and comparisons; 0 where the processor or the build
 /// doesn't have it. Not to be called while kernels run.
 int ck_isa_select(const char *name);
+/// What multiplies bf16: "amx", tiles of the processor's matrix unit; "avx512_bf16", its
+/// instruction for pairs; "emulated", the multiply-adds of the instruction set in use. The last two
+/// give the same results bit for bit; the matrix unit adds a word's two numbers apart from each
+/// other, 16 words at a time, and the two sums to the total.
+const char *ck_bf16_unit(void);
+/// Chooses another, as above.
+int ck_bf16_select(const char *name);
 
 // ---- The processor ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ static struct {
   size_t bytes, zone;
 } blocks[64];
 static int block_count;
-int bare, timed;
+int bare, timed, bf16_only;
 const int sizes[SIZES] = {1, 3, 4, 5, 8, 15, 16, 17, 31, 33, 100};
 
 static void *block_between(size_t bytes, size_t zone) {
@@ -53,6 +53,26 @@ float *positive(size_t count, unsigned salt) {
 
 float *copy(const float *x, size_t count) {
   return memcpy(floats(count), x, sizeof(float) * count);
+}
+
+const float *narrowed(const float *x, size_t count) {
+  float *y = floats(count);
+  FOR(i, count) {
+    int exponent;
+    y[i] = ldexpf(rintf(frexpf(x[i], &exponent) * 256) / 256, exponent);
+  }
+  return y;
+}
+
+static uint64_t digest;
+void digest_bf16(const float *found, size_t count) {
+  const unsigned char *bytes = (const unsigned char *)found;
+  FOR(i, 4 * count) digest = (digest ^ bytes[i]) * 0x100000001b3;
+}
+uint64_t take_digest(void) {
+  uint64_t value = digest;
+  digest = 0xcbf29ce484222325;
+  return value;
 }
 
 // ---- Judging ------------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ extern const int sizes[SIZES];
 static inline ptrdiff_t long_count(void) { return bare ? 20011 : 1000003; }
 static inline ptrdiff_t long_edge(void) { return bare ? 100 : 512; }
 
+/// The kernels of bf16 alone: once more with another unit for them.
+extern int bf16_only;
+
 /// Timings: memory at addresses as networks have them, without guard zones.
 extern int timed;
 
@@ -44,6 +47,8 @@ float *values(size_t count, unsigned salt);
 /// Values in [0.5, 1.5): what each addition loses adds up.
 float *positive(size_t count, unsigned salt);
 float *copy(const float *x, size_t count);
+/// Each rounded to the nearest number of 8 bits, ties to the even one.
+const float *narrowed(const float *x, size_t count);
 
 // ---- Judging ------------------------------------------------------------------------------------
 
@@ -64,6 +69,10 @@ void compare(const float *found, const double *expected, size_t count, double bo
 void compare_places(const uint16_t *found, const uint16_t *expected, size_t count);
 /// Bit for bit.
 void same(const char *what, const float *found, const float *expected, size_t count);
+
+/// The results of bf16, which are the same with any instruction set.
+void digest_bf16(const float *found, size_t count);
+uint64_t take_digest(void);
 
 /// Prints what was found of each kernel since the last call; returns how many cases were wrong.
 int print_tallies(void);

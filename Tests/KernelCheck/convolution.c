@@ -122,6 +122,8 @@ static void convolve(const ck_conv_shape *s, ck_pass pass, const float *x, const
   }
 }
 
+static int is_bf16(const ck_conv_variant *v) { return !strcmp(v->name, "bf16"); }
+
 /// A convolution and the pooling of its result, in one and one after the other.
 static void check_conv_pool(const ck_conv_variant *v, const ck_conv_shape *s, int with_bias,
                             int relu, const char *text) {
@@ -190,16 +192,19 @@ static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
   int is_dense = s->dh == 1 && s->dw == 1 && s->groups == 1;
   ptrdiff_t sizes[] = {outputs, inputs, weights};
   ptrdiff_t terms[] = {weights / s->f, weights / s->c, outputs / s->f};
-  double *expected[3];
-  FOR(pass, 3) {
-    expected[pass] = calloc(sizes[pass], sizeof(double));
-    const float *x = values(inputs, 1), *w = values(weights, 2), *y = values(outputs, 4);
-    convolve(s, pass, x, w, y, expected[pass]);
-    end_case();
-  }
-  FOR(i, outputs) {
-    double sum = expected[0][i] + (with_bias ? value(i % s->f, 3) : 0);
-    expected[0][i] = relu && sum < 0 ? 0 : sum;
+  double *expected[2][3];  // by the numbers, and by the numbers rounded to bf16
+  FOR(narrow, 2) {
+    FOR(pass, 3) {
+      expected[narrow][pass] = calloc(sizes[pass], sizeof(double));
+      const float *x = values(inputs, 1), *w = values(weights, 2), *y = values(outputs, 4);
+      if (narrow) x = narrowed(x, inputs), w = narrowed(w, weights), y = narrowed(y, outputs);
+      convolve(s, pass, x, w, y, expected[narrow][pass]);
+      end_case();
+    }
+    FOR(i, outputs) {
+      double sum = expected[narrow][0][i] + (with_bias ? value(i % s->f, 3) : 0);
+      expected[narrow][0][i] = relu && sum < 0 ? 0 : sum;
+    }
   }
   char text[140];
   snprintf(
@@ -209,17 +214,23 @@ static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
       s->groups, with_bias ? ", bias" : "", relu ? ", ReLU" : "", s->oh, s->ow);
   const ck_conv_variant *variant;
   for (size_t v = 0; (variant = ck_conv_variant_at(v)); v++) FOR(pass, 3) {
+      // Depthwise ones are direct's.
+      int narrow = is_bf16(variant) && ck_conv_way_of(variant, s) != CK_DEPTHWISE;
+      if (bf16_only && !narrow) continue;
       begin_case(passes[pass], variant->name, "%s", text);
       const float *x = values(inputs, 1), *w = values(weights, 2), *y = values(outputs, 4);
       const float *bias = with_bias ? values(s->f, 3) : NULL;
       float *out = floats(sizes[pass]), *workspace = floats(ck_conv_workspace(variant, s, pass));
       run(variant, s, pass, x, w, bias, relu, y, out, workspace);
-      compare(out, expected[pass], sizes[pass], conv_bound(variant, s, pass, terms[pass]));
+      compare(out, expected[narrow][pass], sizes[pass],
+              conv_bound(variant, s, pass, terms[pass]));
+      if (narrow) digest_bf16(out, sizes[pass]);
       end_case();
     }
   for (size_t v = 0; is_dense && s->oh > 1 && s->ow > 1 && (variant = ck_conv_variant_at(v)); v++)
-    if (variant->pool_forward) check_conv_pool(variant, s, with_bias, relu, text);
-  FOR(pass, 3) free(expected[pass]);
+    if (variant->pool_forward && (!bf16_only || is_bf16(variant)))
+      check_conv_pool(variant, s, with_bias, relu, text);
+  FOR(narrow, 2) FOR(pass, 3) free(expected[narrow][pass]);
 }
 
 static int random_state;
@@ -271,6 +282,7 @@ static void check_shapes(void) {
 static void check_large(void) {
   const ck_conv_variant *conv;
   for (size_t v = 0; (conv = ck_conv_variant_at(v)); v++) FOR(how, 4) {
+      if (bf16_only && !is_bf16(conv)) continue;
       int32_t edge = (int32_t)long_edge(), padded = how == 1, far = how == 2 ? 2 : 1;
       ck_conv_shape s = {1, edge, edge, 2, 3, 3, 3, 1, 1, padded, padded, 0, 0, far, far, 1};
       if (how == 3) s.n = 5, s.h = edge / 4, s.w = edge / 4, s.c = 3, s.groups = 3;
@@ -281,7 +293,7 @@ static void check_large(void) {
       ptrdiff_t sum = (ptrdiff_t)s.n * s.oh * s.ow;
       float *x = floats(inputs), *dy = floats(sum * s.f), *dw = floats(weights);
       FOR(i, inputs) x[i] = 1;
-      FOR(i, sum * s.f) dy[i] = 0.1f;
+      FOR(i, sum * s.f) dy[i] = is_bf16(conv) ? 0x1.ap-4f : 0.1f;  // a number of 8 bits
       float *workspace = floats(ck_conv_workspace(conv, &s, CK_WEIGHT_GRADIENT));
       double *expected = sums(weights);
       convolve(&s, CK_WEIGHT_GRADIENT, x, NULL, dy, expected);

@@ -30,10 +30,29 @@ static const struct {
 #define SUBJECT(subject) {#subject, check_##subject, time_##subject},
     SUBJECTS(SUBJECT)};
 
+// All subjects; once more those of bf16 with each other unit for it; and whether its results are
+// those of the other instruction sets (the matrix unit adds in another order).
 static int check_all(void) {
-  FOR(i, COUNT(subjects)) subjects[i].check();
-  if (!bare) check_flush_denormals();  // memory checkers' own processors don't have it
-  return print_tallies();
+  static const char *const units[] = {"emulated", "avx512_bf16", "amx"};
+  static uint64_t first;
+  int wrong_cases = 0;
+  FOR(u, COUNT(units)) {
+    if (!ck_bf16_select(units[u])) continue;
+    bf16_only = u > 0;
+    if (bf16_only) printf("== %s, bf16 by %s\n", ck_kernels()->name, ck_bf16_unit());
+    take_digest();
+    if (bf16_only)
+      check_convolution(), check_product();
+    else
+      FOR(i, COUNT(subjects)) subjects[i].check();
+    if (!bf16_only && !bare) check_flush_denormals();  // memory checkers' processors don't have it
+    uint64_t digest = take_digest();
+    if (!first) first = digest;
+    int differs = digest != first && strcmp(units[u], "amx");
+    wrong_cases += print_tallies() + differs;
+    if (differs) printf("  WRONG: bf16 isn't what it is with the first instruction set\n");
+  }
+  return wrong_cases;
 }
 
 static int time_all(int named, char **names) {

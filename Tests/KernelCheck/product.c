@@ -21,41 +21,49 @@ static void pack(const void *matrix, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t fr
   FOR(p, count) FOR(i, rows) out[p * rows + i] = m->a[(row + i) * m->lda + from + p];
 }
 
-static void check_gemm(void) {
+/// `narrow`: of numbers rounded to bf16.
+static void check_gemm(int narrow) {
+  const ck_table *kernels = ck_kernels();
+  void (*gemm)(int, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, const float *,
+               ptrdiff_t, float *, ptrdiff_t, float *) =
+      narrow ? kernels->gemm_bf16 : kernels->gemm;
   FOR(flags, 8) FOR(i, COUNT(product_sizes)) {
     ptrdiff_t m = product_sizes[i][0], n = product_sizes[i][1], k = product_sizes[i][2];
     int turn_a = flags & CK_TRANSPOSE_A, turn_b = flags & CK_TRANSPOSE_B;
     // Rows longer than they need be, on every other size: what lies between them must stay.
     int gap = i % 2;
     ptrdiff_t lda = (turn_a ? m : k) + 3 * gap, ldb = (turn_b ? k : n) + gap, ldc = n + 2 * gap;
-    begin_case("gemm", NULL, "%td×%td×%td%s%s%s, rows %td, %td and %td apart", m, n, k,
+    begin_case(narrow ? "gemm_bf16" : "gemm", NULL, "%td×%td×%td%s%s%s, rows %td, %td and %td apart", m, n, k,
                turn_a ? ", A transposed" : "", turn_b ? ", B transposed" : "",
                flags & CK_ACCUMULATE ? ", added" : "", lda, ldb, ldc);
     const float *a = values((turn_a ? k : m) * lda, 1), *b = values((turn_b ? n : k) * ldb, 2);
     float *whole = values(m * ldc, 3), *pieces = copy(whole, m * ldc);
-    float *workspace = floats(ck_kernels()->gemm_workspace);
+    float *workspace = floats(narrow ? kernels->gemm_bf16_workspace : kernels->gemm_workspace);
+    const float *left_a = narrow ? narrowed(a, (turn_a ? k : m) * lda) : a;
+    const float *right_b = narrow ? narrowed(b, (turn_b ? n : k) * ldb) : b;
     double *expected = sums(m * ldc);
     FOR(e, m * ldc) expected[e] = whole[e];
     FOR(r, m) FOR(j, n) {
       double sum = flags & CK_ACCUMULATE ? whole[r * ldc + j] : 0;
       FOR(p, k)
-      sum += (double)(turn_a ? a[p * lda + r] : a[r * lda + p]) *
-             (turn_b ? b[j * ldb + p] : b[p * ldb + j]);
+      sum += (double)(turn_a ? left_a[p * lda + r] : left_a[r * lda + p]) *
+             (turn_b ? right_b[j * ldb + p] : right_b[p * ldb + j]);
       expected[r * ldc + j] = sum;
     }
-    ck_kernels()->gemm(flags, m, n, k, a, lda, b, ldb, whole, ldc, workspace);
+    gemm(flags, m, n, k, a, lda, b, ldb, whole, ldc, workspace);
     compare(whole, expected, m * ldc, rounding(k));
+    if (narrow) digest_bf16(whole, m * ldc);
     // C in six pieces.
     ptrdiff_t rows[] = {0, m / 3, m}, columns[] = {0, n / 5, n / 2, n};
     FOR(u, 2) FOR(v, 3) {
       ptrdiff_t r = rows[u], j = columns[v], height = rows[u + 1] - r, width = columns[v + 1] - j;
       if (height && width)
-        ck_kernels()->gemm(flags, height, width, k, a + (turn_a ? r : r * lda), lda,
-                           b + (turn_b ? j * ldb : j), ldb, pieces + r * ldc + j, ldc, workspace);
+        gemm(flags, height, width, k, a + (turn_a ? r : r * lda), lda, b + (turn_b ? j * ldb : j),
+             ldb, pieces + r * ldc + j, ldc, workspace);
     }
     same("C computed in pieces", pieces, whole, m * ldc);
     end_case();
-    if (turn_a) continue;
+    if (turn_a || narrow) continue;
     begin_case("gemm_packing", NULL, "%td×%td×%td%s%s", m, n, k, turn_b ? ", B transposed" : "",
                flags & CK_ACCUMULATE ? ", added" : "");
     const float *left = values(m * lda, 1), *right = values((turn_b ? n : k) * ldb, 2);
@@ -118,7 +126,9 @@ static void check_long(void) {
 }
 
 void check_product(void) {
-  check_gemm();
+  check_gemm(1);
+  if (bf16_only) return;
+  check_gemm(0);
   check_dense();
   check_long();
 }

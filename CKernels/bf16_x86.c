@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+// The product of bf16 by what some x86 processors have for it. AVX512-BF16 multiplies 16 words by
+// 16 and adds each word's two products to a lane's sum: the tile of bf16_product.inc.h with one
+// instruction instead of two. AMX has eight tiles of 16 rows of 64 bytes: an instruction adds the
+// product of 16×16 words of A by 16×16 of B to 16×16 sums, 8,192 multiply-adds, in as many cycles as
+// a vector unit needs for 512. Four tiles hold sums, 32 rows by 32 columns; two and two the operands.
+#if defined(__x86_64__)
+#define _GNU_SOURCE
+#include <immintrin.h>
+
+#include "isa.h"
+#define CK_SUFFIX avx512_bf16
+#define CK_LANES 16
+#define CK_MR 14
+#pragma clang attribute push(                                                              \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"))), \
+    apply_to = function)
+#include "vector.inc.h"
+typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
+#define CK_DOT(sum, left, right) \
+  sum = (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(left), (__m512bh)(right))
+#include "bf16_product.inc.h"
+#pragma clang attribute pop
+
+#pragma clang attribute push(__attribute__((target("amx-tile,amx-bf16"))), apply_to = function)
+
+// Sums of `rows` by `columns` tiles at (i, j). Tiles 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B.
+INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *p, ptrdiff_t i,
+                      ptrdiff_t j) {
+  float *c = p->c + i * p->ldc + j, *below = c + 16 * p->ldc;
+  ptrdiff_t ldc = 4 * p->ldc, step = 2 * p->a_row;
+  _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
+  if (p->accumulate) {
+    _tile_loadd(0, c, ldc);
+    if (columns > 1) _tile_loadd(1, c + 16, ldc);
+    if (rows > 1) _tile_loadd(2, below, ldc);
+    if (rows > 1 && columns > 1) _tile_loadd(3, below + 16, ldc);
+  }
+  for (ptrdiff_t run = 0; run < p->runs; run++) {
+    const uint16_t *a = p->a + i * p->a_row + run * p->a_run;
+    const uint32_t *b = p->b + j / 16 * p->panel + run * p->run_rows * 16;
+    for (ptrdiff_t k = 0; k < p->pairs; k += 16, a += 32, b += 256) {
+      _tile_loadd(4, a, step);
+      _tile_loadd(6, b, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      if (columns > 1) {
+        _tile_loadd(7, b + p->panel, 64);
+        _tile_dpbf16ps(1, 4, 7);
+      }
+      if (rows > 1) {
+        _tile_loadd(5, a + 16 * p->a_row, step);
+        _tile_dpbf16ps(2, 5, 6);
+        if (columns > 1) _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+  }
+  _tile_stored(0, c, ldc);
+  if (columns > 1) _tile_stored(1, c + 16, ldc);
+  if (rows > 1) _tile_stored(2, below, ldc);
+  if (rows > 1 && columns > 1) _tile_stored(3, below + 16, ldc);
+}
+
+void ck_bf16_product_amx(const ck_bf16_product *p) {
+  const struct {
+    uint8_t palette, start, zeros[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+  } tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+  _tile_loadconfig(&tiles);
+  for (ptrdiff_t j = 0; j < p->n; j += 32)
+    for (ptrdiff_t i = 0; i < p->m; i += 32) {
+      int tall = p->m - i > 16, wide = p->n - j > 16;
+      if (tall && wide)
+        amx_block(2, 2, p, i, j);
+      else if (tall)
+        amx_block(2, 1, p, i, j);
+      else if (wide)
+        amx_block(1, 2, p, i, j);
+      else
+        amx_block(1, 1, p, i, j);
+    }
+  _tile_release();
+}
+#pragma clang attribute pop
+
+#if defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int ck_amx_is_there(void) {
+  enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+  if (!(d >> 22 & 1) || !(d >> 24 & 1)) return 0;  // AMX-BF16, AMX-TILE
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+}
+#else
+int ck_amx_is_there(void) { return 0; }
+#endif
+#endif
