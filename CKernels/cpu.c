@@ -99,6 +99,7 @@ void ck_bf16_multiply(const ck_bf16_product *p) {
 // The lists. What is compiled for each instruction set is that of the one in use.
 #define CK_CONV(name) &ck_conv_##name,
 #define CK_CONV_OF_SET(name) &ck_kernels()->conv_##name,
+#define CK_CONV_OF_BF16(name) CK_CONV_OF_SET(name)
 #define CK_POOL(name)
 #define CK_POOL_OF_SET(name)
 const ck_conv_variant *ck_conv_variant_at(size_t index) {
@@ -109,11 +110,13 @@ const ck_conv_variant *ck_conv_variant_at(size_t index) {
 }
 #undef CK_CONV
 #undef CK_CONV_OF_SET
+#undef CK_CONV_OF_BF16
 #undef CK_POOL
 #undef CK_POOL_OF_SET
 
 #define CK_CONV(name)
 #define CK_CONV_OF_SET(name)
+#define CK_CONV_OF_BF16(name)
 #define CK_POOL(name) &ck_pool_##name,
 #define CK_POOL_OF_SET(name) &ck_kernels()->pool_##name,
 const ck_pool_variant *ck_pool_variant_at(size_t index) {

@@ -80,6 +80,7 @@ const ck_table CK_NAME(ck_table) = {
         {
             .name = "bf16",
             .description = "as direct, by products of numbers rounded to bf16",
+            .bf16 = 1,
             .forward = CK_NAME(ck_conv_forward_bf16),
             .input_gradient = CK_NAME(ck_conv_input_gradient_bf16),
             .weight_gradient = CK_NAME(ck_conv_weight_gradient_bf16),

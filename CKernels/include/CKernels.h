@@ -115,6 +115,7 @@ typedef struct ck_conv_variant {
   ck_conv_weight_gradient_fn *weight_gradient;
   ck_conv_workspace_fn *workspace;
   int takes_any;
+  int bf16;  // multiplies numbers rounded to bf16; depthwise ones as they are
   // What not every variant has: the pass with pooling, weights made ready, and kernels of its own
   // for depthwise shapes.
   ck_conv_pool_forward_fn *_Nullable pool_forward;
@@ -404,10 +405,12 @@ int ck_is_debug_build(void);
 #define CK_CONV(name) extern const ck_conv_variant ck_conv_##name;
 #define CK_POOL(name) extern const ck_pool_variant ck_pool_##name;
 #define CK_CONV_OF_SET(name)
+#define CK_CONV_OF_BF16(name)
 #define CK_POOL_OF_SET(name)
 #include "variants.def"
 #undef CK_CONV
 #undef CK_POOL
 #undef CK_CONV_OF_SET
+#undef CK_CONV_OF_BF16
 #undef CK_POOL_OF_SET
 #endif

@@ -32,6 +32,9 @@ struct StrideNetCommand: AsyncParsableCommand {
       if let name = ProcessInfo.processInfo.environment["STRIDENET_ISA"] {
         try KernelChoice.select(instructionSet: name)
       }
+      if let name = ProcessInfo.processInfo.environment["STRIDENET_BF16"] {
+        try KernelChoice.select(bf16Unit: name)
+      }
       var command = try parseAsRoot()
       if var command = command as? any AsyncParsableCommand {
         try requireThreads()

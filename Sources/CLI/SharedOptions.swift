@@ -17,7 +17,18 @@ struct ComputeOptions: ParsableArguments {
   @Flag(help: "Only kernels that multiply as the definition does: --kernels exact.")
   var exact = false
 
+  @Option(
+    help: ArgumentHelp(
+      "float32, or bf16: the factors of convolutions and dense layers are rounded to 8 bits (default: float32).",
+      valueName: "precision"))
+  var precision: Precision?
+
   func validate() throws {
+    if precision == .bf16, kernels != nil || exact {
+      throw ValidationError(
+        "--precision bf16 with --kernels or --exact: found both, expected one of them, since bf16 has kernels of its own"
+      )
+    }
     if let threads, !(1...1024).contains(threads) {
       throw ValidationError("--threads out of range: found \(threads), expected 1 … 1024")
     }
@@ -34,10 +45,12 @@ struct ComputeOptions: ParsableArguments {
     return named.first
   }
 
-  func runtime() throws -> Runtime { try runtime(named: name()) }
+  func runtime() throws -> Runtime { try runtime(named: name(), precision) }
 
-  func runtime(named name: String?) throws -> Runtime {
-    let runtime = Runtime(threads: threads, kernels: try name.map { try KernelChoice(named: $0) })
+  func runtime(named name: String?, _ precision: Precision?) throws -> Runtime {
+    let runtime = Runtime(
+      threads: threads, kernels: try name.map { try KernelChoice(named: $0) },
+      precision: precision ?? .float32)
     let missing = runtime.start()
     if missing > 0 {
       Output.note(
@@ -47,6 +60,8 @@ struct ComputeOptions: ParsableArguments {
     return runtime
   }
 }
+
+extension Precision: ExpressibleByArgument {}
 
 /// Data sets on the command line.
 struct DataOptions: ParsableArguments {

@@ -16,7 +16,8 @@ extension Train {
         StartEvent(
           model: Architecture.presets.first { $0.text == configuration.layers }?.name ?? "layers",
           layers: Architecture.text(network.layers),
-          kernels: network.runtime.kernels.name, isa: KernelChoice.instructionSet,
+          kernels: network.runtime.kernels.name, precision: network.runtime.kernels.precision,
+          isa: KernelChoice.instructionSet,
           threads: network.runtime.threads, parameters: network.parameterCount,
           data: trainer.source, train_images: trainer.train.count,
           validation_images: test == nil ? nil : trainer.test.count,
@@ -74,7 +75,9 @@ extension Train {
 
   private struct StartEvent: Encodable {
     var event = "start"
-    let model, layers, kernels, isa: String
+    let model, layers, kernels: String
+    let precision: Precision
+    let isa: String
     let threads, parameters: Int
     let data: String
     let train_images: Int

@@ -122,8 +122,6 @@ static void convolve(const ck_conv_shape *s, ck_pass pass, const float *x, const
   }
 }
 
-static int is_bf16(const ck_conv_variant *v) { return !strcmp(v->name, "bf16"); }
-
 /// A convolution and the pooling of its result, in one and one after the other.
 static void check_conv_pool(const ck_conv_variant *v, const ck_conv_shape *s, int with_bias,
                             int relu, const char *text) {
@@ -215,7 +213,7 @@ static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
   const ck_conv_variant *variant;
   for (size_t v = 0; (variant = ck_conv_variant_at(v)); v++) FOR(pass, 3) {
       // Depthwise ones are direct's.
-      int narrow = is_bf16(variant) && ck_conv_way_of(variant, s) != CK_DEPTHWISE;
+      int narrow = variant->bf16 && ck_conv_way_of(variant, s) != CK_DEPTHWISE;
       if (bf16_only && !narrow) continue;
       begin_case(passes[pass], variant->name, "%s", text);
       const float *x = values(inputs, 1), *w = values(weights, 2), *y = values(outputs, 4);
@@ -228,7 +226,7 @@ static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
       end_case();
     }
   for (size_t v = 0; is_dense && s->oh > 1 && s->ow > 1 && (variant = ck_conv_variant_at(v)); v++)
-    if (variant->pool_forward && (!bf16_only || is_bf16(variant)))
+    if (variant->pool_forward && (!bf16_only || variant->bf16))
       check_conv_pool(variant, s, with_bias, relu, text);
   FOR(narrow, 2) FOR(pass, 3) free(expected[narrow][pass]);
 }
@@ -282,7 +280,7 @@ static void check_shapes(void) {
 static void check_large(void) {
   const ck_conv_variant *conv;
   for (size_t v = 0; (conv = ck_conv_variant_at(v)); v++) FOR(how, 4) {
-      if (bf16_only && !is_bf16(conv)) continue;
+      if (bf16_only && !conv->bf16) continue;
       int32_t edge = (int32_t)long_edge(), padded = how == 1, far = how == 2 ? 2 : 1;
       ck_conv_shape s = {1, edge, edge, 2, 3, 3, 3, 1, 1, padded, padded, 0, 0, far, far, 1};
       if (how == 3) s.n = 5, s.h = edge / 4, s.w = edge / 4, s.c = 3, s.groups = 3;
@@ -293,7 +291,7 @@ static void check_large(void) {
       ptrdiff_t sum = (ptrdiff_t)s.n * s.oh * s.ow;
       float *x = floats(inputs), *dy = floats(sum * s.f), *dw = floats(weights);
       FOR(i, inputs) x[i] = 1;
-      FOR(i, sum * s.f) dy[i] = is_bf16(conv) ? 0x1.ap-4f : 0.1f;  // a number of 8 bits
+      FOR(i, sum * s.f) dy[i] = conv->bf16 ? 0x1.ap-4f : 0.1f;  // a number of 8 bits
       float *workspace = floats(ck_conv_workspace(conv, &s, CK_WEIGHT_GRADIENT));
       double *expected = sums(weights);
       convolve(&s, CK_WEIGHT_GRADIENT, x, NULL, dy, expected);

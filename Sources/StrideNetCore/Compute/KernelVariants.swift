@@ -6,10 +6,23 @@ package struct KernelVariant: Sendable {
   package let summary: String
 }
 
+/// How precise the factors are that convolutions and dense layers multiply. Sums, and all that is
+/// kept, are floats.
+public enum Precision: String, Sendable, Codable, CaseIterable {
+  /// The numbers as they are: 24 bits.
+  case float32
+  /// Rounded to the upper half of a float: 8 bits. What processors have for it is up to 16 times as
+  /// fast, elsewhere it is slower than ``float32``. Depthwise convolutions, and those whose windows'
+  /// rows have fewer than 16 numbers, are computed in float32.
+  case bf16
+}
+
 /// Which kernels to compute with: one variant, or automatic.
 public struct KernelChoice: Sendable, CustomStringConvertible {
   /// A variant's name, "auto" or "exact".
   public let name: String
+  /// With ``Precision/bf16``, its kernels are taken instead of those of the name.
+  public private(set) var precision = Precision.float32
   private let convolution: ConvVariant?
   package let pool: PoolVariant
   /// Why this choice, and why pooling has what it has.
@@ -25,7 +38,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   package static let bound = KernelChoice(
     checked: String(cString: ck_bound_variant()), why: "bound at build time")
   /// The convolution variants, slowest first.
-  package static let convolutions = ConvVariant.all.map(\.info)
+  package static let convolutions = ConvVariant.all.filter { !$0.isBF16 }.map(\.info)
   /// The pooling variants.
   package static let poolings = PoolVariant.all.map(\.info)
   /// All names that can be chosen, the variants slowest first.
@@ -40,6 +53,14 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
       throw StrideNetError(
         .usage, "no such instruction set on this processor", found: "'\(name)'",
         expected: "avx512, avx2, neon or baseline, as far as it has them")
+    }
+  }
+  /// The same for what multiplies bf16.
+  package static func select(bf16Unit name: String) throws {
+    guard ck_bf16_select(name) != 0 else {
+      throw StrideNetError(
+        .usage, "no such unit for bf16 on this processor", found: "'\(name)'",
+        expected: "amx, avx512_bf16 or emulated, as far as it has them")
     }
   }
   /// Whether the kernels were compiled without optimisation.
@@ -58,7 +79,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   private init(checked name: String, why: StaticString) {
     self.name = name
     self.why = why
-    convolution = ConvVariant.all.first { $0.name == name }
+    convolution = ConvVariant.all.first { $0.name == name && !$0.isBF16 }
     let picks = ["exact", "auto"].contains(name)
     precondition(convolution != nil || picks, "variants.def has no \(name)")
     if let variant = PoolVariant.all.first(where: { $0.name == name }) {
@@ -70,10 +91,22 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
     }
   }
 
-  public var description: String { name }
+  public var description: String {
+    precision == .bf16 ? "bf16 by \(Self.bf16Unit)" : name
+  }
+  /// What multiplies bf16: amx, avx512_bf16 or, by the instruction set's multiply-adds, emulated.
+  package static var bf16Unit: String { String(cString: ck_bf16_unit()) }
+
+  /// The same with another precision.
+  package func at(_ precision: Precision) -> KernelChoice {
+    var result = self
+    result.precision = precision
+    return result
+  }
 
   func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
-    convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass, exact: name == "exact")
+    if precision == .bf16 { return ConvVariant.pickBF16(shape, pass) }
+    return convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass, exact: name == "exact")
   }
 }
 
@@ -90,6 +123,9 @@ package struct ConvVariant: Sendable {
       index: $0)
   }
 
+  /// Whether it multiplies numbers rounded to bf16.
+  var isBF16: Bool { functions.pointee.bf16 != 0 }
+
   /// Those of the instruction set in use.
   private var functions: UnsafePointer<ck_conv_variant> { ck_conv_variant_at(index)! }
 
@@ -97,6 +133,7 @@ package struct ConvVariant: Sendable {
   private static let direct = byName["direct"]!
   private static let im2col = byName["im2col"]!
   private static let winograd = byName["winograd"]!
+  private static let bf16 = byName["bf16"]!
 
   /// A variant, and in a few words why it is taken.
   package typealias Choice = (variant: ConvVariant, why: StaticString)
@@ -118,6 +155,15 @@ package struct ConvVariant: Sendable {
       return (winograd, "tiles of 4×4 by 36 products a channel and filter, not 144")
     }
     return (direct, "sums stay in registers, nothing is gathered")
+  }
+
+  /// What bf16 takes.
+  static func pickBF16(_ s: ck_conv_shape, _ pass: ck_pass) -> Choice {
+    let isShort = pass != CK_INPUT_GRADIENT && s.fw * (s.c / s.groups) < 16
+    if isShort || direct.way(s) == CK_DEPTHWISE {
+      return (direct, "float32: rows too short for a product of bf16")
+    }
+    return (bf16, "products of bf16")
   }
 
   /// What winograd does itself: 3×3 in steps of 1, or what is split into that.

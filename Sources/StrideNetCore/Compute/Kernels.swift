@@ -8,31 +8,42 @@ package enum Kernels {
   // MARK: Matrix product
 
   package static var gemmWorkspace: Int { Int(ck_kernels().pointee.gemm_workspace) }
+  /// Of whichever product the precision wants.
+  static func gemmWorkspace(_ precision: Precision) -> Int {
+    precision == .bf16 ? Int(ck_kernels().pointee.gemm_bf16_workspace) : gemmWorkspace
+  }
 
-  /// Columns and rows of C that one piece of work computes. The result doesn't depend on them.
-  private static let tile = (rows: 128, columns: 256)
+  /// Columns of C that one piece of work computes. The result doesn't depend on them.
+  private static let tileColumns = 256
 
-  /// C (m,n) = A (m,k) · B (k,n), with A as it is or stored (k,m); the pieces of C are shared out.
-  /// Where C is a parameter's gradient, `update` is applied to each piece while it is in the cache.
+  /// C (m,n) = A (m,k) · B (k,n), with A as it is or stored (k,m), B as it is or stored (n,k); the
+  /// pieces of C are shared out. Where C is a parameter's gradient, `update` is applied to each
+  /// piece while it is in the cache.
   static func gemm(
-    _ runtime: Runtime, transposeA: Bool = false, m: Int, n: Int, k: Int, _ a: Floats, _ b: Floats,
-    _ c: MutableFloats, update: (Update, Parameter)? = nil
+    _ runtime: Runtime, transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int,
+    _ a: Floats, _ b: Floats, _ c: MutableFloats, update: (Update, Parameter)? = nil
   ) {
-    let across = (n + tile.columns - 1) / tile.columns
-    let down = (m + tile.rows - 1) / tile.rows
+    let across = (n + tileColumns - 1) / tileColumns
+    // Of a narrow C more pieces, so that there is one for each thread.
+    let height = across == 1 ? 64 : 128
+    let down = (m + height - 1) / height
+    let flags = Int32((transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0))
     runtime.parallel(
-      over: across * down, (runtime, transposeA, across, m, n, k, a, b, c, update)
+      over: across * down, (runtime, flags, across, height, m, n, k, a, b, c, update)
     ) { context, range, worker in
-      let (runtime, transposeA, across, m, n, k, a, b, c, update) = context
+      let (runtime, flags, across, height, m, n, k, a, b, c, update) = context
       let piece = range.lowerBound
-      let (i, j) = (piece / across * tile.rows, piece % across * tile.columns)
-      ck_kernels().pointee.gemm(
-        transposeA ? Int32(CK_TRANSPOSE_A) : 0, min(tile.rows, m - i), min(tile.columns, n - j), k,
-        transposeA ? a + i : a + i * k, transposeA ? m : k, b + j, n, c + i * n + j, n,
+      let (i, j) = (piece / across * height, piece % across * tileColumns)
+      let (rows, columns) = (min(height, m - i), min(tileColumns, n - j))
+      let isTurned = (flags & Int32(CK_TRANSPOSE_A) != 0, flags & Int32(CK_TRANSPOSE_B) != 0)
+      let table = ck_kernels().pointee
+      let product = runtime.kernels.precision == .bf16 ? table.gemm_bf16 : table.gemm
+      product(
+        flags, rows, columns, k, isTurned.0 ? a + i : a + i * k, isTurned.0 ? m : k,
+        isTurned.1 ? b + j * k : b + j, isTurned.1 ? k : n, c + i * n + j, n,
         runtime.scratch(worker))
       guard let (update, parameter) = update else { return }
-      update.apply(
-        parameter, rows: i..<min(m, i + tile.rows), of: n, columns: j..<min(n, j + tile.columns))
+      update.apply(parameter, rows: i..<i + rows, of: n, columns: j..<j + columns)
     }
   }
 
@@ -41,6 +52,13 @@ package enum Kernels {
   package static func denseForward(
     _ runtime: Runtime, _ x: TensorView, _ w: Floats, _ bias: Floats, relu: Bool, _ y: TensorView
   ) {
+    if runtime.kernels.precision == .bf16 {
+      gemm(
+        runtime, transposeB: true, m: x.batch, n: y.shape.count, k: x.shape.count, x.pointer, w,
+        y.pointer)
+      ck_kernels().pointee.bias_add(x.batch, y.shape.count, bias, relu ? 1 : 0, y.pointer)
+      return
+    }
     // Rows of x that pass by a strip of w, which stays in a core's second-level cache.
     let (rows, columns) = (64, 50)
     let across = (y.shape.count + columns - 1) / columns

@@ -32,11 +32,15 @@ public final class Runtime: @unchecked Sendable {
   ///   - threads: nil takes as many as can run at the same time: one for each processor, or fewer
   ///     where a control group allows less
   ///   - kernels: nil takes what was bound at build time
+  ///   - precision: of the products
   ///   - fusing: false runs every layer on its own, for comparisons
   public convenience init(
-    threads: Int? = nil, kernels: KernelChoice? = nil, fusing: Bool = true
+    threads: Int? = nil, kernels: KernelChoice? = nil, precision: Precision = .float32,
+    fusing: Bool = true
   ) {
-    self.init(threads: threads, kernels: kernels, fusing: fusing, stackSize: 1 << 20)
+    self.init(
+      threads: threads, kernels: (kernels ?? .bound).at(precision), fusing: fusing,
+      stackSize: 1 << 20)
   }
 
   init(threads: Int?, kernels: KernelChoice?, fusing: Bool, stackSize: Int) {

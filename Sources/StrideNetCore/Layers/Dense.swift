@@ -51,7 +51,7 @@ final class DenseNode: Node {
     batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
   ) throws {
     try activation.reserve(batch * outputs)
-    try runtime.reserveScratch(Kernels.gemmWorkspace)
+    try runtime.reserveScratch(Kernels.gemmWorkspace(runtime.kernels.precision))
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {

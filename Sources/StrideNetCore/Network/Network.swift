@@ -74,6 +74,13 @@ public final class Network {
     self.init(layers(), seed: seed, runtime: runtime)
   }
 
+  /// A network with a runtime of its own, whose products have this precision.
+  public convenience init(
+    seed: UInt64 = 1, precision: Precision, @LayerList _ layers: () -> [any Layer]
+  ) {
+    self.init(layers(), seed: seed, runtime: Runtime(precision: precision))
+  }
+
   // MARK: Building
 
   /// Sizes all layers for inputs of this shape and draws the first weights. Happens by itself with

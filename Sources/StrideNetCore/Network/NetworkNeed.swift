@@ -66,7 +66,7 @@ package struct NetworkNeed: Sendable {
     case .multiply:
       sums = 0
       longest = Double(operation.parameters[0].fanIn)
-      own += Double(Kernels.gemmWorkspace)
+      own += Double(Kernels.gemmWorkspace(kernels.precision))
     case .pool(let window):
       if window.isMax { kept = 1.5 }
       longest = Double(window.size.height) * Double(window.size.width)

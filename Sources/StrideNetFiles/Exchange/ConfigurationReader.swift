@@ -52,6 +52,7 @@ struct ConfigurationReader {
   private static var everyKey: [String: Any] {
     var full = RunConfiguration()
     (full.data, full.split, full.limit, full.validate, full.kernels) = ("", 0, 0, 0, "")
+    full.precision = .bf16
     (full.training.averageDecay, full.training.patience) = (0, 0)
     full.training.optimizer.clipNorm = 0
     full.training.augmentation = Augmentation()

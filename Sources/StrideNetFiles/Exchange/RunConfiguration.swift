@@ -20,6 +20,8 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   package var validate: Double?
   /// The kernel variant; nil for the one bound at build time.
   package var kernels: String?
+  /// Of the products; nil for float32.
+  package var precision: Precision?
   public var training: TrainingSettings
 
   public init(layers: String = Architecture.presets[0].text, training: TrainingSettings = .init()) {
