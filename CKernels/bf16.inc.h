@@ -6,101 +6,93 @@
 // sum, and two rows are interleaved where its columns do; else it is turned round by words.
 #pragma clang fp contract(fast)
 
-typedef uint16_t halves __attribute__((vector_size(2 * CK_LANES), aligned(2)));
 enum { CK_BF16_KC = 512, CK_BF16_MC = 128, CK_BF16_NC = 256 };
 
 INLINE ptrdiff_t sixteens(ptrdiff_t n) { return (n + 15) / 16 * 16; }
 
-// The nearest bf16, ties to the even one, in the upper halves. Subnormal numbers are 0.
-INLINE words rounded(vec x) {
-  words bits = (words)x, up = bits + 0x7FFF + (bits >> 16 & 1);
-  words nan = (words)(x != x), tiny = (words)((bits & 0x7F800000) == 0);
-  up = (nan & (bits | 0x400000)) | (~nan & up);
-  return up & (~tiny | 0x80000000) & 0xFFFF0000;
-}
+// The lanes of the lower, and of the upper, halves of a and b by turns.
+#if CK_LANES == 16
+#define CK_LOWER(a, b) \
+  __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define CK_UPPER(a, b) \
+  __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif CK_LANES == 8
+#define CK_LOWER(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define CK_UPPER(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define CK_LOWER(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define CK_UPPER(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
 
-// n numbers, n of them read and written.
-static void CK_NAME(narrow)(ptrdiff_t n, const float *x, uint16_t *out) {
-  ptrdiff_t i = 0;
-  for (; i + CK_LANES <= n; i += CK_LANES)
-    *(halves *)(out + i) = __builtin_convertvector(rounded(*(const vec *)(x + i)) >> 16, halves);
-  if (i == n) return;
-  halves rest = __builtin_convertvector(rounded(some(n - i, x + i)) >> 16, halves);
-  memcpy(out + i, &rest, sizeof(uint16_t) * (n - i));
-}
-
-// Two rows of n numbers together, in panels `panel` words apart; a row that is NULL is zeros, and so
-// are columns that are missing.
-static void CK_NAME(narrow_pair)(ptrdiff_t n, const float *first, const float *second,
-                                 uint32_t *out, ptrdiff_t panel) {
-  for (ptrdiff_t j = 0; j < n; j += CK_BF16_PANEL, out += panel)
-    for (ptrdiff_t l = 0; l < CK_BF16_PANEL; l += CK_LANES) {
-      ptrdiff_t left = n - j - l;
-      vec a = {0}, b = {0};
-      if (left >= CK_LANES) {
-        if (first) a = *(const vec *)(first + j + l);
-        if (second) b = *(const vec *)(second + j + l);
-      } else if (left > 0) {
-        if (first) a = some(left, first + j + l);
-        if (second) b = some(left, second + j + l);
-      }
-      *(words *)(out + l) = rounded(a) >> 16 | rounded(b);
-    }
-}
-
-// out (columns, rows) = words in (rows, columns) turned round.
+// out (columns, rows) = words in (rows, columns) turned round: as many rows as a vector has lanes
+// are shuffled like a pack of cards, as often as it can be halved.
 static void CK_NAME(turn_words)(ptrdiff_t rows, ptrdiff_t columns, const uint32_t *in,
                                 ptrdiff_t in_row, uint32_t *out, ptrdiff_t out_row) {
   ptrdiff_t i = 0;
-  for (; i + 4 <= rows; i += 4) {
+  for (; i + CK_LANES <= rows; i += CK_LANES) {
     ptrdiff_t j = 0;
-    for (; j + 4 <= columns; j += 4) {
-      ck_quad turned[4];
-      const float *from = (const float *)(in + i * in_row + j);
-      ck_turn(*(const ck_quad *)from, *(const ck_quad *)(from + in_row),
-              *(const ck_quad *)(from + 2 * in_row), *(const ck_quad *)(from + 3 * in_row), turned);
-      for (ptrdiff_t k = 0; k < 4; k++) *(ck_quad *)(out + (j + k) * out_row + i) = turned[k];
+    for (; j + CK_LANES <= columns; j += CK_LANES) {
+      words now[CK_LANES], next[CK_LANES];
+#pragma clang loop unroll(full)
+      for (int k = 0; k < CK_LANES; k++) now[k] = *(const words *)(in + (i + k) * in_row + j);
+#pragma clang loop unroll(full)
+      for (int times = CK_LANES; times > 1; times /= 2) {
+#pragma clang loop unroll(full)
+        for (int k = 0; k < CK_LANES / 2; k++) {
+          next[2 * k] = CK_LOWER(now[k], now[k + CK_LANES / 2]);
+          next[2 * k + 1] = CK_UPPER(now[k], now[k + CK_LANES / 2]);
+        }
+#pragma clang loop unroll(full)
+        for (int k = 0; k < CK_LANES; k++) now[k] = next[k];
+      }
+#pragma clang loop unroll(full)
+      for (int k = 0; k < CK_LANES; k++) *(words *)(out + (j + k) * out_row + i) = now[k];
     }
     for (; j < columns; j++)
-      for (ptrdiff_t k = 0; k < 4; k++) out[j * out_row + i + k] = in[(i + k) * in_row + j];
+      for (ptrdiff_t k = 0; k < CK_LANES; k++) out[j * out_row + i + k] = in[(i + k) * in_row + j];
   }
   for (; i < rows; i++)
     for (ptrdiff_t j = 0; j < columns; j++) out[j * out_row + i] = in[i * in_row + j];
+}
+#undef CK_LOWER
+#undef CK_UPPER
+
+// Rows of a matrix (depth, columns) by twos, in panels of `rows` rows, zeros below.
+static void CK_NAME(bf16_rows)(ptrdiff_t depth, ptrdiff_t columns, const float *x, ptrdiff_t ldx,
+                               uint32_t *out, ptrdiff_t rows) {
+  ck_bf16_functions by = ck_bf16();
+  ptrdiff_t whole = depth / 2, panel = rows * CK_BF16_PANEL;
+  by.round_pairs(whole, columns, x, x + ldx, 2 * ldx, out, panel);
+  if (depth % 2)
+    by.round_pairs(1, columns, x + 2 * whole * ldx, NULL, 0, out + whole * CK_BF16_PANEL, panel);
+  ptrdiff_t filled = (depth + 1) / 2;
+  by.round_pairs(rows - filled, columns, NULL, NULL, 0, out + filled * CK_BF16_PANEL, panel);
 }
 
 // A block (rows, depth) of A in rows of `row` numbers, zeros behind.
 static void CK_NAME(bf16_left)(int turned, ptrdiff_t rows, ptrdiff_t depth, const float *a,
                                ptrdiff_t lda, uint16_t *out, ptrdiff_t row, uint32_t *words) {
   ptrdiff_t pairs = sixteens((depth + 1) / 2);
-  if (!turned)
+  if (!turned) {
+    ck_bf16_round_fn *round = ck_bf16().round;
     for (ptrdiff_t i = 0; i < rows; i++) {
-      CK_NAME(narrow)(depth, a + i * lda, out + i * row);
+      round(depth, a + i * lda, out + i * row);
       memset(out + i * row + depth, 0, sizeof(uint16_t) * (2 * pairs - depth));
     }
-  else {
-    for (ptrdiff_t k = 0; k < pairs; k++)
-      CK_NAME(narrow_pair)
-    (rows, 2 * k < depth ? a + 2 * k * lda : NULL,
-     2 * k + 1 < depth ? a + (2 * k + 1) * lda : NULL, words + k * CK_BF16_PANEL,
-     CK_BF16_PANEL * pairs);
-    for (ptrdiff_t i = 0; i < rows; i += CK_BF16_PANEL)
-      CK_NAME(turn_words)
-    (pairs, rows - i < CK_BF16_PANEL ? rows - i : CK_BF16_PANEL, words + i * pairs, CK_BF16_PANEL,
-     (uint32_t *)(out + i * row), row / 2);
+    return;
   }
+  CK_NAME(bf16_rows)(depth, rows, a, lda, words, pairs);
+  for (ptrdiff_t i = 0; i < rows; i += CK_BF16_PANEL)
+    CK_NAME(turn_words)
+  (pairs, rows - i < CK_BF16_PANEL ? rows - i : CK_BF16_PANEL, words + i * pairs, CK_BF16_PANEL,
+   (uint32_t *)(out + i * row), row / 2);
 }
 
 // A block (depth, columns) of B in panels, zeros below.
 static void CK_NAME(bf16_right)(int turned, ptrdiff_t depth, ptrdiff_t columns, const float *b,
                                 ptrdiff_t ldb, uint32_t *out, uint32_t *words) {
   ptrdiff_t pairs = sixteens((depth + 1) / 2), panel = pairs * CK_BF16_PANEL;
-  if (!turned) {
-    for (ptrdiff_t k = 0; k < pairs; k++)
-      CK_NAME(narrow_pair)
-    (columns, 2 * k < depth ? b + 2 * k * ldb : NULL,
-     2 * k + 1 < depth ? b + (2 * k + 1) * ldb : NULL, out + k * CK_BF16_PANEL, panel);
-    return;
-  }
+  if (!turned) return CK_NAME(bf16_rows)(depth, columns, b, ldb, out, pairs);
   for (ptrdiff_t j = 0; j < columns; j += CK_BF16_PANEL, out += panel) {
     ptrdiff_t count = columns - j < CK_BF16_PANEL ? columns - j : CK_BF16_PANEL;
     if (count < CK_BF16_PANEL) memset(out, 0, sizeof *out * panel);
@@ -135,7 +127,7 @@ static void CK_NAME(ck_gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t
         CK_NAME(bf16_right)
         (turn_b, depth, columns, b + (turn_b ? j * ldb + p : p * ldb + j), ldb, right, between);
         ptrdiff_t pairs = (depth + 1) / 2;
-        ck_bf16_multiply(&(ck_bf16_product){.m = rows,
+        ck_bf16().product(&(ck_bf16_product){.m = rows,
                                             .n = sixteens(columns),
                                             .runs = 1,
                                             .pairs = pairs,

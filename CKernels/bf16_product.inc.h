@@ -8,7 +8,6 @@
 #pragma clang fp contract(fast)
 
 #ifndef CK_DOT
-typedef uint32_t words __attribute__((vector_size(4 * CK_LANES), aligned(4)));
 #define CK_DOT(sum, left, right)                                                      \
   sum += (vec)((left) & 0xFFFF0000) * (vec)((right) & 0xFFFF0000),                    \
       sum += (vec)((left) << 16) * (vec)((right) << 16)

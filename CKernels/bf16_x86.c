@@ -17,6 +17,12 @@
     apply_to = function)
 #include "vector.inc.h"
 typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
+typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
+#define CK_ROUND(x) (halves)_mm512_cvtneps_pbh((__m512)(x))
+#define CK_ROUND_PAIR(first, second)                                   \
+  (__builtin_convertvector(CK_ROUND(first), words) |                   \
+   __builtin_convertvector(CK_ROUND(second), words) << 16)
+#include "bf16_round.inc.h"
 #define CK_DOT(sum, left, right) \
   sum = (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(left), (__m512bh)(right))
 #include "bf16_product.inc.h"

@@ -90,12 +90,12 @@ static void CK_NAME(bf16_fill)(const bf16_frame *g, const float *x, ptrdiff_t fi
     ptrdiff_t start = left * g->c, end = start + columns * g->c;
     if (g->apart_w == 1) {
       memset(out, 0, sizeof *out * start);
-      CK_NAME(narrow)(columns * g->c, from, out + start);
+      ck_bf16().round(columns * g->c, from, out + start);
       memset(out + end, 0, sizeof *out * (line - end));
     } else {
       memset(out, 0, sizeof *out * line);
       for (ptrdiff_t q = 0; q < columns; q++)
-        CK_NAME(narrow)(g->c, from + q * g->c, out + start + q * g->apart_w * g->c);
+        ck_bf16().round(g->c, from + q * g->c, out + start + q * g->apart_w * g->c);
     }
   }
   memset(out, 0, sizeof *out * bf16_slack(g));
@@ -106,12 +106,11 @@ INLINE ptrdiff_t bf16_run(const bf16_frame *g) { return sixteens((g->fw * g->c +
 
 // w (fh, fw·c, f) in panels.
 static void CK_NAME(bf16_pack)(const bf16_frame *g, const float *w, uint32_t *out) {
-  ptrdiff_t run = g->fw * g->c, rows = bf16_run(g), panel = g->fh * rows * CK_BF16_PANEL;
-  for (ptrdiff_t i = 0; i < g->fh; i++, w += run * g->f)
-    for (ptrdiff_t k = 0; k < rows; k++)
-      CK_NAME(narrow_pair)
-  (g->f, 2 * k < run ? w + 2 * k * g->f : NULL, 2 * k + 1 < run ? w + (2 * k + 1) * g->f : NULL,
-   out + (i * rows + k) * CK_BF16_PANEL, panel);
+  ptrdiff_t run = g->fw * g->c, rows = bf16_run(g);
+  for (ptrdiff_t j = 0; j < g->f; j += CK_BF16_PANEL)
+    for (ptrdiff_t i = 0; i < g->fh; i++, out += rows * CK_BF16_PANEL)
+      CK_NAME(bf16_rows)
+  (run, smaller(g->f - j, CK_BF16_PANEL), w + i * run * g->f + j, g->f, out, rows);
 }
 
 static size_t CK_NAME(ck_conv_ready_count_bf16)(const ck_conv_shape *s, ck_pass pass) {
@@ -132,27 +131,31 @@ static void CK_NAME(ck_conv_ready_bf16)(const ck_conv_shape *s, ck_pass pass, co
   CK_NAME(bf16_pack)(&g, w, (uint32_t *)out);
 }
 
-// Where what the weight gradient needs lies, in floats from the workspace's start.
+// What the weight gradient needs, and where it lies, in floats from the workspace's start.
 typedef struct bf16_places {
-  ptrdiff_t taps;     // of the window, that share a row of A's
-  ptrdiff_t rows;     // of A together
-  ptrdiff_t blocks;   // such products
-  ptrdiff_t pairs;    // of a run
-  ptrdiff_t plane;    // numbers from row to row of A
+  ptrdiff_t images;  // at a time
+  ptrdiff_t taps;    // of the window, that share a row of A's
+  ptrdiff_t rows;    // of A together
+  ptrdiff_t blocks;  // such products
+  ptrdiff_t pairs;   // of an image: lines of dy
+  ptrdiff_t plane;   // words from row to row of A
+  ptrdiff_t image;   // words from image to image of A
   ptrdiff_t upstream, planes, between, end;
 } bf16_places;
 
 static bf16_places CK_NAME(bf16_places_of)(const bf16_frame *g) {
   // With few channels the taps' planes are laid one below the other, so that tiles are filled.
-  ptrdiff_t taps = g->fh * g->fw, together = g->c < 16 ? taps : 1;
-  ptrdiff_t numbers = bf16_numbers(g);
-  bf16_places at = {.taps = together, .rows = together * g->c, .blocks = taps / together};
+  ptrdiff_t taps = g->fh * g->fw, together = g->c < 16 ? taps : 1, channels = sixteens(g->c);
+  bf16_places at = {.images = 1, .taps = together, .rows = together * g->c, .blocks = taps / together};
   at.pairs = ((g->lines - 1) * g->sh + 1) * g->width / 2;
-  at.plane = (bf16_lines(g, g->lines) * g->width + 64 + 31) / 64 * 64 + 32;
-  at.upstream = numbers / 2 + at.blocks * sixteens(at.rows) * g->filters;
-  at.planes = at.upstream + sixteens(at.pairs) * g->filters;
-  at.between = at.planes + (sixteens(g->c) + (together > 1 ? sixteens(at.rows) : 0)) * at.plane / 2;
-  at.end = at.between + at.plane / 2 * sixteens(g->c);
+  // Of small images several, so that sums stay in registers for longer.
+  if (g->lines == g->oh && at.pairs < 512) at.images = smaller(g->n, 512 / at.pairs);
+  at.plane = (bf16_lines(g, g->lines) * g->width / 2 + 31) / 32 * 32 + 48;
+  at.image = at.plane * (channels + (together > 1 ? sixteens(at.rows) : 0));
+  at.upstream = at.blocks * sixteens(at.rows) * g->filters;
+  at.planes = at.upstream + at.images * sixteens(at.pairs) * g->filters;
+  at.between = at.planes + at.images * at.image;
+  at.end = at.between + at.plane * channels;
   return at;
 }
 
@@ -177,11 +180,11 @@ static void CK_NAME(bf16_sums)(const bf16_frame *g, ptrdiff_t lines, const uint1
                        .panel = g->fh * bf16_run(g) * CK_BF16_PANEL,
                        .c = sums,
                        .ldc = g->filters};
-  if (g->sh == 1 && g->sw == 1) return ck_bf16_multiply(&p);
+  if (g->sh == 1 && g->sw == 1) return ck_bf16().product(&p);
   p.m = g->ow;
   for (ptrdiff_t i = 0; i < lines; i++) {
     p.a = frame + i * g->sh * g->width * g->c, p.c = sums + i * g->pitch * g->filters;
-    ck_bf16_multiply(&p);
+    ck_bf16().product(&p);
   }
 }
 
@@ -260,89 +263,110 @@ static void CK_NAME(ck_conv_input_gradient_bf16)(const ck_conv_shape *s, const f
   CK_NAME(bf16_convolve)(&g, dy, ready, NULL, 0, 0, dx, NULL, workspace);
 }
 
-// Lines p..<p + lines of dy in lines as long as the frame's, in panels.
-static void CK_NAME(bf16_upstream)(const bf16_frame *g, const bf16_places *at, const float *dy,
-                                   ptrdiff_t p, ptrdiff_t lines, uint32_t *out) {
-  ptrdiff_t panel = sixteens(at->pairs) * CK_BF16_PANEL, pairs = g->width / 2, k = 0;
-  for (ptrdiff_t i = 0; i < (lines - 1) * g->sh + 1; i++)
-    for (ptrdiff_t t = 0; t < pairs; t++, k++) {
-      const float *pair[2] = {NULL, NULL};
-      for (ptrdiff_t e = 0; e < 2 && i % g->sh == 0; e++)
-        if ((2 * t + e) % g->sw == 0 && (2 * t + e) / g->sw < g->ow)
-          pair[e] = dy + ((p + i / g->sh) * g->ow + (2 * t + e) / g->sw) * g->f;
-      CK_NAME(narrow_pair)(g->f, pair[0], pair[1], out + k * CK_BF16_PANEL, panel);
+// A line of pixels of c numbers, the first in column `left`, `apart` columns from one to the next,
+// as pairs of the neighbours in a line of `width` columns.
+static void CK_NAME(bf16_line_pairs)(ptrdiff_t width, ptrdiff_t left, ptrdiff_t apart,
+                                     ptrdiff_t pixels, ptrdiff_t c, const float *x, uint32_t *out,
+                                     ptrdiff_t panel) {
+  ck_bf16_round_pairs_fn *round_pairs = ck_bf16().round_pairs;
+  for (ptrdiff_t t = 0, rows; t < width / 2; t += rows) {
+    const float *pair[2] = {NULL, NULL};
+    for (ptrdiff_t e = 0; e < 2; e++) {
+      ptrdiff_t column = 2 * t + e - left;
+      if (pixels && column >= 0 && column % apart == 0 && column / apart < pixels)
+        pair[e] = x + column / apart * c;
     }
-  for (; k < sixteens(at->pairs); k++)
-    CK_NAME(narrow_pair)(g->f, NULL, NULL, out + k * CK_BF16_PANEL, panel);
+    rows = 1;
+    if (pair[0] && pair[1])  // and all the way to the last two
+      rows = (left + pixels) / 2 - t;
+    else if (!pair[0] && !pair[1] && (!pixels || 2 * t > left + (pixels - 1) * apart))
+      rows = width / 2 - t;
+    rows = smaller(rows, width / 2 - t);
+    round_pairs(rows, c, pair[0], pair[1], 2 * c, out + t * CK_BF16_PANEL, panel);
+  }
 }
 
-// The frame's numbers turned round: a plane a channel, then, where taps lie together, one a tap and
-// channel, from where it first meets the image.
-static const uint16_t *CK_NAME(bf16_planes)(const bf16_frame *g, const bf16_places *at,
-                                            const uint16_t *frame, uint16_t *planes,
-                                            uint32_t *between) {
-  ptrdiff_t c = g->c, pairs = at->plane / 2, filled = bf16_lines(g, g->lines) * g->width / 2;
-  for (ptrdiff_t t = 0; t < filled; t++) {
-    const uint16_t *first = frame + 2 * t * c, *second = first + c;
-    uint32_t *out = between + t * c;
-    ptrdiff_t i = 0;
-    for (; i + CK_LANES <= c; i += CK_LANES)
-      *(words *)(out + i) =
-          __builtin_convertvector(*(const halves *)(first + i), words) |
-          __builtin_convertvector(*(const halves *)(second + i), words) << 16;
-    for (; i < c; i++) out[i] = first[i] | (uint32_t)second[i] << 16;
+// Lines p..<p + lines of an image's dy in lines as long as the frame's, in panels, zeros below.
+static void CK_NAME(bf16_upstream)(const bf16_frame *g, const bf16_places *at, const float *dy,
+                                   ptrdiff_t p, ptrdiff_t lines, uint32_t *out) {
+  ptrdiff_t rows = sixteens(at->pairs), panel = at->images * rows * CK_BF16_PANEL, k = 0;
+  for (ptrdiff_t i = 0; i < (lines - 1) * g->sh + 1; i++, k += g->width / 2)
+    CK_NAME(bf16_line_pairs)
+  (g->width, 0, g->sw, i % g->sh ? 0 : g->ow, g->f, dy + (p + i / g->sh) * g->ow * g->f,
+   out + k * CK_BF16_PANEL, panel);
+  ck_bf16().round_pairs(rows - k, g->f, NULL, NULL, 0, out + k * CK_BF16_PANEL, panel);
+}
+
+// Lines of the frame from `first` on turned round: a plane a channel, then, where taps lie together,
+// one a tap and channel, from where it first meets the image.
+static void CK_NAME(bf16_planes)(const bf16_frame *g, const bf16_places *at, const float *x,
+                                 ptrdiff_t first, ptrdiff_t lines, uint32_t *planes,
+                                 uint32_t *between) {
+  ptrdiff_t c = g->c, panel = at->plane * CK_BF16_PANEL, k = 0;
+  for (ptrdiff_t i = first; i < first + bf16_lines(g, lines); i++, k += g->width / 2) {
+    ptrdiff_t row = i - g->top;
+    int inside = row >= 0 && row < g->rows;
+    CK_NAME(bf16_line_pairs)
+    (g->width, g->left, 1, inside ? g->columns : 0, c, x + row * g->columns * c,
+     between + k * CK_BF16_PANEL, panel);
   }
-  memset(between + filled * c, 0, sizeof *between * (pairs - filled) * c);
-  CK_NAME(turn_words)(pairs, c, between, c, (uint32_t *)planes, pairs);
-  if (at->taps == 1) return planes;
-  uint16_t *out = planes + sixteens(c) * at->plane;
+  ck_bf16().round_pairs(at->plane - k, c, NULL, NULL, 0, between + k * CK_BF16_PANEL, panel);
+  for (ptrdiff_t j = 0; j < c; j += CK_BF16_PANEL)
+    CK_NAME(turn_words)
+  (at->plane, smaller(c - j, CK_BF16_PANEL), between + j * at->plane, CK_BF16_PANEL,
+   planes + j * at->plane, at->plane);
+  if (at->taps == 1) return;
+  const uint16_t *from = (const uint16_t *)planes;
+  uint16_t *row = (uint16_t *)(planes + sixteens(c) * at->plane);
+  ptrdiff_t numbers = 2 * at->plane;
   for (ptrdiff_t i = 0; i < g->fh; i++)
     for (ptrdiff_t j = 0; j < g->fw; j++)
-      for (ptrdiff_t k = 0; k < c; k++) {
+      for (ptrdiff_t channel = 0; channel < c; channel++, row += numbers) {
         ptrdiff_t start = i * g->width + j;
-        uint16_t *row = out + ((i * g->fw + j) * c + k) * at->plane;
-        memcpy(row, planes + k * at->plane + start, sizeof *row * (at->plane - start));
-        memset(row + at->plane - start, 0, sizeof *row * start);
+        memcpy(row, from + channel * numbers + start, sizeof *row * (numbers - start));
+        memset(row + numbers - start, 0, sizeof *row * start);
       }
-  return out;
 }
 
 static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const float *x,
                                                   const float *dy, float *dw, float *workspace) {
   bf16_frame g = CK_NAME(bf16_frame_of)(s, CK_WEIGHT_GRADIENT);
   bf16_places at = CK_NAME(bf16_places_of)(&g);
-  uint16_t *frame = (uint16_t *)workspace;
-  float *sums = workspace + bf16_numbers(&g) / 2;
+  float *sums = workspace;
   uint32_t *upstream = (uint32_t *)(workspace + at.upstream);
-  uint16_t *planes = (uint16_t *)(workspace + at.planes);
-  ptrdiff_t block = sixteens(at.rows) * g.filters, lines;
-  memset(frame, 0, sizeof *frame * bf16_numbers(&g));
-  memset(planes, 0, sizeof(float) * (at.between - at.planes));
+  uint32_t *planes = (uint32_t *)(workspace + at.planes);
+  ptrdiff_t block = sixteens(at.rows) * g.filters, run = sixteens(at.pairs), lines, images;
   memset(dw, 0, sizeof(float) * at.blocks * at.rows * g.f);
-  ptrdiff_t summed = 0, pixels = (bf16_lines(&g, g.lines) - g.fh + 1) * g.width;
-  for (ptrdiff_t n = 0; n < s->n; n++, x += g.image, dy += g.oh * g.ow * g.f)
+  ptrdiff_t summed = 0, pixels = 2 * at.images * at.pairs;
+  for (ptrdiff_t n = 0; n < s->n; n += images)
     for (ptrdiff_t p = 0; p < g.oh; p += lines) {
-      lines = g.oh - p < g.lines ? g.oh - p : g.lines;
-      CK_NAME(bf16_fill)(&g, x, p * g.sh, bf16_lines(&g, lines), frame);
-      CK_NAME(bf16_upstream)(&g, &at, dy, p, lines, upstream);
-      const uint16_t *rows =
-          CK_NAME(bf16_planes)(&g, &at, frame, planes, (uint32_t *)(workspace + at.between));
+      lines = smaller(g.oh - p, g.lines), images = smaller(s->n - n, at.images);
+      for (ptrdiff_t e = 0; e < images; e++) {
+        CK_NAME(bf16_upstream)
+        (&g, &at, dy + (n + e) * g.oh * g.ow * g.f, p, lines, upstream + e * run * CK_BF16_PANEL);
+        CK_NAME(bf16_planes)
+        (&g, &at, x + (n + e) * g.image, p * g.sh, lines, planes + e * at.image,
+         (uint32_t *)(workspace + at.between));
+      }
+      const uint32_t *rows = planes + (at.taps > 1 ? sixteens(g.c) * at.plane : 0);
       for (ptrdiff_t tap = 0; tap < at.blocks; tap++)
-        ck_bf16_multiply(&(ck_bf16_product){
+        ck_bf16().product(&(ck_bf16_product){
             .m = at.rows,
             .n = g.filters,
-            .runs = 1,
+            .runs = images,
             .pairs = ((lines - 1) * g.sh + 1) * g.width / 2,
-            .run_rows = sixteens(at.pairs),
-            .a = rows + (at.blocks > 1 ? tap / g.fw * g.width + tap % g.fw : 0),
-            .a_row = at.plane,
+            .run_rows = run,
+            .a = (const uint16_t *)rows +
+                 (at.blocks > 1 ? tap / g.fw * g.width + tap % g.fw : 0),
+            .a_row = 2 * at.plane,
+            .a_run = 2 * at.image,
             .b = upstream,
-            .panel = sixteens(at.pairs) * CK_BF16_PANEL,
+            .panel = at.images * run * CK_BF16_PANEL,
             .c = sums + tap * block,
             .ldc = g.filters,
             .accumulate = summed > 0});
       summed += pixels;
-      int is_last = n + 1 == s->n && p + lines == g.oh;
+      int is_last = n + images == s->n && p + lines == g.oh;
       if (summed + pixels <= CK_SUMMED && !is_last) continue;
       summed = 0;
       for (ptrdiff_t i = 0; i < at.blocks * at.rows; i++)

@@ -38,22 +38,24 @@ const ck_table *ck_kernels(void) {
 // What multiplies bf16, best first.
 static const struct unit {
   const char *name;
-  ck_bf16_product_fn *product;  // NULL: the instruction set's
+  ck_bf16_functions functions;
 } units[] = {
 #if defined(__x86_64__)
-    {"amx", ck_bf16_product_amx}, {"avx512_bf16", ck_bf16_product_avx512_bf16},
+    // Whoever has the matrix unit rounds by an instruction, too.
+    {"amx", {ck_bf16_product_amx, ck_bf16_round_avx512_bf16, ck_bf16_round_pairs_avx512_bf16}},
+    {"avx512_bf16",
+     {ck_bf16_product_avx512_bf16, ck_bf16_round_avx512_bf16, ck_bf16_round_pairs_avx512_bf16}},
 #endif
-    {"emulated", NULL}};
+    {"emulated", {NULL, NULL, NULL}}};  // the instruction set's
 static const struct unit *chosen_unit;
 
 static int has_unit(const struct unit *unit) {
 #if defined(__x86_64__)
-  int wide = ck_kernels() == &ck_table_avx512;
-  if (unit->product == ck_bf16_product_amx) return wide && ck_amx_is_there();
-  if (unit->product == ck_bf16_product_avx512_bf16)
-    return wide && __builtin_cpu_supports("avx512bf16");
+  int pairs = ck_kernels() == &ck_table_avx512 && __builtin_cpu_supports("avx512bf16");
+  if (unit->functions.product == ck_bf16_product_amx) return pairs && ck_amx_is_there();
+  if (unit->functions.product) return pairs;
 #endif
-  return !unit->product;
+  return !unit->functions.product;
 }
 
 static const struct unit *bf16_unit(void) {
@@ -85,16 +87,19 @@ int ck_bf16_select(const char *name) {
   return 0;
 }
 
-void ck_bf16_multiply(const ck_bf16_product *p) {
-  ck_bf16_product_fn *product = bf16_unit()->product;
+ck_bf16_functions ck_bf16(void) {
+#define OF(set) {ck_bf16_product_##set, ck_bf16_round_##set, ck_bf16_round_pairs_##set}
+  static const ck_bf16_functions baseline = OF(baseline);
+  const struct unit *unit = bf16_unit();
+  if (unit->functions.product) return unit->functions;
 #if defined(__x86_64__)
-  const ck_table *set = ck_kernels();
-  if (!product && set == &ck_table_avx512) product = ck_bf16_product_avx512;
-  if (!product && set == &ck_table_avx2) product = ck_bf16_product_avx2;
+  static const ck_bf16_functions avx512 = OF(avx512), avx2 = OF(avx2);
+  if (ck_kernels() == &ck_table_avx512) return avx512;
+  if (ck_kernels() == &ck_table_avx2) return avx2;
 #endif
-  if (!product) product = ck_bf16_product_baseline;
-  product(p);
+  return baseline;
 }
+#undef OF
 
 // The lists. What is compiled for each instruction set is that of the one in use.
 #define CK_CONV(name) &ck_conv_##name,

@@ -30,13 +30,33 @@ typedef struct ck_bf16_product {
   ptrdiff_t ldc;
   int accumulate;
 } ck_bf16_product;
-/// By the unit in use.
-void ck_bf16_multiply(const ck_bf16_product *p);
 typedef void ck_bf16_product_fn(const ck_bf16_product *p);
-ck_bf16_product_fn ck_bf16_product_baseline;
+/// out = n numbers as bf16.
+typedef void ck_bf16_round_fn(ptrdiff_t n, const float *x, uint16_t *out);
+/// Rows of words, CK_BF16_PANEL in each panel: n numbers of `first`, in the lower halves, and of
+/// `second`; both `step` floats further on from row to row. One that is NULL is zeros, and so are
+/// columns that are missing.
+typedef void ck_bf16_round_pairs_fn(ptrdiff_t rows, ptrdiff_t n, const float *first,
+                                    const float *second, ptrdiff_t step, uint32_t *out,
+                                    ptrdiff_t panel);
+typedef struct ck_bf16_functions {
+  ck_bf16_product_fn *product;
+  ck_bf16_round_fn *round;
+  ck_bf16_round_pairs_fn *round_pairs;
+} ck_bf16_functions;
+/// Of the unit in use.
+ck_bf16_functions ck_bf16(void);
+
+#define CK_BF16_FUNCTIONS(set)                 \
+  ck_bf16_product_fn ck_bf16_product_##set;    \
+  ck_bf16_round_fn ck_bf16_round_##set;        \
+  ck_bf16_round_pairs_fn ck_bf16_round_pairs_##set;
+CK_BF16_FUNCTIONS(baseline)
 #if defined(__x86_64__)
-ck_bf16_product_fn ck_bf16_product_avx2, ck_bf16_product_avx512, ck_bf16_product_avx512_bf16,
-    ck_bf16_product_amx;
+CK_BF16_FUNCTIONS(avx2)
+CK_BF16_FUNCTIONS(avx512)
+CK_BF16_FUNCTIONS(avx512_bf16)
+ck_bf16_product_fn ck_bf16_product_amx;
 /// Whether the processor has a matrix unit and the system lets this program use it.
 int ck_amx_is_there(void);
 #endif

@@ -12,6 +12,7 @@
 #include "gemm.inc.h"
 #include "elements.inc.h"
 #include "activation.inc.h"
+#include "bf16_round.inc.h"
 #include "bf16_product.inc.h"
 #include "bf16.inc.h"
 #include "conv_direct.inc.h"
