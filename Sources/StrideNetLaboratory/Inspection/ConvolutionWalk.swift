@@ -20,6 +20,8 @@ package struct ConvolutionWalk: Sendable {
   /// The output, row by row, as the `stride_groups` kernel computes it. The `naive` kernel gives the
   /// same.
   package let values: [Float]
+  /// Whether winograd computes it in tiles; else it does what direct does.
+  package let isWinograd: Bool
   /// The convolution variants in the order of ``KernelChoice/convolutions``.
   package let costs: [Cost]
 
@@ -68,7 +70,11 @@ package struct ConvolutionWalk: Sendable {
     }
     costs = ConvVariant.all.compactMap { Cost($0, shape, groups) }
   }
+    isWinograd = ConvVariant.isThree(shape)
 
+    guard !isWinograd || agrees(0, 0) else {
+      throw StrideNetError(.internalError, "winograd's tile differs from the definition")
+    }
   /// The output's size, if the others are in range and fit.
   private static func output(_ input: Size, _ filter: Size, _ stride: Size, _ padding: Size) throws
     -> Size
