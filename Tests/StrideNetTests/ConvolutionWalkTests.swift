@@ -150,14 +150,12 @@ import StrideNet
   @Test(arguments: cases) func costs(c: Case) throws {
     let walk = try c.walk
     let s = Self.shape(walk)
-    // Winograd's sums aren't exact, and with a single channel say nothing.
-    let counted = ConvVariant.all.filter { $0.name != "winograd" }
-    #expect(walk.costs.map(\.variant) == counted.map(\.name))
+    #expect(walk.costs.map(\.variant) == ConvVariant.all.map(\.name))
     let products = walk.values.count * walk.weights.count
     let inside = walk.groups.indices.reduce(0) { sum, group in
       sum + walk.weights.indices.reduce(0) { $0 + walk.met(by: $1, in: group).count { $0 > 0 } }
     }
-    for (cost, kernel) in zip(walk.costs, counted) {
+    for (cost, kernel) in zip(walk.costs, ConvVariant.all) {
       #expect(
         ConvolutionTests.run(
           kernel, CK_FORWARD, s, x: walk.pixels, w: walk.weights,
@@ -179,6 +177,11 @@ import StrideNet
       case "im2col":
         #expect(cost.passes == 1 && cost.multiplyAdds == products)
         #expect(cost.gatheredBytes == 4 * products && cost.heldBytes == 4 * products)
+      case "winograd" where walk.isWinograd:
+        let tiles = (walk.output.height + 1) / 2 * ((walk.output.width + 1) / 2)
+        #expect(cost.passes == 1 && cost.multiplyAdds == 16 * tiles)
+        #expect(cost.gatheredBytes == 64 * tiles && cost.heldBytes == 64 * min(tiles, 28))
+        #expect(workspace >= cost.heldBytes)
       default:
         #expect(cost.passes == 1 && (inside...products).contains(cost.multiplyAdds))
         #expect((cost.gatheredBytes == 0) == (c.padding == (0, 0)))
@@ -187,9 +190,6 @@ import StrideNet
     }
   }
 
-  /// Where values start again, sums stay exact: else the walk would throw.
-  @Test func sumsStayExact() throws {
-    let walk = try ConvolutionWalk(input: (1024, 1024), filter: (3, 3))
   /// Winograd's tiles cover the output and give what the definition does, where they stick out too.
   @Test(arguments: cases.filter { $0.filter == (3, 3) && $0.stride == (1, 1) })
   func winograd(c: Case) throws {
@@ -221,6 +221,9 @@ import StrideNet
     ] {
       let walk = try ConvolutionWalk(input: (8, 8), filter: filter, stride: stride)
       #expect(!walk.isWinograd)
+      let costs = walk.costs.suffix(2)
+      #expect(costs.map(\.variant) == ["direct", "winograd"])
+      #expect(costs.first!.multiplyAdds == costs.last!.multiplyAdds)
     }
   }
 
@@ -269,6 +272,9 @@ import StrideNet
         == expected.joined().map { Float($0) })
   }
 
+  /// Where values start again, sums stay exact: else the walk would throw.
+  @Test func sumsStayExact() throws {
+    let walk = try ConvolutionWalk(input: (1024, 1024), filter: (3, 3))
     #expect(walk.groups.count == 9 && walk.pixels.max()! < 1024 * 1024)
     #expect(walk.values.max()! < 16_777_216)
     #expect(walk.values.count == 1022 * 1022)

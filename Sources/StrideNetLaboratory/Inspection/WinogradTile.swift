@@ -1,6 +1,6 @@
 /// A tile of Winograd's F(2×2, 3×3) that can be followed number by number: 2×2 outputs from 4×4
-/// inputs, as `winograd_tiles.inc.h` computes them. In double precision it is exact for the walk's
-/// whole numbers: halves are all that is added to them.
+/// inputs, as `winograd_tiles.inc.h` computes them. In double precision, and so exact for the walk's
+/// whole numbers, which are only added, multiplied and halved.
 package struct WinogradTile: Sendable {
   package typealias Matrix = [[Double]]
 
