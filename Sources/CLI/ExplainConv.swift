@@ -5,11 +5,12 @@ import StrideNet
 struct ExplainConv: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "conv",
-    abstract: "Follows a convolution of one channel by one filter through its stride groups.",
+    abstract: "Follows a convolution of one channel by one filter, number by number.",
     discussion: """
-      Inputs are numbered 1, 2, 3, … row by row; the filter's elements are A, B, C, … with the \
-      values 1, 2, 3, …, and the letters after theirs stand for their products. Results are the \
-      kernels' own. Sizes are HxW, or one number for both.
+      Shown are its stride groups, a tile of winograd, and what each kernel does. Inputs are \
+      numbered 1, 2, 3, … row by row; the filter's elements are A, B, C, … with the values 1, 2, \
+      3, …, and the letters after theirs stand for their products. Results are the kernels' own, \
+      and winograd's tile gives the same. Sizes are HxW, or one number for both.
       """)
 
   @Option(help: ArgumentHelp("The input's size.", valueName: "HxW"))
@@ -81,6 +82,12 @@ struct ExplainConv: ParsableCommand {
   private func printJSON(_ walk: ConvolutionWalk) throws {
     try Output.json(WalkEvent(walk))
     for group in walk.groups.indices { try Output.json(GroupEvent(walk, group)) }
+    try Output.json(WinogradEvent(walk))
+    if walk.isWinograd {
+      for row in 0..<walk.tiles.height {
+        for column in 0..<walk.tiles.width { try Output.json(TileEvent(walk, row, column)) }
+      }
+    }
     for cost in walk.costs { try Output.json(CostEvent(cost)) }
   }
 
@@ -121,6 +128,38 @@ struct ExplainConv: ParsableCommand {
       inputs = walk.weights.indices.map { walk.met(by: $0, in: index) }
       matrix = (0..<group.count).map { walk.gathered(index, $0) }
       sums = (0..<group.count).map { walk.sum(index, $0) }
+    }
+  }
+
+  private struct WinogradEvent: Encodable {
+    var event = "winograd"
+    /// Rows and columns of tiles.
+    let tiles: [Int]?
+    /// G g Gᵀ
+    let filter: WinogradTile.Matrix?
+    /// Where it doesn't apply.
+    let note: String?
+
+    init(_ walk: ConvolutionWalk) {
+      let isWinograd = walk.isWinograd
+      tiles = isWinograd ? [walk.tiles.height, walk.tiles.width] : nil
+      filter = isWinograd ? walk.tile(0, 0).filters[0].whole : nil
+      note = isWinograd ? nil : walk.notWinograd
+    }
+  }
+
+  private struct TileEvent: Encodable {
+    var event = "tile"
+    /// Of its first output.
+    let position: [Int]
+    /// d, Bᵀ d B, M and Aᵀ M A; of the last what sticks out of the output, too.
+    let inputs, transformed, products, outputs: WinogradTile.Matrix
+
+    init(_ walk: ConvolutionWalk, _ row: Int, _ column: Int) {
+      let tile = walk.tile(row, column)
+      position = [2 * row, 2 * column]
+      (inputs, transformed) = (tile.inputs[0].matrix, tile.inputs[0].whole)
+      (products, outputs) = (tile.outputs.matrix, tile.outputs.whole)
     }
   }
 

@@ -1,6 +1,7 @@
 import StrideNet
 
-/// The still picture: input, filter and output, a card for each group, and what each kernel does.
+/// The still picture: input, filter and output, a card for each group, a tile of winograd, and what
+/// each kernel does.
 extension ConvolutionPicture {
   static func still(_ walk: ConvolutionWalk) throws -> String {
     var picture = try Self(walk)
@@ -66,6 +67,7 @@ extension ConvolutionPicture {
       left, y, "Each group: gather its windows, multiply by the filter, scatter the sums", "h2")
     y = drawGroups(y + 20, layout)
     y = drawBackward(left, y + 26, right) + 44
+    y = drawWinograd(left, y) + 44
     y = drawTable(left, y, right)
     if walk.isPublishedExample {
       y += 34

@@ -8,9 +8,9 @@ struct ConvolutionText {
     "C meets 5, 7, 13 and 15.",
   ]
 
-  private let walk: ConvolutionWalk
+  let walk: ConvolutionWalk
   private let isColoured: Bool
-  private let width: Int
+  let width: Int
 
   /// Of a grid; of a list or matrix.
   private let mostRows = 8
@@ -28,7 +28,7 @@ struct ConvolutionText {
   }
 
   func lines() -> [String] {
-    let lines = head + sliding + multiplying + backward + kernels
+    let lines = head + sliding + multiplying + backward + winograd + kernels
     return lines.map { $0.rendered(isColoured: isColoured).withoutTrailingSpaces }
   }
 
@@ -93,12 +93,13 @@ struct ConvolutionText {
   }
 
   private var kernels: [StyledText] {
-    var lines = section("4  What each kernel does with it") + [StyledText](table())
+    var lines = section("5  What each kernel does with it") + [StyledText](table())
     lines += [
       "",
       "For one image, channel and filter. \"At a time\" is the most of what is gathered that is in memory.",
       "The product copies a matrix once more, into the order in which it reads it.",
     ]
+    if walk.isWinograd { lines.append("Of winograd the multiplications alone are counted.") }
     if walk.costs.contains(where: { $0.variant == "stride_groups" && $0.heldBytes == 0 }) {
       lines.append("Here stride_groups copies windows straight into that order, and has no matrix.")
     }
@@ -108,7 +109,7 @@ struct ConvolutionText {
     return lines
   }
 
-  private func section(_ title: String, _ lines: StyledText...) -> [StyledText] {
+  func section(_ title: String, _ lines: StyledText...) -> [StyledText] {
     ["", bold(title), ""] + lines
   }
 
@@ -264,7 +265,7 @@ struct ConvolutionText {
   private func cut(_ count: Int, _ most: Int) -> Int { count <= most ? count : most * 5 / 8 }
 
   /// A table of short texts, cut off where it is large. Without a colour a text is dim.
-  private func grid(
+  func grid(
     _ size: ConvolutionWalk.Size, colour of: ((Int, Int) -> Int?)? = nil,
     _ text: (Int, Int) -> String
   ) -> [StyledText] {

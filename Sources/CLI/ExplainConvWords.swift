@@ -41,6 +41,8 @@ extension ConvolutionWalk {
     case "naive": "window after window, sum after sum"
     case "stride_groups": "a pass and a matrix product for each group"
     case "im2col": "all windows copied, overlaps and all; one product"
+    case "winograd" where isWinograd: "\(WinogradTile.products) products a tile of 2×2 outputs"
+    case "winograd": "as direct: it is for 3×3 and a stride of 1"
     default:
       "windows are read where they lie"
         + (padding == (0, 0) ? "" : ", in a copy with the zeros")

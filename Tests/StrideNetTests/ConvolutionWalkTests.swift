@@ -58,6 +58,11 @@ import StrideNet
     Case(input: (8, 1), filter: (5, 1), stride: (2, 1), padding: (4, 0)),
     Case(input: (28, 28), filter: (5, 5), stride: (2, 2)),
     Case(input: (20, 40), filter: (3, 17)),
+    Case(input: (6, 6), filter: (3, 3)),
+    Case(input: (3, 3), filter: (3, 3)),
+    Case(input: (5, 4), filter: (3, 3), padding: (1, 2)),
+    Case(input: (1, 9), filter: (3, 3), padding: (2, 0)),
+    Case(input: (13, 16), filter: (3, 3), padding: (1, 1)),
   ]
 
   /// Against the convolution's definition, in whole numbers.
@@ -145,14 +150,12 @@ import StrideNet
   @Test(arguments: cases) func costs(c: Case) throws {
     let walk = try c.walk
     let s = Self.shape(walk)
-    // Winograd's sums aren't exact, and with a single channel say nothing.
-    let counted = ConvVariant.all.filter { $0.name != "winograd" }
-    #expect(walk.costs.map(\.variant) == counted.map(\.name))
+    #expect(walk.costs.map(\.variant) == ConvVariant.all.map(\.name))
     let products = walk.values.count * walk.weights.count
     let inside = walk.groups.indices.reduce(0) { sum, group in
       sum + walk.weights.indices.reduce(0) { $0 + walk.met(by: $1, in: group).count { $0 > 0 } }
     }
-    for (cost, kernel) in zip(walk.costs, counted) {
+    for (cost, kernel) in zip(walk.costs, ConvVariant.all) {
       #expect(
         ConvolutionTests.run(
           kernel, CK_FORWARD, s, x: walk.pixels, w: walk.weights,
@@ -174,12 +177,99 @@ import StrideNet
       case "im2col":
         #expect(cost.passes == 1 && cost.multiplyAdds == products)
         #expect(cost.gatheredBytes == 4 * products && cost.heldBytes == 4 * products)
+      case "winograd" where walk.isWinograd:
+        let tiles = (walk.output.height + 1) / 2 * ((walk.output.width + 1) / 2)
+        #expect(cost.passes == 1 && cost.multiplyAdds == 16 * tiles)
+        #expect(cost.gatheredBytes == 64 * tiles && cost.heldBytes == 64 * min(tiles, 28))
+        #expect(workspace >= cost.heldBytes)
       default:
         #expect(cost.passes == 1 && (inside...products).contains(cost.multiplyAdds))
         #expect((cost.gatheredBytes == 0) == (c.padding == (0, 0)))
         #expect(workspace >= cost.heldBytes)
       }
     }
+  }
+
+  /// Winograd's tiles cover the output and give what the definition does, where they stick out too.
+  @Test(arguments: cases.filter { $0.filter == (3, 3) && $0.stride == (1, 1) })
+  func winograd(c: Case) throws {
+    let walk = try c.walk
+    #expect(walk.isWinograd)
+    var seen = 0
+    for row in 0..<walk.tiles.height {
+      for column in 0..<walk.tiles.width {
+        let tile = walk.tile(row, column)
+        for (i, line) in tile.outputs.whole.enumerated() {
+          for (j, y) in line.enumerated() {
+            let (p, q) = (2 * row + i, 2 * column + j)
+            let isInside = p < walk.output.height && q < walk.output.width
+            let value = isInside ? walk.values[p * walk.output.width + q] : nil
+            #expect(walk.values(atTile: row, column)[i][j] == value)
+            #expect(value == nil || Double(value!) == y)
+            seen += isInside ? 1 : 0
+          }
+        }
+        #expect(walk.agrees(row, column))
+      }
+    }
+    #expect(seen == walk.values.count)
+  }
+
+  @Test func winogradIsForThreeInStepsOfOne() throws {
+    for (filter, stride) in [
+      ((2, 2), (1, 1)), ((3, 3), (2, 1)), ((3, 2), (1, 1)), ((5, 5), (1, 1)),
+    ] {
+      let walk = try ConvolutionWalk(input: (8, 8), filter: filter, stride: stride)
+      #expect(!walk.isWinograd)
+      let costs = walk.costs.suffix(2)
+      #expect(costs.map(\.variant) == ["direct", "winograd"])
+      #expect(costs.first!.multiplyAdds == costs.last!.multiplyAdds)
+    }
+  }
+
+  /// Numbers by hand: inputs of 1 by a filter of ones.
+  @Test func theNumbersOfATile() {
+    let tile = WinogradTile(
+      inputs: [.init(repeating: [1, 1, 1, 1], count: 4)],
+      filters: [.init(repeating: [1, 1, 1], count: 3)])
+    #expect(tile.inputs[0].half == [[0, 0, 0, 0], [2, 2, 2, 2], [0, 0, 0, 0], [0, 0, 0, 0]])
+    #expect(tile.inputs[0].whole == [[0, 0, 0, 0], [0, 4, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    #expect(
+      tile.filters[0].whole
+        == [[1, 1.5, 0.5, 1], [1.5, 2.25, 0.75, 1.5], [0.5, 0.75, 0.25, 0.5], [1, 1.5, 0.5, 1]])
+    #expect(tile.outputs.matrix == [[0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    #expect(tile.outputs.whole == [[9, 9], [9, 9]])
+  }
+
+  /// Against the definition, summed over channels, and against the kernel.
+  @Test(arguments: [1, 2, 3, 5]) func tilesOfSeveralChannels(channels: Int) {
+    var random = SeededGenerator(seed: UInt64(channels))
+    func matrix(_ size: Int) -> WinogradTile.Matrix {
+      (0..<size).map { _ in (0..<size).map { _ in Double(Int.random(in: -9...9, using: &random)) } }
+    }
+    let inputs = (0..<channels).map { _ in matrix(4) }
+    let filters = (0..<channels).map { _ in matrix(3) }
+    var expected: WinogradTile.Matrix = [[0, 0], [0, 0]]
+    for (d, g) in zip(inputs, filters) {
+      for p in 0..<2 {
+        for q in 0..<2 {
+          for i in 0..<3 { for j in 0..<3 { expected[p][q] += d[p + i][q + j] * g[i][j] } }
+        }
+      }
+    }
+    #expect(WinogradTile(inputs: inputs, filters: filters).outputs.whole == expected)
+    let s = ck_conv_shape(
+      n: 1, h: 4, w: 4, c: Int32(channels), fh: 3, fw: 3, f: 1, sh: 1, sw: 1, ph: 0, pw: 0, oh: 2,
+      ow: 2, dh: 1, dw: 1, groups: 1)
+    func packed(_ matrices: [WinogradTile.Matrix]) -> [Float] {
+      let size = matrices[0].count
+      return (0..<size * size).flatMap { i in matrices.map { Float($0[i / size][i % size]) } }
+    }
+    let kernel = ConvVariant.all.first { $0.name == "winograd" }!
+    #expect(
+      ConvolutionTests.run(
+        kernel, CK_FORWARD, s, x: packed(inputs), w: packed(filters), y: [0, 0, 0, 0])
+        == expected.joined().map { Float($0) })
   }
 
   /// Where values start again, sums stay exact: else the walk would throw.

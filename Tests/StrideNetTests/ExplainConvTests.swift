@@ -20,11 +20,30 @@ import StrideNet
       "H = D × (7, 15)", "F = B × (6, 8)", "H = D × (11)", "├─────────┼─────────┤",
       "prints C × (5, 7, 9, 11) in group 1: a misprint", "124    ·  144", "2  4  4  2",
       "stride_groups       4     144 B       64 B             36",
+      "winograd            1       0 B        0 B             36  as direct",
+      "winograd does not apply", "direct is taken.",
     ] { #expect(end.out.contains(phrase), "\(phrase)\n\(end.out)") }
     #expect(!end.out.contains("\u{1b}"))
     #expect(end.lines.allSatisfy { $0.count <= 112 })
     // Other sizes aren't the source's.
     #expect(try !place.run("explain", "conv", "--stride", "2").out.contains("misprint"))
+  }
+
+  @Test func winograd() throws {
+    let place = try Workplace()
+    let end = try place.run("explain", "conv", "--input", "5x6", "--filter", "3")
+    #expect(end.code == 0 && end.err == "")
+    for phrase in [
+      "16 multiplications, not 4 × 9 = 36", "The first of 4 tiles:", "y = Aᵀ M A   naive's output",
+      "  474  519     474  519\n  744  789     744  789\n", "\n\ny is naive's output.\n",
+      "V(1,1) = (8 + 14) + (9 + 15) = 46",
+    ] { #expect(end.out.contains(phrase), "\(phrase)\n\(end.out)") }
+    let lines = end.lines.drop { $0 != "4  Winograd" }.prefix { !$0.hasPrefix("5 ") }
+    #expect(lines.count > 30 && lines.allSatisfy { $0.count <= 80 })
+    let over = try place.run("explain", "conv", "--input", "1", "--filter", "3", "--padding", "1")
+    #expect(over.out.contains("The only tile:"))
+    #expect(over.out.contains("  5  4         5  ·\n  2  1         ·  ·\n"))
+    #expect(over.out.contains("y is naive's output, where there is one (not ·)."))
   }
 
   /// Colours on a terminal alone, and not where they aren't wanted. (`script` is a terminal.)
@@ -59,7 +78,7 @@ import StrideNet
     #expect(
       events.map { $0["event"] as? String }
         == ["convolution"] + .init(repeating: "group", count: 4)
-        + .init(repeating: "kernel", count: 4))
+        + ["winograd"] + .init(repeating: "kernel", count: 5))
     #expect(events[0]["values"] as? [Float] == walk.values)
     #expect(events[0]["padding"] as? [Int] == [1, 1] && events[0]["note"] == nil)
     for group in 0..<4 {
@@ -68,8 +87,30 @@ import StrideNet
       #expect(
         event["positions"] as? [[Int]] == walk.groups[group].positions.map { [$0.row, $0.column] })
     }
-    #expect(events.suffix(4).map { $0["multiply_adds"] as? Int } == walk.costs.map(\.multiplyAdds))
+    #expect((events[5]["note"] as? String)?.contains("does not apply") == true)
+    #expect(events.suffix(5).map { $0["multiply_adds"] as? Int } == walk.costs.map(\.multiplyAdds))
     #expect(try place.run("explain", "conv", "--json").json[0]["note"] is String)
+  }
+
+  @Test func jsonOfTiles() throws {
+    let place = try Workplace()
+    let events = try place.run(
+      "explain", "conv", "--input", "5x4", "--filter", "3", "--padding", "1", "--json"
+    ).json
+    let walk = try ConvolutionWalk(input: (5, 4), filter: (3, 3), padding: (1, 1))
+    let first = try #require(events.firstIndex { $0["event"] as? String == "winograd" })
+    #expect(events[first]["tiles"] as? [Int] == [3, 2] && events[first]["note"] == nil)
+    #expect(events[first]["filter"] as? [[Double]] == walk.tile(0, 0).filters[0].whole)
+    for index in 0..<6 {
+      let (event, tile) = (events[first + 1 + index], walk.tile(index / 2, index % 2))
+      #expect(event["event"] as? String == "tile")
+      #expect(event["position"] as? [Int] == [index / 2 * 2, index % 2 * 2])
+      #expect(event["inputs"] as? [[Double]] == tile.inputs[0].matrix)
+      #expect(event["transformed"] as? [[Double]] == tile.inputs[0].whole)
+      #expect(event["products"] as? [[Double]] == tile.outputs.matrix)
+      #expect(event["outputs"] as? [[Double]] == tile.outputs.whole)
+    }
+    #expect(events.count == first + 7 + 5)
   }
 
   // MARK: Pictures
@@ -146,7 +187,9 @@ import StrideNet
     let list = walk.met(by: 0, in: 0, first: 5).map(String.init).joined(separator: ", ")
     let still = try Reader(place.read("a.svg"))
     #expect(still.texts.contains { $0.contains(" = A × (\(list)") })
-    #expect(still.texts.contains("stride_groups"))
+    #expect(still.texts.contains("stride_groups") && still.texts.contains("winograd"))
+    #expect(still.texts.contains("y = Aᵀ M A") == walk.isWinograd)
+    #expect(still.texts.contains(walk.isWinograd ? "11.25" : "Winograd: fewer multiplications"))
   }
 
   @Test func theMisprintIsInThePicture() throws {

@@ -167,7 +167,7 @@ package struct ConvVariant: Sendable {
   }
 
   /// What winograd does itself: 3×3 in steps of 1, or what is split into that.
-  private static func isThree(_ s: ck_conv_shape) -> Bool {
+  package static func isThree(_ s: ck_conv_shape) -> Bool {
     s.fh == 3 && s.fw == 3 && s.dh % s.sh == 0 && s.dw % s.sw == 0
   }
 

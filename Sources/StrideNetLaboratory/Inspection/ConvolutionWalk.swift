@@ -20,6 +20,8 @@ package struct ConvolutionWalk: Sendable {
   /// The output, row by row, as the `stride_groups` kernel computes it. The `naive` kernel gives the
   /// same.
   package let values: [Float]
+  /// Whether winograd computes it in tiles; else it does what direct does.
+  package let isWinograd: Bool
   /// The convolution variants in the order of ``KernelChoice/convolutions``.
   package let costs: [Cost]
 
@@ -28,11 +30,13 @@ package struct ConvolutionWalk: Sendable {
     package let variant: String
     /// Walks over the input from its top to its bottom, or for `naive` to one window each.
     package let passes: Int
-    /// Bytes copied out of the input in all: windows, or for `direct` the image with its padding.
+    /// Bytes copied out of the input in all: windows, for `direct` the image with its padding, for
+    /// `winograd` the transformed tiles.
     package let gatheredBytes: Int
     /// Bytes of these that are held at a time.
     package let heldBytes: Int
-    /// Those with zeros of the padding included where the kernel does them.
+    /// Those with zeros of the padding included where the kernel does them; for `winograd` without
+    /// its transforms.
     package let multiplyAdds: Int
   }
 
@@ -66,7 +70,11 @@ package struct ConvolutionWalk: Sendable {
     guard values == Self.values("naive", shape, pixels, weights) else {
       throw StrideNetError(.internalError, "the stride_groups kernel differs from the definition")
     }
+    isWinograd = ConvVariant.isThree(shape)
     costs = ConvVariant.all.compactMap { Cost($0, shape, groups) }
+    guard !isWinograd || agrees(0, 0) else {
+      throw StrideNetError(.internalError, "winograd's tile differs from the definition")
+    }
   }
 
   /// The output's size, if the others are in range and fit.
@@ -209,13 +217,19 @@ extension ConvolutionWalk.Cost {
     case "im2col":
       (passes, gatheredBytes, multiplyAdds) = (1, products * float, products)
       heldBytes = own * float
-    case "direct":
+    case "winograd" where ConvVariant.isThree(s):
+      // Up to 28 tiles at a time; with some instruction sets 24.
+      let tiles = Int((s.oh + 1) / 2 * ((s.ow + 1) / 2))
+      let numbers = WinogradTile.products
+      (passes, gatheredBytes, multiplyAdds) = (1, tiles * numbers * float, tiles * numbers)
+      heldBytes = min(tiles, 28) * numbers * float
+    case "direct", "winograd":  // which takes direct
       // The image as far as windows reach, with its zeros. Rows of zeros are left out.
       let reach = ((s.oh - 1) * s.sh + s.fh, (s.ow - 1) * s.sw + s.fw)
       let copied = s.ph > 0 || s.pw > 0 ? Int(reach.0 * reach.1) * float : 0
       (passes, gatheredBytes, heldBytes) = (1, copied, copied)
       multiplyAdds = rows * Int(s.ow * s.fw)
-    default: return nil  // winograd: a single channel isn't what it is for
+    default: return nil
     }
   }
 }
