@@ -332,11 +332,14 @@ static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const 
                                                   const float *dy, float *dw, float *workspace) {
   bf16_frame g = CK_NAME(bf16_frame_of)(s, CK_WEIGHT_GRADIENT);
   bf16_places at = CK_NAME(bf16_places_of)(&g);
-  float *sums = workspace;
+  // Straight to dw where that has room for whole tiles and no sum is cut.
+  int straight = g.filters == g.f && at.rows % 16 == 0 &&
+                 s->n * ((g.oh - 1) * g.sh + 1) * g.width <= CK_SUMMED;
+  float *sums = straight ? dw : workspace;
   uint32_t *upstream = (uint32_t *)(workspace + at.upstream);
   uint32_t *planes = (uint32_t *)(workspace + at.planes);
   ptrdiff_t block = sixteens(at.rows) * g.filters, run = sixteens(at.pairs), lines, images;
-  memset(dw, 0, sizeof(float) * at.blocks * at.rows * g.f);
+  if (!straight) memset(dw, 0, sizeof(float) * at.blocks * at.rows * g.f);
   ptrdiff_t summed = 0, pixels = 2 * at.images * at.pairs;
   for (ptrdiff_t n = 0; n < s->n; n += images)
     for (ptrdiff_t p = 0; p < g.oh; p += lines) {
@@ -367,7 +370,7 @@ static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const 
             .accumulate = summed > 0});
       summed += pixels;
       int is_last = n + images == s->n && p + lines == g.oh;
-      if (summed + pixels <= CK_SUMMED && !is_last) continue;
+      if (straight || (summed + pixels <= CK_SUMMED && !is_last)) continue;
       summed = 0;
       for (ptrdiff_t i = 0; i < at.blocks * at.rows; i++)
         CK_NAME(ck_add)

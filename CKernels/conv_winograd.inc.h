@@ -71,8 +71,10 @@ INLINE winograd winograd_of(ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t c
                 .across = (ow + m - 1) / m};
   g.tiles = n * g.down * g.across;
   g.c = whole_vectors(c), g.f = whole_vectors(f);
-  // Half a megabyte of planes, but whole tiles of the product, and no more than 28.
-  ptrdiff_t fit = ((1 << 17) / g.planes) / (g.c + g.f), most = fit < 28 ? fit : 28;
+  // Half a megabyte of planes, but whole tiles of the product, and no more than 28. Where the
+  // weights are too many for the second-level cache, what is read of them is to serve more tiles.
+  ptrdiff_t fit = ((1 << 17) / g.planes) / (g.c + g.f), most = smaller(fit, 28);
+  if (g.planes * g.c * g.f > 1 << 19) most = 84;
   g.block = most < CK_MR ? CK_MR : most / CK_MR * CK_MR;
   if (g.block > g.tiles) g.block = g.tiles;
   g.c_plane = odd_lines(g.block * g.c), g.f_plane = odd_lines(g.block * g.f);

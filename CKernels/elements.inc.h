@@ -58,8 +58,42 @@ static void CK_NAME(ck_add)(ptrdiff_t n, const float *x, float *y) {
   for (ptrdiff_t i = 0; i < n; i++) y[i] += x[i];
 }
 
-static void CK_NAME(ck_sum)(ptrdiff_t n, const float *a, const float *b, float *y) {
-  for (ptrdiff_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+// Lane by lane x · scale + shift, or x itself.
+INLINE vec scaled(const int is, const float *x, const float *scale, const float *shift,
+                  ptrdiff_t i) {
+  vec value = *(const vec *)(x + i);
+  return is ? value * *(const vec *)(scale + i) + *(const vec *)(shift + i) : value;
+}
+
+INLINE void sum_rows(const int of_a, const int of_b, ptrdiff_t rows, ptrdiff_t c, const float *a,
+                     const float *scale_a, const float *shift_a, const float *b,
+                     const float *scale_b, const float *shift_b, int relu, float *y) {
+  for (ptrdiff_t r = 0; r < rows; r++, a += c, b += c, y += c) {
+    ptrdiff_t i = 0;
+    for (; i + CK_LANES <= c; i += CK_LANES) {
+      vec sum = scaled(of_a, a, scale_a, shift_a, i) + scaled(of_b, b, scale_b, shift_b, i);
+      if (relu) sum = (vec)(~(sum < 0) & (ints)sum);
+      *(vec *)(y + i) = sum;
+    }
+    for (; i < c; i++) {
+      float left = of_a ? a[i] * scale_a[i] + shift_a[i] : a[i];
+      float right = of_b ? b[i] * scale_b[i] + shift_b[i] : b[i], sum = left + right;
+      y[i] = relu && sum < 0 ? 0 : sum;
+    }
+  }
+}
+
+static void CK_NAME(ck_sum)(ptrdiff_t rows, ptrdiff_t c, const float *a, const float *scale_a,
+                            const float *shift_a, const float *b, const float *scale_b,
+                            const float *shift_b, int relu, float *y) {
+  if (scale_a && scale_b)
+    sum_rows(1, 1, rows, c, a, scale_a, shift_a, b, scale_b, shift_b, relu, y);
+  else if (scale_a)
+    sum_rows(1, 0, rows, c, a, scale_a, shift_a, b, NULL, NULL, relu, y);
+  else if (scale_b)
+    sum_rows(0, 1, rows, c, a, NULL, NULL, b, scale_b, shift_b, relu, y);
+  else  // all of it as one row
+    sum_rows(0, 0, 1, rows * c, a, NULL, NULL, b, NULL, NULL, relu, y);
 }
 
 static void CK_NAME(ck_scale_bytes)(ptrdiff_t n, const uint8_t *x, float scale, float *y) {

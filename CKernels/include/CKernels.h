@@ -296,8 +296,11 @@ typedef struct ck_table {
   size_t activation_count;
   /// y += x
   void (*add)(ptrdiff_t n, const float *x, float *y);
-  /// y = a + b
-  void (*sum)(ptrdiff_t n, const float *a, const float *b, float *y);
+  /// y = a + b, (rows,C), each before that times its scale plus its shift (C), unless they are NULL,
+  /// and of that max(., 0) with relu; y may be a or b
+  void (*sum)(ptrdiff_t rows, ptrdiff_t c, const float *a, const float *_Nullable scale_a,
+              const float *_Nullable shift_a, const float *b, const float *_Nullable scale_b,
+              const float *_Nullable shift_b, int relu, float *y);
   /// y = scale · x where a hash of key and the element's number, first onwards, is at least
   /// threshold, else 0 · x: each element is dropped with a probability of threshold / 2^32; y may
   /// be x

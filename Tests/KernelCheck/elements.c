@@ -11,13 +11,24 @@ static void check_count(ptrdiff_t n) {
   compare(y, expected, n, 0);
   end_case();
 
-  begin_case("sum", NULL, "%td", n);
-  float *a = values(n, 1), *b = values(n, 2);
-  y = floats(n), expected = sums(n);
-  FOR(i, n) expected[i] = (float)(a[i] + b[i]);
-  ck_kernels()->sum(n, a, b, y);
-  compare(y, expected, n, 0);
-  end_case();
+  FOR(which, 8) {
+    // Three rows; either summand scaled, and ReLU.
+    int of_a = which & 1, of_b = which & 2, relu = which & 4;
+    begin_case("sum", NULL, "3×%td%s%s%s", n, of_a ? ", a scaled" : "", of_b ? ", b scaled" : "",
+               relu ? ", ReLU" : "");
+    float *a = values(3 * n, 1), *b = values(3 * n, 2);
+    float *scale_a = values(n, 3), *shift_a = values(n, 4), *scale_b = positive(n, 5);
+    y = floats(3 * n), expected = sums(3 * n);
+    FOR(i, 3 * n) {
+      double left = of_a ? (double)a[i] * scale_a[i % n] + shift_a[i % n] : a[i];
+      double right = of_b ? (double)b[i] * scale_b[i % n] + shift_a[i % n] : b[i];
+      expected[i] = relu && left + right < 0 ? 0 : left + right;
+    }
+    ck_kernels()->sum(3, n, a, of_a ? scale_a : NULL, of_a ? shift_a : NULL, b,
+                      of_b ? scale_b : NULL, of_b ? shift_a : NULL, relu, y);
+    compare(y, expected, 3 * n, 8 * unit);
+    end_case();
+  }
 
   begin_case("dropout", NULL, "%td", n);
   x = values(n, 1), y = floats(n);
@@ -103,7 +114,7 @@ void time_elements(void) {
   uint8_t *bytes = memset(block(n), 99, n);
   double size = (double)n;
   TIME(0, 12 * size, k->add(n, x, y), "add", NULL, "%td", n);
-  TIME(0, 12 * size, k->sum(n, x, y, out), "sum", NULL, "%td", n);
+  TIME(0, 12 * size, k->sum(1, n, x, NULL, NULL, y, NULL, NULL, 0, out), "sum", NULL, "%td", n);
   TIME(0, 8 * size, k->dropout(n, 99, 0, 1u << 31, 2, x, out), "dropout", NULL, "%td", n);
   TIME(0, 5 * size, k->scale_bytes(n, bytes, 1 / 255.0f, out), "scale_bytes", NULL, "%td", n);
   TIME(0, 8 * size, k->bias_add(rows, f, x, 1, y), "bias_add", NULL, "%td×%td, ReLU", rows, f);

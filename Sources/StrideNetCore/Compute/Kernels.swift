@@ -101,8 +101,13 @@ package enum Kernels {
     ck_kernels().pointee.add(count, x, y)
   }
 
-  static func sum(_ count: Int, _ a: Floats, _ b: Floats, _ y: MutableFloats) {
-    ck_kernels().pointee.sum(count, a, b, y)
+  /// A summand, and what its channels are multiplied by and moved by before, if they are.
+  typealias Summand = (values: Floats, scale: Floats?, shift: Floats?)
+  static func sum(
+    rows: Int, _ channels: Int, _ a: Summand, _ b: Summand, relu: Bool, _ y: MutableFloats
+  ) {
+    ck_kernels().pointee.sum(
+      rows, channels, a.values, a.scale, a.shift, b.values, b.scale, b.shift, relu ? 1 : 0, y)
   }
 
   static func reluForward(_ count: Int, _ x: Floats, _ y: MutableFloats) {

@@ -135,8 +135,11 @@ public struct Conv2D: Layer {
     )
   }
 
-  /// Images whose outputs stay in a second-level cache.
-  static func imagesAtATime(_ output: Shape) -> Int { min(8, max(1, 100_352 / output.count)) }
+  /// Images whose outputs stay in a second-level cache; more where there are so many weights that
+  /// reading them, and adding up their gradients, takes longer than what leaves the cache.
+  static func imagesAtATime(_ output: Shape, weights: Int) -> Int {
+    weights > 1 << 17 ? 8 : min(8, max(1, 100_352 / output.count))
+  }
 
   /// As the kernels take it.
   func kernelShape(

@@ -110,6 +110,11 @@ final class BatchNormNode: ImageNode {
     rows.at((Row.allCases.count + 2 * piece) * channels, count: 2 * channels)
   }
 
+  /// What normalises the values whose statistics were taken last.
+  var factors: (scale: Kernels.Floats, shift: Kernels.Floats) {
+    (Kernels.Floats(row(.scale)), Kernels.Floats(row(.shift)))
+  }
+
   // MARK: Forward: the statistics of all images, then the normalisation of each
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {

@@ -50,7 +50,7 @@ package final class AddNode: Node {
 
     init(_ stages: [Stage], _ input: Shape, _ runtime: Runtime) {
       let operations = stages.flatMap(\.operations)
-      training = Plan(operations, input, runtime)
+      training = Plan(operations, input, runtime, isSummed: true)
       inference = InferencePlan(operations, input, runtime)
     }
 
@@ -63,10 +63,15 @@ package final class AddNode: Node {
       let plan = pass.training ? training : inference?.plan ?? training
       return plan.forward(x, pass)
     }
+
+    /// The batch normalisation that is left to the sum.
+    func tail(_ pass: Pass) -> BatchNormNode? { pass.training ? training.tail : nil }
   }
   private let bodyBranch: Branch
   private let shortcutBranch: Branch?
   private var bodyGradient = FloatStorage.empty
+  /// Whether ReLU, the next operation, is part of it.
+  final var isRelu = false
 
   package init(_ operation: Bound, _ runtime: Runtime) {
     let input = operation.input
@@ -89,7 +94,8 @@ package final class AddNode: Node {
     try shortcutBranch?.inference?.fold()
   }
 
-  /// The two that are added, until the next pass.
+  /// The two that are added, until the next pass; in training, batch normalisation at their end may
+  /// be still to do.
   package func sides(_ x: TensorView, _ pass: Pass) -> (body: TensorView, shortcut: TensorView) {
     let shortcut = shortcutBranch?.forward(x, pass) ?? x
     return (bodyBranch.forward(x, pass), shortcut)
@@ -99,10 +105,20 @@ package final class AddNode: Node {
     var pass = pass
     pass.times = nil  // the layers inside have no rows of their own
     let (result, other) = sides(x, pass)
-    pass.runtime.parallel(over: y.count, by: 16_384, (result, other, y)) { context, range, _ in
-      let (result, other, y) = context
-      let start = range.lowerBound
-      Kernels.sum(range.count, result.pointer + start, other.pointer + start, y.pointer + start)
+    let tails = (bodyBranch.tail(pass), shortcutBranch?.tail(pass))
+    let channels = y.shape.channels
+    pass.runtime.parallel(
+      over: y.count / channels, by: max(1, 16_384 / channels),
+      (result, other, tails, isRelu, channels, y)
+    ) { context, range, _ in
+      let (result, other, tails, isRelu, channels, y) = context
+      let start = range.lowerBound * channels
+      func summand(_ values: TensorView, _ tail: BatchNormNode?) -> Kernels.Summand {
+        (Kernels.Floats(values.pointer + start), tail?.factors.scale, tail?.factors.shift)
+      }
+      Kernels.sum(
+        rows: range.count, channels, summand(result, tails.0), summand(other, tails.1),
+        relu: isRelu, y.pointer + start)
     }
   }
 
@@ -111,6 +127,11 @@ package final class AddNode: Node {
   ) {
     var inside = pass
     inside.times = nil
+    // What is left to the sum doesn't overwrite the gradient that it is given, so without a shortcut's
+    // layers that may be dx already.
+    let target = shortcutBranch == nil && bodyBranch.training.tail != nil ? dx : nil
+    let upstream = target ?? dy
+    openGates(x, y, dy, upstream, inside)
     func copy(_ from: TensorView, _ to: TensorView) {
       pass.runtime.parallel(over: from.count, by: 65_536, (from, to)) { context, range, _ in
         let (from, to) = context
@@ -119,20 +140,45 @@ package final class AddNode: Node {
       }
     }
     // The body comes last: it may overwrite dy.
-    if let shortcutBranch {
-      copy(dy, shortcutBranch.training.outputGradient(dy.batch))
-      shortcutBranch.training.backward(x, nil, dx, inside)
-    } else if let dx {
+    if let plan = shortcutBranch?.training {
+      if plan.tail == nil { copy(dy, plan.outputGradient(dy.batch)) }
+      plan.backward(x, plan.tail == nil ? nil : dy, dx, inside)
+    } else if let dx, target == nil {
       copy(dy, dx)
     }
-    guard let dx else { return bodyBranch.training.backward(x, dy, nil, inside) }
+    guard let dx else { return bodyBranch.training.backward(x, upstream, nil, inside) }
     let gradient = TensorView(
       bodyGradient.at(0, count: dx.count), batch: dx.batch, shape: dx.shape)
-    bodyBranch.training.backward(x, dy, gradient, inside)
+    bodyBranch.training.backward(x, upstream, gradient, inside)
     pass.runtime.parallel(over: dx.count, by: 16_384, (gradient, dx)) { context, range, _ in
       let (gradient, dx) = context
       Kernels.add(
         range.count, gradient.pointer + range.lowerBound, to: dx.pointer + range.lowerBound)
+    }
+  }
+
+  /// ReLU's backward pass from dy to `upstream`, which may be dy, and the sums over it that batch
+  /// normalisations at the sides' ends need.
+  private func openGates(
+    _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ upstream: TensorView, _ pass: Pass
+  ) {
+    if isRelu || upstream.pointer != dy.pointer {
+      pass.runtime.parallel(over: y.count, by: 16_384, (isRelu, y, dy, upstream)) {
+        context, range, _ in
+        let (isRelu, y, dy, upstream) = context
+        let start = range.lowerBound
+        if isRelu {
+          Kernels.reluBackward(
+            range.count, y: y.pointer + start, dy.pointer + start, upstream.pointer + start)
+        } else {
+          (upstream.pointer + start).update(from: dy.pointer + start, count: range.count)
+        }
+      }
+    }
+    for plan in [bodyBranch.training, shortcutBranch?.training] {
+      guard let plan, let tail = plan.tail else { continue }
+      let inputs = plan.lastOutput(x)
+      tail.forEachPart(inputs, inputs, upstream, nil, pass, sums: true)
     }
   }
 

@@ -15,6 +15,7 @@ import CKernels
 /// chain ends and the next begins. The lower chain takes the statistics of its outputs, as its tail;
 /// the upper one normalises them, as its head, keeps nothing of that (the backward pass does it
 /// again) and leaves the gradient of the normalised values, with its sums taken, to the lower one.
+/// Where a sum follows instead of a chain, that does as an upper chain would: see `AddNode`.
 final class Chain: ImageNode {
   private struct Link {
     let node: ImageNode
@@ -30,6 +31,8 @@ final class Chain: ImageNode {
   private var kept: [FloatStorage?] = []
   /// Index of the last operation.
   let last: Int
+  /// The tail where what comes after it is a sum, which normalises while it adds.
+  let sumTail: BatchNormNode?
   /// Whether it does anything that its nodes alone don't.
   var isWorthIt: Bool { links.count > 1 || head != nil || tail != nil }
   /// Indices of the operations whose parameters' gradients the chain's backward pass finishes.
@@ -38,8 +41,12 @@ final class Chain: ImageNode {
   /// The chain that begins with operation `first`; nil where that is no convolution with a kernel's
   /// own activation, nor the tail of the chain below. It may have one node. Sets how many images its
   /// nodes take at a time, which is the same whether they then run together or not.
-  /// - Parameter nodes: one for each operation
-  init?(_ operations: [Bound], _ nodes: [Node?], from first: Int, below: Chain?) {
+  /// - Parameters:
+  ///   - nodes: one for each operation
+  ///   - isSummed: whether the output of the last operation goes into a sum
+  init?(
+    _ operations: [Bound], _ nodes: [Node?], from first: Int, below: Chain?, isSummed: Bool
+  ) {
     head = below?.tail
     func isConvolution(_ index: Int) -> Bool {
       guard index < operations.count, case .convolve = operations[index].kind else { return false }
@@ -56,16 +63,20 @@ final class Chain: ImageNode {
     var tail: BatchNormNode?
     while tail == nil, isConvolution(end) {
       end += 1
-      // Worth it where something follows that a chain can begin with after its head.
-      if !operations[end - 1].activation.isRelu, end + 1 < operations.count,
+      // Worth it where something follows that a chain can begin with after its head, or a sum.
+      if !operations[end - 1].activation.isRelu, end < operations.count,
         let next = nodes[end] as? BatchNormNode, next.activation.isPlain,
         isMaxPooling(end + 1) || isConvolution(end + 1)
+          || isSummed && end + 1 == operations.count && next.activation.isNone
       {
         tail = next
       }
     }
+    sumTail = end + 1 == operations.count ? tail : nil
     guard end > first else { return nil }
-    let images = operations[first..<end].map { Conv2D.imagesAtATime($0.output) }.min()!
+    let images = operations[first..<end].map { operation in
+      Conv2D.imagesAtATime(operation.output, weights: operation.parameters.first?.count ?? 0)
+    }.min()!
     var pooling: PoolingNode?
     if tail == nil, isMaxPooling(end) {
       pooling = nodes[end] as? PoolingNode
@@ -84,6 +95,7 @@ final class Chain: ImageNode {
     imagesAtATime = images
     for link in links { link.node.imagesAtATime = images }
     tail?.imagesMeasured = images
+    sumTail?.imagesAtATime = images
   }
 
   /// Floats of the largest array between two nodes, for the images that pass at a time; those

@@ -13,6 +13,9 @@ package final class Plan {
   package let nodes: [Node?]
   package private(set) var steps: [Step] = []
   let runtime: Runtime
+  /// Batch normalisation at the end, whose statistics are taken here but which is left to the sum that
+  /// the output goes into: the output is what it is to be applied to, and the gradient its own.
+  private(set) var tail: BatchNormNode?
 
   // Activations and their gradients, one block a step, at the step's last operation (nil elsewhere),
   // for batches of up to `capacity` and `trainingCapacity` examples.
@@ -27,19 +30,29 @@ package final class Plan {
   ///   - input: the size of one example
   ///   - training: false where nothing is to be trained: running statistics take the batch's place
   ///   - fusing: nil as the runtime has it
+  ///   - isSummed: whether the output goes into a sum that does what the tail leaves to it
   package init(
     _ operations: [Bound], _ input: Shape, _ runtime: Runtime, training: Bool = true,
-    fusing: Bool? = nil
+    fusing: Bool? = nil, isSummed: Bool = false
   ) {
     let nodes = operations.map { Self.node($0, runtime, training: training) }
     (self.operations, self.input, self.nodes, self.runtime) = (operations, input, nodes, runtime)
     var index = 0
     var chain: Chain?
     while index < operations.count {
-      chain = Chain(operations, nodes, from: index, below: chain)
-      let last = chain?.last ?? index
-      if let chain, fusing ?? runtime.fusing, chain.isWorthIt {
+      chain = Chain(operations, nodes, from: index, below: chain, isSummed: isSummed)
+      var last = chain?.last ?? index
+      let isFusing = fusing ?? runtime.fusing
+      if let chain, isFusing, chain.isWorthIt {
         add(chain, index...last, parametersOf: chain.finished)
+        tail = chain.sumTail
+        if tail != nil { break }
+      } else if isFusing, let sum = nodes[index] as? AddNode, index + 1 < operations.count,
+        case .activate = operations[index + 1].kind, operations[index + 1].activation.isRelu
+      {
+        sum.isRelu = true
+        last = index + 1
+        add(sum, index...last, parametersOf: index..<last)
       } else {
         for single in index...last {
           if let node = nodes[single] {
@@ -47,6 +60,7 @@ package final class Plan {
           }
         }
       }
+      if chain?.sumTail != nil { chain = nil }
       index = last + 1
     }
   }
@@ -137,6 +151,9 @@ package final class Plan {
   func outputGradient(_ batch: Int) -> TensorView {
     gradient(operations.count - 1, batch)
   }
+
+  /// The last operation's output in the last forward pass, from x.
+  func lastOutput(_ x: TensorView) -> TensorView { output(operations.count - 1, x) }
 
   /// Runs all operations; the result stays valid until the next pass.
   package func forward(_ x: TensorView, _ pass: Pass) -> TensorView {
