@@ -102,7 +102,7 @@ bench-blas: setup
 bench-speedrun: build
 	$(or $(PYTHON),python3) Benchmarks/speedrun.py $(BINARY) $(or $(DATA),$(HOME)/.cache/stridenet/mnist)
 
-## bench-seeds: what auto's rounding does to accuracy: 20 trainings each way (DATA=, SEEDS=)
+## bench-seeds: what rounding does to accuracy, auto's and bf16's: 20 trainings each way (DATA=, SEEDS=)
 bench-seeds: build
 	python3 Benchmarks/seeds.py $(BINARY) $(or $(DATA),mnist) $(if $(SEEDS),--seeds $(SEEDS))
 

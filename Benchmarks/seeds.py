@@ -3,11 +3,12 @@
 """Whether another way of rounding costs accuracy: the same trainings by two kernel choices, many seeds.
 
     seeds.py PROGRAM DATA [--networks lenet vgg] [--seeds 20] [--limit 20000] [--epochs 2]
-             [--kernels exact auto]
+             [--ways exact auto bf16]
 
-For each network and seed it trains twice, with the first --kernels and with the second, and compares the
-errors on the test set. It prints each network's mean errors, the mean of the differences with its 95 %
-confidence interval (Student's t), and how many trainings ended above 10 % (diverged).
+For each network and seed it trains with each of the --ways, kernels or a precision, and compares the
+errors on the test set with the first one's. It prints each network's mean errors, the mean of the
+differences with its 95 % confidence interval (Student's t), and how many trainings ended above 10 %
+(diverged).
 """
 import argparse
 import json
@@ -19,11 +20,12 @@ import subprocess
 T = {4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093, 29: 2.045, 39: 2.023, 49: 2.010, 99: 1.984}
 
 
-def error(program, network, data, limit, epochs, kernels, seed):
+def error(program, network, data, limit, epochs, way, seed):
     """The test error after training, in per cent."""
+    option = "--precision" if way == "bf16" else "--kernels"
     out = subprocess.run(
         [program, "train", network, "--data", data, "--limit", str(limit), "--epochs", str(epochs),
-         "--seed", str(seed), "--kernels", kernels, "--json"],
+         "--seed", str(seed), option, way, "--json"],
         check=True, capture_output=True, text=True).stdout
     epochs = [row for row in map(json.loads, out.splitlines()) if row["event"] == "epoch"]
     return 100 * epochs[-1]["test_ce"]
@@ -37,24 +39,22 @@ def main():
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--limit", type=int, default=20000)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--kernels", nargs=2, default=["exact", "auto"])
+    parser.add_argument("--ways", nargs="+", default=["exact", "auto", "bf16"])
     options = parser.parse_args()
     freedom = options.seeds - 1
     t = T[min(k for k in T if k >= freedom or k == max(T))]
     for network in options.networks:
         errors = [
-            [error(options.program, network, options.data, options.limit, options.epochs, kernels, seed)
-             for kernels in options.kernels]
+            [error(options.program, network, options.data, options.limit, options.epochs, way, seed)
+             for way in options.ways]
             for seed in range(1, options.seeds + 1)
         ]
-        differences = [b - a for a, b in errors]
-        half = t * statistics.stdev(differences) / math.sqrt(len(differences))
-        means = [statistics.mean(column) for column in zip(*errors)]
-        diverged = [sum(e > 10 for e in column) for column in zip(*errors)]
-        a, b = options.kernels
-        print(f"{network:8}  {a} {means[0]:.3f} %  {b} {means[1]:.3f} %  "
-              f"difference {statistics.mean(differences):+.3f} ± {half:.3f} points  "
-              f"diverged {diverged[0]} and {diverged[1]} of {len(errors)}", flush=True)
+        for way, column in zip(options.ways, zip(*errors)):
+            differences = [other - row[0] for other, row in zip(column, errors)]
+            half = t * statistics.stdev(differences) / math.sqrt(len(differences))
+            print(f"{network:8} {way:8} {statistics.mean(column):.3f} %  "
+                  f"difference {statistics.mean(differences):+.3f} ± {half:.3f} points  "
+                  f"diverged {sum(e > 10 for e in column)} of {len(errors)}", flush=True)
 
 
 if __name__ == "__main__":

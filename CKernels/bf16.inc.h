@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Numbers made bf16 and brought into the order in which the product reads them, and the dense
 // layer's products. Of A·B, the numbers of a row of A that follow each other in the sum lie side by
-// side; of B, two rows lie together, number by number, in panels of CK_BF16_PANEL columns: a word is
-// what two numbers of A's row meet. So a matrix is only rounded where its rows already run along the
-// sum, and two rows are interleaved where its columns do; else it is turned round by words.
+// side; of B, two rows lie together, number by number, in panels of CK_BF16_PANEL columns: a word
+// is what two numbers of A's row meet. So a matrix is only rounded where its rows already run along
+// the sum, and two rows are interleaved where its columns do; else it is turned round by words.
 #pragma clang fp contract(fast)
 
 enum { CK_BF16_KC = 512, CK_BF16_MC = 128, CK_BF16_NC = 256 };
@@ -82,8 +82,7 @@ static void CK_NAME(bf16_left)(int turned, ptrdiff_t rows, ptrdiff_t depth, cons
     return;
   }
   CK_NAME(bf16_rows)(depth, rows, a, lda, words, pairs);
-  for (ptrdiff_t i = 0; i < rows; i += CK_BF16_PANEL)
-    CK_NAME(turn_words)
+  for (ptrdiff_t i = 0; i < rows; i += CK_BF16_PANEL) CK_NAME(turn_words)
   (pairs, rows - i < CK_BF16_PANEL ? rows - i : CK_BF16_PANEL, words + i * pairs, CK_BF16_PANEL,
    (uint32_t *)(out + i * row), row / 2);
 }
@@ -104,8 +103,8 @@ static void CK_NAME(bf16_right)(int turned, ptrdiff_t depth, ptrdiff_t columns, 
 enum {
   // Rows of A are an odd number of cache lines apart.
   CK_BF16_ROW = CK_BF16_KC + 32,
-  CK_BF16_WORKSPACE = CK_BF16_MC * (CK_BF16_ROW / 2 + CK_BF16_NC + CK_BF16_KC / 2) +
-                      CK_BF16_NC * CK_BF16_KC / 2
+  CK_BF16_WORKSPACE =
+      CK_BF16_MC * (CK_BF16_ROW / 2 + CK_BF16_NC + CK_BF16_KC / 2) + CK_BF16_NC * CK_BF16_KC / 2
 };
 
 static void CK_NAME(ck_gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,

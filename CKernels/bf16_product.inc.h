@@ -8,8 +8,8 @@
 #pragma clang fp contract(fast)
 
 #ifndef CK_DOT
-#define CK_DOT(sum, left, right)                                                      \
-  sum += (vec)((left) & 0xFFFF0000) * (vec)((right) & 0xFFFF0000),                    \
+#define CK_DOT(sum, left, right)                               \
+  sum += (vec)((left)&0xFFFF0000) * (vec)((right)&0xFFFF0000), \
       sum += (vec)((left) << 16) * (vec)((right) << 16)
 #endif
 
@@ -55,11 +55,11 @@ INLINE void bf16_tile(const int rows, const int vectors, const ck_bf16_product *
 
 static void CK_NAME(bf16_any_tile)(ptrdiff_t rows, int vectors, const ck_bf16_product *p,
                                    ptrdiff_t i, ptrdiff_t j) {
-#define CK_ROWS(n)            \
-  case n:                     \
-    if (vectors == 1)         \
+#define CK_ROWS(n)              \
+  case n:                       \
+    if (vectors == 1)           \
       bf16_tile(n, 1, p, i, j); \
-    else                      \
+    else                        \
       bf16_tile(n, 2, p, i, j); \
     return;
   switch (rows) {
@@ -72,8 +72,7 @@ void CK_NAME(ck_bf16_product)(const ck_bf16_product *p) {
   // The columns of two vectors stay in the first-level cache while the rows pass by.
   ptrdiff_t tiles = (p->m + CK_MR - 1) / CK_MR, height = (p->m + tiles - 1) / tiles;
   for (ptrdiff_t j = 0; j < p->n; j += 2 * CK_LANES)
-    for (ptrdiff_t i = 0; i < p->m; i += height)
-      CK_NAME(bf16_any_tile)
+    for (ptrdiff_t i = 0; i < p->m; i += height) CK_NAME(bf16_any_tile)
   (p->m - i < height ? p->m - i : height, p->n - j > CK_LANES ? 2 : 1, p, i, j);
 }
 #undef CK_DOT

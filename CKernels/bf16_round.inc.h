@@ -54,8 +54,7 @@ void CK_NAME(ck_bf16_round_pairs)(ptrdiff_t rows, ptrdiff_t n, const float *firs
           *(words *)to = CK_ROUND_PAIR(*(const vec *)(first + at), *(const vec *)(second + at));
       else
         for (ptrdiff_t r = 0; r < rows; r++, at += step, to += CK_BF16_PANEL)
-          *(words *)to =
-              bf16_pair(left, first ? first + at : NULL, second ? second + at : NULL);
+          *(words *)to = bf16_pair(left, first ? first + at : NULL, second ? second + at : NULL);
     }
 }
 #undef CK_ROUND

@@ -2,8 +2,9 @@
 // The product of bf16 by what some x86 processors have for it. AVX512-BF16 multiplies 16 words by
 // 16 and adds each word's two products to a lane's sum: the tile of bf16_product.inc.h with one
 // instruction instead of two. AMX has eight tiles of 16 rows of 64 bytes: an instruction adds the
-// product of 16×16 words of A by 16×16 of B to 16×16 sums, 8,192 multiply-adds, in as many cycles as
-// a vector unit needs for 512. Four tiles hold sums, 32 rows by 32 columns; two and two the operands.
+// product of 16×16 words of A by 16×16 of B to 16×16 sums, 8,192 multiply-adds, in as many cycles
+// as a vector unit needs for 512. Four tiles hold sums, 32 rows by 32 columns; two and two the
+// operands.
 #if defined(__x86_64__)
 #define _GNU_SOURCE
 #include <immintrin.h>
@@ -12,15 +13,15 @@
 #define CK_SUFFIX avx512_bf16
 #define CK_LANES 16
 #define CK_MR 14
-#pragma clang attribute push(                                                              \
+#pragma clang attribute push(                                                          \
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"))), \
     apply_to = function)
 #include "vector.inc.h"
 typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
-#define CK_ROUND(x) (halves)_mm512_cvtneps_pbh((__m512)(x))
-#define CK_ROUND_PAIR(first, second)                                   \
-  (__builtin_convertvector(CK_ROUND(first), words) |                   \
+#define CK_ROUND(x) (halves) _mm512_cvtneps_pbh((__m512)(x))
+#define CK_ROUND_PAIR(first, second)                 \
+  (__builtin_convertvector(CK_ROUND(first), words) | \
    __builtin_convertvector(CK_ROUND(second), words) << 16)
 #include "bf16_round.inc.h"
 #define CK_DOT(sum, left, right) \

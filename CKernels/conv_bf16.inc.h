@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Convolution with products of bf16. As in the direct convolution nothing is gathered: the window's
-// row, FW·C numbers, lies side by side in an image, and the window of the next output starts a fixed
-// step further on. So the rows of A, the product's left operand, are read from the image, made bf16
-// with the zeros around it, some lines at a time. With a stride of 1 all outputs of some lines are
-// one product: what it computes between the end of a line and the start of the next is left out.
+// row, FW·C numbers, lies side by side in an image, and the window of the next output starts a
+// fixed step further on. So the rows of A, the product's left operand, are read from the image,
+// made bf16 with the zeros around it, some lines at a time. With a stride of 1 all outputs of some
+// lines are one product: what it computes between the end of a line and the start of the next is
+// left out.
 //
 // The input gradient is the same over dy, with its numbers a stride apart and zeros between, by the
 // weights turned round. The weight gradient is the product of the other two: its sum runs over
@@ -13,15 +14,15 @@
 
 // An image (rows, columns, c) in a frame of zeros, as windows of fh×fw walk over it by (sh, sw).
 typedef struct bf16_frame {
-  ptrdiff_t n, oh, ow, f;                // images, outputs
-  ptrdiff_t fh, fw, c, sh, sw;           // windows
-  ptrdiff_t rows, columns;               // of the image in memory
-  ptrdiff_t image;                       // floats from image to image
-  ptrdiff_t top, left, apart_h, apart_w; // where its numbers are in the frame
-  ptrdiff_t width;                       // of the frame: even
-  ptrdiff_t lines;                       // of outputs at a time
-  ptrdiff_t pitch;                       // outputs from line to line of the sums
-  ptrdiff_t filters;                     // columns of the product
+  ptrdiff_t n, oh, ow, f;                 // images, outputs
+  ptrdiff_t fh, fw, c, sh, sw;            // windows
+  ptrdiff_t rows, columns;                // of the image in memory
+  ptrdiff_t image;                        // floats from image to image
+  ptrdiff_t top, left, apart_h, apart_w;  // where its numbers are in the frame
+  ptrdiff_t width;                        // of the frame: even
+  ptrdiff_t lines;                        // of outputs at a time
+  ptrdiff_t pitch;                        // outputs from line to line of the sums
+  ptrdiff_t filters;                      // columns of the product
 } bf16_frame;
 
 // Lines of the frame that so many lines of outputs meet.
@@ -108,8 +109,7 @@ INLINE ptrdiff_t bf16_run(const bf16_frame *g) { return sixteens((g->fw * g->c +
 static void CK_NAME(bf16_pack)(const bf16_frame *g, const float *w, uint32_t *out) {
   ptrdiff_t run = g->fw * g->c, rows = bf16_run(g);
   for (ptrdiff_t j = 0; j < g->f; j += CK_BF16_PANEL)
-    for (ptrdiff_t i = 0; i < g->fh; i++, out += rows * CK_BF16_PANEL)
-      CK_NAME(bf16_rows)
+    for (ptrdiff_t i = 0; i < g->fh; i++, out += rows * CK_BF16_PANEL) CK_NAME(bf16_rows)
   (run, smaller(g->f - j, CK_BF16_PANEL), w + i * run * g->f + j, g->f, out, rows);
 }
 
@@ -146,7 +146,8 @@ typedef struct bf16_places {
 static bf16_places CK_NAME(bf16_places_of)(const bf16_frame *g) {
   // With few channels the taps' planes are laid one below the other, so that tiles are filled.
   ptrdiff_t taps = g->fh * g->fw, together = g->c < 16 ? taps : 1, channels = sixteens(g->c);
-  bf16_places at = {.images = 1, .taps = together, .rows = together * g->c, .blocks = taps / together};
+  bf16_places at = {
+      .images = 1, .taps = together, .rows = together * g->c, .blocks = taps / together};
   at.pairs = ((g->lines - 1) * g->sh + 1) * g->width / 2;
   // Of small images several, so that sums stay in registers for longer.
   if (g->lines == g->oh && at.pairs < 512) at.images = smaller(g->n, 512 / at.pairs);
@@ -297,8 +298,8 @@ static void CK_NAME(bf16_upstream)(const bf16_frame *g, const bf16_places *at, c
   ck_bf16().round_pairs(rows - k, g->f, NULL, NULL, 0, out + k * CK_BF16_PANEL, panel);
 }
 
-// Lines of the frame from `first` on turned round: a plane a channel, then, where taps lie together,
-// one a tap and channel, from where it first meets the image.
+// Lines of the frame from `first` on turned round: a plane a channel, then, where taps lie
+// together, one a tap and channel, from where it first meets the image.
 static void CK_NAME(bf16_planes)(const bf16_frame *g, const bf16_places *at, const float *x,
                                  ptrdiff_t first, ptrdiff_t lines, uint32_t *planes,
                                  uint32_t *between) {
@@ -311,8 +312,7 @@ static void CK_NAME(bf16_planes)(const bf16_frame *g, const bf16_places *at, con
      between + k * CK_BF16_PANEL, panel);
   }
   ck_bf16().round_pairs(at->plane - k, c, NULL, NULL, 0, between + k * CK_BF16_PANEL, panel);
-  for (ptrdiff_t j = 0; j < c; j += CK_BF16_PANEL)
-    CK_NAME(turn_words)
+  for (ptrdiff_t j = 0; j < c; j += CK_BF16_PANEL) CK_NAME(turn_words)
   (at->plane, smaller(c - j, CK_BF16_PANEL), between + j * at->plane, CK_BF16_PANEL,
    planes + j * at->plane, at->plane);
   if (at->taps == 1) return;
@@ -359,8 +359,7 @@ static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const 
             .runs = images,
             .pairs = ((lines - 1) * g.sh + 1) * g.width / 2,
             .run_rows = run,
-            .a = (const uint16_t *)rows +
-                 (at.blocks > 1 ? tap / g.fw * g.width + tap % g.fw : 0),
+            .a = (const uint16_t *)rows + (at.blocks > 1 ? tap / g.fw * g.width + tap % g.fw : 0),
             .a_row = 2 * at.plane,
             .a_run = 2 * at.image,
             .b = upstream,
@@ -372,8 +371,7 @@ static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const 
       int is_last = n + images == s->n && p + lines == g.oh;
       if (straight || (summed + pixels <= CK_SUMMED && !is_last)) continue;
       summed = 0;
-      for (ptrdiff_t i = 0; i < at.blocks * at.rows; i++)
-        CK_NAME(ck_add)
+      for (ptrdiff_t i = 0; i < at.blocks * at.rows; i++) CK_NAME(ck_add)
       (g.f, sums + i / at.rows * block + i % at.rows * g.filters, dw + i * g.f);
     }
 }

@@ -213,8 +213,7 @@ static void CK_NAME(winograd_pack)(const winograd *g, ptrdiff_t c, ptrdiff_t f, 
 // out (taps,F,C) = w (taps,C,F), the last tap first.
 static void CK_NAME(turn_weights)(ptrdiff_t taps, ptrdiff_t c, ptrdiff_t f, const float *w,
                                   float *out) {
-  for (ptrdiff_t i = taps - 1; i >= 0; i--, out += c * f)
-    CK_NAME(turn_words)
+  for (ptrdiff_t i = taps - 1; i >= 0; i--, out += c * f) CK_NAME(turn_words)
   (c, f, (const uint32_t *)(w + i * c * f), f, (uint32_t *)out, c);
 }
 

@@ -88,7 +88,8 @@ int ck_bf16_select(const char *name) {
 }
 
 ck_bf16_functions ck_bf16(void) {
-#define OF(set) {ck_bf16_product_##set, ck_bf16_round_##set, ck_bf16_round_pairs_##set}
+#define OF(set) \
+  { ck_bf16_product_##set, ck_bf16_round_##set, ck_bf16_round_pairs_##set }
   static const ck_bf16_functions baseline = OF(baseline);
   const struct unit *unit = bf16_unit();
   if (unit->functions.product) return unit->functions;
@@ -100,6 +101,26 @@ ck_bf16_functions ck_bf16(void) {
   return baseline;
 }
 #undef OF
+
+double ck_bf16_peak(int64_t steps) {
+  enum { SIZE = 32, PAIRS = 64, RUNS = 16 };
+  uint16_t a[SIZE * 2 * PAIRS];
+  uint32_t b[SIZE * PAIRS];
+  float c[SIZE * SIZE];
+  memset(a, 0x3C, sizeof a), memset(b, 0x3C, sizeof b);  // small numbers
+  const ck_bf16_product product = {.m = SIZE,
+                                   .n = SIZE,
+                                   .runs = RUNS,  // of the same numbers
+                                   .pairs = PAIRS,
+                                   .a = a,
+                                   .a_row = 2 * PAIRS,
+                                   .b = b,
+                                   .panel = PAIRS * CK_BF16_PANEL,
+                                   .c = c,
+                                   .ldc = SIZE};
+  for (int64_t step = 0; step < steps; step++) ck_bf16().product(&product);
+  return 2.0 * SIZE * SIZE * 2 * PAIRS * RUNS * (double)steps;
+}
 
 // The lists. What is compiled for each instruction set is that of the one in use.
 #define CK_CONV(name) &ck_conv_##name,

@@ -47,9 +47,9 @@ typedef struct ck_bf16_functions {
 /// Of the unit in use.
 ck_bf16_functions ck_bf16(void);
 
-#define CK_BF16_FUNCTIONS(set)                 \
-  ck_bf16_product_fn ck_bf16_product_##set;    \
-  ck_bf16_round_fn ck_bf16_round_##set;        \
+#define CK_BF16_FUNCTIONS(set)              \
+  ck_bf16_product_fn ck_bf16_product_##set; \
+  ck_bf16_round_fn ck_bf16_round_##set;     \
   ck_bf16_round_pairs_fn ck_bf16_round_pairs_##set;
 CK_BF16_FUNCTIONS(baseline)
 #if defined(__x86_64__)

@@ -296,8 +296,8 @@ typedef struct ck_table {
   size_t activation_count;
   /// y += x
   void (*add)(ptrdiff_t n, const float *x, float *y);
-  /// y = a + b, (rows,C), each before that times its scale plus its shift (C), unless they are NULL,
-  /// and of that max(., 0) with relu; y may be a or b
+  /// y = a + b, (rows,C), each before that times its scale plus its shift (C), unless they are
+  /// NULL, and of that max(., 0) with relu; y may be a or b
   void (*sum)(ptrdiff_t rows, ptrdiff_t c, const float *a, const float *_Nullable scale_a,
               const float *_Nullable shift_a, const float *b, const float *_Nullable scale_b,
               const float *_Nullable shift_b, int relu, float *y);
@@ -389,6 +389,9 @@ int ck_isa_select(const char *name);
 const char *ck_bf16_unit(void);
 /// Chooses another, as above.
 int ck_bf16_select(const char *name);
+/// Multiplies matrices of bf16 that a first-level cache holds, `steps` times, and returns how many
+/// floating-point operations that were: timed by the caller, it gives bf16's peak.
+double ck_bf16_peak(int64_t steps);
 
 // ---- The processor ------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ struct Bench: ParsableCommand {
       }
       try AtomicFile.checkWritable(svg)
     }
-    let peak = Roofline(threads: runtime.threads)
+    let peak = Roofline(threads: runtime.threads, precision: runtime.kernels.precision)
     try announce(peak)
     var plots: [Plot] = []
     if suite == .kernels || suite == .all { plots.append(try kernels(peak)) }
@@ -67,14 +67,18 @@ struct Bench: ParsableCommand {
     if json {
       try Output.json(
         MachineEvent(
-          isa: KernelChoice.instructionSet, threads: all.threads,
-          peak_gflops: one.gigaflopsPerSecond, peak_gflops_all: all.gigaflopsPerSecond,
+          isa: KernelChoice.instructionSet, precision: compute.precision ?? .float32,
+          threads: all.threads, peak_gflops: one.gigaflopsPerSecond,
+          peak_gflops_all: all.gigaflopsPerSecond,
           memory_read: one.memoryRead, memory_read_all: all.memoryRead,
           memory_copy: one.memoryCopy, memory_copy_all: all.memoryCopy,
           cache_copy: one.cacheCopy, cache_copy_all: all.cacheCopy))
       return
     }
-    try Output.line("measured peak, \(KernelChoice.instructionSet)")
+    let precision = compute.precision ?? .float32
+    try Output.line(
+      "measured peak, \(KernelChoice.instructionSet)"
+        + (precision == .bf16 ? ", bf16 by \(KernelChoice.bf16Unit)" : ""))
     for roof in all.threads == 1 ? [one] : [one, all] {
       try Output.line(
         "  \(roof.threads.threads.padded(10)) \(roof.gigaflopsPerSecond.fixed(1)) GFLOP/s "
@@ -86,7 +90,9 @@ struct Bench: ParsableCommand {
   // MARK: Kernels
 
   private func kernels(_ peak: Roofline) throws -> Plot {
-    let choice = try compute.name().map { try KernelChoice(named: $0) }
+    let choice =
+      compute.precision == .bf16
+      ? KernelChoice.auto.at(.bf16) : try compute.name().map { try KernelChoice(named: $0) }
     var all: [KernelTiming] = []
     var heading = ""
     try KernelBench(peak: peak.oneThread.gigaflopsPerSecond, kernels: choice).run { timings in
@@ -216,6 +222,7 @@ struct Bench: ParsableCommand {
   private struct MachineEvent: Encodable {
     var event = "machine"
     let isa: String
+    let precision: Precision
     let threads: Int
     let peak_gflops, peak_gflops_all: Double
     let memory_read, memory_read_all, memory_copy, memory_copy_all: Double

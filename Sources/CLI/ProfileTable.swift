@@ -34,6 +34,11 @@ enum ProfileTable {
         + "measured, whichever",
       "        takes longer; what a cache holds may be faster",
     ]
+    if e.rows.contains(where: { $0.kernel.contains("winograd") }) {
+      notes.append(
+        "  peak: of the definition's operations, of which winograd does a quarter; it may be above 100 %"
+      )
+    }
     if e.rows.contains(where: { $0.number.contains("+") }) {
       notes.append(
         "  1+2:  layers that run together; what lies between them stays in a cache, not in MB")

@@ -80,7 +80,8 @@ struct Train: ParsableCommand {
     try checkOptions()
     let network = Network(
       try Architecture.layers(configuration.layers, source: "--layers"),
-      seed: configuration.training.seed, runtime: try compute.runtime(named: configuration.kernels, configuration.precision))
+      seed: configuration.training.seed,
+      runtime: try compute.runtime(named: configuration.kernels, configuration.precision))
     try checkFiles()
     let (data, test) = try load(configuration)
     // The defaults may be others elsewhere.
@@ -275,7 +276,9 @@ struct Train: ParsableCommand {
   }
 
   private func explanation(_ network: Network) -> Explanation? {
-    network.explanation(Roofline(threads: network.runtime.threads).allThreads)
+    let runtime = network.runtime
+    return network.explanation(
+      Roofline(threads: runtime.threads, precision: runtime.kernels.precision).allThreads)
   }
 
   // MARK: The end

@@ -220,8 +220,7 @@ static void check_conv_shape(const ck_conv_shape *s, int with_bias, int relu) {
       const float *bias = with_bias ? values(s->f, 3) : NULL;
       float *out = floats(sizes[pass]), *workspace = floats(ck_conv_workspace(variant, s, pass));
       run(variant, s, pass, x, w, bias, relu, y, out, workspace);
-      compare(out, expected[narrow][pass], sizes[pass],
-              conv_bound(variant, s, pass, terms[pass]));
+      compare(out, expected[narrow][pass], sizes[pass], conv_bound(variant, s, pass, terms[pass]));
       if (narrow) digest_bf16(out, sizes[pass]);
       end_case();
     }

@@ -33,7 +33,8 @@ static void check_gemm(int narrow) {
     // Rows longer than they need be, on every other size: what lies between them must stay.
     int gap = i % 2;
     ptrdiff_t lda = (turn_a ? m : k) + 3 * gap, ldb = (turn_b ? k : n) + gap, ldc = n + 2 * gap;
-    begin_case(narrow ? "gemm_bf16" : "gemm", NULL, "%td×%td×%td%s%s%s, rows %td, %td and %td apart", m, n, k,
+    begin_case(narrow ? "gemm_bf16" : "gemm", NULL,
+               "%td×%td×%td%s%s%s, rows %td, %td and %td apart", m, n, k,
                turn_a ? ", A transposed" : "", turn_b ? ", B transposed" : "",
                flags & CK_ACCUMULATE ? ", added" : "", lda, ldb, ldc);
     const float *a = values((turn_a ? k : m) * lda, 1), *b = values((turn_b ? n : k) * ldb, 2);

@@ -104,7 +104,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
     return result
   }
 
-  func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
+  package func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
     if precision == .bf16 { return ConvVariant.pickBF16(shape, pass) }
     return convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass, exact: name == "exact")
   }

@@ -9,7 +9,7 @@ package enum Kernels {
 
   package static var gemmWorkspace: Int { Int(ck_kernels().pointee.gemm_workspace) }
   /// Of whichever product the precision wants.
-  static func gemmWorkspace(_ precision: Precision) -> Int {
+  package static func gemmWorkspace(_ precision: Precision) -> Int {
     precision == .bf16 ? Int(ck_kernels().pointee.gemm_bf16_workspace) : gemmWorkspace
   }
 
@@ -80,13 +80,17 @@ package enum Kernels {
   }
 
   /// The whole product in one call on one thread, for timings.
-  package static func product(_ transposeA: Bool, _ transposeB: Bool) -> (
+  package static func product(
+    _ transposeA: Bool, _ transposeB: Bool, _ precision: Precision = .float32
+  ) -> (
     _ m: Int, _ n: Int, _ k: Int, _ a: Floats, _ b: Floats, _ c: MutableFloats,
     _ workspace: MutableFloats
   ) -> Void {
     let flags = Int32((transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0))
+    let table = ck_kernels().pointee
+    let product = precision == .bf16 ? table.gemm_bf16 : table.gemm
     return { m, n, k, a, b, c, workspace in
-      ck_kernels().pointee.gemm(
+      product(
         flags, m, n, k, a, transposeA ? m : k, b, transposeB ? k : n, c, n, workspace)
     }
   }
@@ -262,6 +266,8 @@ package enum Kernels {
 
   /// Floating-point operations done in `steps` rounds of multiply-adds.
   package static func fmaPeak(steps: Int) -> Double { ck_kernels().pointee.fma_peak(Int64(steps)) }
+  /// The same for bf16, by small matrix products.
+  package static func bf16Peak(steps: Int) -> Double { ck_bf16_peak(Int64(steps)) }
 }
 
 /// An activation of the list in activations.def.

@@ -91,7 +91,8 @@ final class DenseNode: Node {
     case .forward, .inputGradient, .weightGradient:
       let updates = pass == .weightGradient
       return PassCost(
-        kernel: pass == .forward ? "dense_forward" : "gemm", updates: updates,
+        kernel: runtime.kernels.precision == .bf16
+          ? "gemm_bf16" : pass == .forward ? "dense_forward" : "gemm", updates: updates,
         why: PassCost.onlyKernel, operations: 2 * Double(input.count * outputs),
         inputs: Double(input.count), outputs: Double(outputs),
         // Weights and velocities are read and written.

@@ -8,7 +8,8 @@ package struct Roofline: Sendable {
   /// The best of a few rounds, since what disturbs a measurement only ever lowers it.
   package struct Roof: Sendable {
     package let threads: Int
-    /// Independent fused multiply-adds in registers.
+    /// Independent fused multiply-adds in registers; of bf16, matrix products in the first-level
+    /// cache.
     package let gigaflopsPerSecond: Double
     /// GB/s out of memory: all of 256 MB read and summed.
     package let memoryRead: Double
@@ -26,29 +27,41 @@ package struct Roofline: Sendable {
   /// The same work on all threads at once.
   package let allThreads: Roof
 
-  package init(threads: Int? = nil) {
-    let all = Runtime(threads: threads)
+  package init(threads: Int? = nil, precision: Precision = .float32) {
+    let all = Runtime(threads: threads, precision: precision)
     // Larger than any last-level cache; written once here, so that the pages exist. (In a debug build
     // that would take minutes, for numbers that say nothing.)
     let memory = FloatStorage.sure(count: KernelChoice.isDebugBuild ? 1 << 20 : 64 << 20)
-    oneThread = Roof(Runtime(threads: 1), memory)
+    oneThread = Roof(Runtime(threads: 1, precision: precision), memory)
     allThreads = all.threads == 1 ? oneThread : Roof(all, memory)
   }
 }
 
 extension Roofline {
-  /// GFLOP/s of independent fused multiply-adds in registers, on all of the runtime's threads: the
-  /// best of ten tries, which together take some hundredths of a second.
+  /// GFLOP/s of the runtime's precision, on all of its threads: the best of ten tries, which together
+  /// take some hundredths of a second.
   package static func gigaflopsPerSecond(_ runtime: Runtime) -> Double {
-    let steps = 500_000
-    let fastest = (0..<10).map { _ in ContinuousClock().measure { multiplyAdd(runtime, steps) } }
+    let fastest = (0..<10).map { _ in ContinuousClock().measure { multiplyAdd(runtime, 0.25) } }
       .min()!
-    return Kernels.fmaPeak(steps: 1) * Double(steps * runtime.threads) / fastest.inSeconds / 1e9
+    return operations(runtime, 0.25) / fastest.inSeconds / 1e9
   }
 
-  fileprivate static func multiplyAdd(_ runtime: Runtime, _ steps: Int) {
-    runtime.parallel(over: runtime.threads, steps) { steps, _, _ in
-      _ = Kernels.fmaPeak(steps: steps)
+  /// Steps of a peak's kernel: some milliseconds.
+  private static func steps(_ precision: Precision, _ share: Double) -> Int {
+    Int(share * (precision == .bf16 ? 1000 : 2_000_000))
+  }
+
+  fileprivate static func operations(_ runtime: Runtime, _ share: Double) -> Double {
+    let precision = runtime.kernels.precision
+    let one = precision == .bf16 ? Kernels.bf16Peak(steps: 1) : Kernels.fmaPeak(steps: 1)
+    return one * Double(steps(precision, share) * runtime.threads)
+  }
+
+  fileprivate static func multiplyAdd(_ runtime: Runtime, _ share: Double) {
+    let precision = runtime.kernels.precision
+    runtime.parallel(over: runtime.threads, (precision, steps(precision, share))) { context, _, _ in
+      let (precision, steps) = context
+      _ = precision == .bf16 ? Kernels.bf16Peak(steps: steps) : Kernels.fmaPeak(steps: steps)
     }
   }
 }
@@ -56,12 +69,12 @@ extension Roofline {
 extension Roofline.Roof {
   init(_ runtime: Runtime, _ memory: FloatStorage, rounds: Int = 7) {
     threads = runtime.threads
-    let (steps, block, repeats) = (2_000_000, 64 << 10, 500)
+    let (block, repeats) = (64 << 10, 500)
     let (pointer, half, piece) = (memory.pointer, memory.count / 2, 1 << 20)
     let measures: [(amount: Double, body: () -> Void)] = [
       (
-        Kernels.fmaPeak(steps: 1) * Double(steps * threads),
-        { Roofline.multiplyAdd(runtime, steps) }
+        Roofline.operations(runtime, 1),
+        { Roofline.multiplyAdd(runtime, 1) }
       ),
       (
         Double(memory.count * 4),
@@ -129,7 +142,7 @@ package struct KernelTiming: Sendable, Codable {
   package let milliseconds: Double
   /// Floating-point operations; 0 for kernels that only move data.
   package let gigaflopsPerSecond: Double
-  /// Share of the FMA peak measured in the same run.
+  /// Share of the precision's peak measured in the same run.
   package let shareOfPeak: Double
   /// Floating-point operations a byte, were every input and output moved once.
   package let intensity: Double
@@ -144,9 +157,9 @@ package struct KernelTiming: Sendable, Codable {
 /// Times every kernel variant on the shapes of real networks. The same cases are compared with the
 /// definition in the tests.
 package struct KernelBench {
-  /// This processor's fused multiply-add peak, one thread, in GFLOP/s.
+  /// This processor's peak in the precision, one thread, in GFLOP/s.
   package let peak: Double
-  private let isExact: Bool
+  private let choice: KernelChoice
   private let isTimed: (_ variant: String, _ isAutomatic: Bool) -> Bool
 
   /// Products come in one kind each, which the kernels' names leave out.
@@ -154,13 +167,14 @@ package struct KernelBench {
 
   /// - Parameters:
   ///   - peak: of one thread
-  ///   - kernels: time these alone ("auto", "exact": what is picked); nil times all
+  ///   - kernels: time these alone ("auto", "exact", bf16: what is picked); nil times all of float32
   package init(peak: Double, kernels: KernelChoice? = nil) {
     self.peak = peak
-    let only = kernels?.name
-    isExact = only == "exact"
+    choice = kernels ?? .auto
+    let only = kernels?.precision == .bf16 ? "auto" : kernels?.name
+    let all = Set(KernelChoice.convolutions.map(\.name))
     isTimed = { variant, isAutomatic in
-      only == nil || variant == only || Self.single.contains(variant)
+      only == nil && all.contains(variant) || variant == only || Self.single.contains(variant)
         || (["exact", "auto"].contains(only) && isAutomatic)
     }
   }
@@ -227,11 +241,12 @@ package struct KernelBench {
   private func time(product c: ProductCase, rounds: Int) -> [KernelTiming] {
     let (a, b, out, scratch) = (
       filled(c.m * c.k, 1), filled(c.n * c.k, 2), filled(c.m * c.n, 3),
-      filled(Kernels.gemmWorkspace, 4)
+      filled(Kernels.gemmWorkspace(choice.precision), 4)
     )
-    let single = Kernels.product(c.transposeA, c.transposeB)
+    let single = Kernels.product(c.transposeA, c.transposeB, choice.precision)
     return timings(
-      shape: "\(c.name): \(c.m)×\(c.n)×\(c.k)", operation: "gemm",
+      shape: "\(c.name): \(c.m)×\(c.n)×\(c.k)",
+      operation: choice.precision == .bf16 ? "gemm_bf16" : "gemm",
       operations: 2 * Double(c.m * c.n * c.k), floats: c.m * c.k + c.k * c.n + c.m * c.n, rounds,
       automatic: "packed",
       [
@@ -248,7 +263,8 @@ package struct KernelBench {
     let (x, w, bias, y) = (
       filled(m * k, 1), filled(n * k, 2), filled(n, 3), filled(m * n, 4)
     )
-    let runtime = Runtime(threads: 1)
+    let runtime = Runtime(threads: 1, precision: choice.precision)
+    try! runtime.reserveScratch(Kernels.gemmWorkspace(choice.precision))
     return timings(
       shape: "dense: \(m)×\(n)×\(k)", operation: "dense_forward",
       operations: 2 * Double(m * n * k), floats: m * k + k * n + m * n, rounds,
@@ -272,7 +288,7 @@ package struct KernelBench {
     return timings(
       shape: "\(c.name): \(s.text)", operation: "conv_\(pass.name)", operations: s.operations,
       floats: s.inputs + s.weights + s.outputs, rounds,
-      automatic: ConvVariant.pick(s, pass, exact: isExact).variant.name,
+      automatic: choice.convolution(s, pass).variant.name,
       ConvVariant.all.map { variant in
         let scratch = FloatStorage.sure(count: variant.workspace(s, pass))
         return (
