@@ -80,7 +80,8 @@ struct Train: ParsableCommand {
     try checkOptions()
     let network = Network(
       try Architecture.layers(configuration.layers, source: "--layers"),
-      seed: configuration.training.seed, runtime: try compute.runtime(named: configuration.kernels, configuration.precision))
+      seed: configuration.training.seed,
+      runtime: try compute.runtime(named: configuration.kernels, configuration.precision))
     try checkFiles()
     let (data, test) = try load(configuration)
     // The defaults may be others elsewhere.
