@@ -17,7 +17,8 @@ svg{--ink:#222;--faint:#ddd;--paper:#fff;--torch:#d55e00;--other:#0072b2}
 @media(prefers-color-scheme:dark){
 svg{--ink:#e6e6e6;--faint:#444;--paper:#181818;--torch:#e69f00;--other:#56b4e9}}
 text{fill:var(--ink);font:12px DejaVu Sans,Verdana,sans-serif}
-.head{font-weight:bold}.end{text-anchor:end}.middle{text-anchor:middle}
+.head{font-weight:bold;paint-order:stroke;stroke:var(--paper);stroke-width:4px}
+.end{text-anchor:end}.middle{text-anchor:middle}
 .torch{fill:var(--torch)}.other{fill:var(--other)}.paper{fill:var(--paper)}
 .grid{stroke:var(--faint)}.one{stroke:var(--ink);stroke-width:1.5}.spread{stroke:var(--ink)}
 """
