@@ -266,14 +266,17 @@ struct Bench: ParsableCommand {
 }
 
 /// A process that runs commands, as the workers of Benchmarks/peers.py do; its text says what
-/// commands and answers hold. Without "data" the images are synthetic.
+/// commands and answers hold. A model is a preset or the command's "layers"; without "data" the
+/// images are synthetic, 28×28×1 unless the command says another "shape".
 struct BenchWorker {
   let runtime: Runtime
 
   private struct Command: Codable {
     let model, mode: String
     let batch, images: Int
-    let data: String?
+    var data, layers: String?
+    /// Height, width, channels.
+    var shape: [Int]?
   }
 
   private struct Answer: Codable {
@@ -311,14 +314,15 @@ struct BenchWorker {
   }
 
   private func answer(_ command: Command, _ data: Dataset?) throws -> Answer {
-    guard let preset = Architecture.presets.first(where: { $0.name == command.model }),
+    let preset = Architecture.presets.first { $0.name == command.model }?.text
+    let shape = command.shape ?? [28, 28, 1]
+    guard let layers = command.layers ?? preset, shape.count == 3, shape.allSatisfy({ $0 > 0 }),
       let mode = NetworkBench.Mode(rawValue: command.mode), command.batch > 0, command.images > 0
     else { throw StrideNetError(.usage, "no such command", found: "\(command)") }
     let set = (mode == .train ? data?.train : data?.test)?.cycled(to: command.images)
-    let images = try set ?? ImageSet.synthetic(command.images, side: 28)
+    let images = try set ?? .synthetic(command.images, Shape(shape[0], shape[1], shape[2]))
     let before = Self.peakMemory
-    let bench = try NetworkBench(
-      try Architecture.layers(preset.text), images, runtime: runtime)
+    let bench = try NetworkBench(try Architecture.layers(layers), images, runtime: runtime)
     let timing = try bench.run(mode, batch: command.batch, images: command.images)
     return Answer(
       version: "\(runtime.kernels), \(KernelChoice.instructionSet)", threads: runtime.threads,
@@ -351,7 +355,7 @@ struct BenchWorker {
     process.standardInput = input
     process.standardOutput = output
     try process.run()
-    let command = Command(model: "cnn", mode: "train", batch: batch, images: batch, data: nil)
+    let command = Command(model: "cnn", mode: "train", batch: batch, images: batch)
     try input.fileHandleForWriting.write(contentsOf: JSONEncoder().encode(command) + Data([10]))
     try input.fileHandleForWriting.close()
     let answer = try output.fileHandleForReading.readToEnd() ?? Data()

@@ -35,29 +35,32 @@ package final class NetworkBench {
     try images.checkLabels(classes: network.classes)
     self.images = images
     buffer = try BatchBuffer(capacity: 0, shape: images.shape)
-    var position = 0
-    let parameters = network.snapshot().parameters
-    first = Dictionary(
-      uniqueKeysWithValues: parameters.map { name, shape in
-        defer { position += 1 }
-        return (name, Self.weights(shape, position: position))
-      })
     start = network.snapshot()
+    var first: [String: [Float]] = [:]
+    for (position, (name, shape)) in start.parameters.enumerated() {
+      // Biases start at 0, what normalises at 0 or 1.
+      first[name] =
+        shape.count > 1
+        ? Self.weights(shape, position: position) : try network.weights(name)
+    }
+    self.first = first
   }
 
   /// The values that parameter number `position` starts with, in all programs alike.
   private static func weights(_ shape: [Int], position: Int) -> [Float] {
     let count = shape.reduce(1, *)
-    guard shape.count > 1 else { return [Float](repeating: 0, count: count) }
     let fanIn = shape.count == 4 ? count / shape[3] : shape[1]
     let scale = 2 / Double(fanIn).squareRoot()
     return (0..<count).map { i in
-      var u = UInt32(truncatingIfNeeded: i &* 2_654_435_761 &+ (10 + position) &* 40_503 &+ 12_345)
-      u ^= u >> 16
-      u = u &* 0x45D_9F3B
-      u ^= u >> 16
-      return Float((Double(u >> 8) / 16_777_216 - 0.5) * scale)
+      Float((Double(noise(i, salt: 10 + position) >> 8) / 16_777_216 - 0.5) * scale)
     }
+  }
+
+  fileprivate static func noise(_ i: Int, salt: Int) -> UInt32 {
+    var u = UInt32(truncatingIfNeeded: i &* 2_654_435_761 &+ salt &* 40_503 &+ 12_345)
+    u ^= u >> 16
+    u = u &* 0x45D_9F3B
+    return u ^ u >> 16
   }
 
   /// Weights as at first, momentum 0.
@@ -152,14 +155,12 @@ extension ImageSet {
     count == self.count ? self : picking((0..<count).map { $0 % self.count })
   }
 
-  /// Square gray images of 10 classes without meaning, for timings alone.
-  package static func synthetic(_ count: Int, side: Int) throws -> ImageSet {
-    let pixels = (0..<count * side * side).map {
-      UInt8(truncatingIfNeeded: $0 &* 2_654_435_761 >> 16)
-    }
-    let labels = (0..<count).map { UInt8($0 % 10) }
-    return try ImageSet(
-      count: count, height: side, width: side, channels: 1, pixels: pixels, labels: labels)
+  /// Images of 10 classes without meaning, for timings alone; peers.py makes the same.
+  package static func synthetic(_ count: Int, _ shape: Shape) throws -> ImageSet {
+    try ImageSet(
+      count: count, height: shape.height, width: shape.width, channels: shape.channels,
+      pixels: (0..<count * shape.count).map { UInt8(NetworkBench.noise($0, salt: 0) >> 24) },
+      labels: (0..<count).map { UInt8($0 % 10) })
   }
 }
 
@@ -197,7 +198,8 @@ package struct ScalingBench: Sendable {
       return (
         batch,
         try NetworkBench(
-          try Architecture.layers(text), try .synthetic(count, side: side), runtime: runtime)
+          try Architecture.layers(text), try .synthetic(count, Shape(side, side, 1)),
+          runtime: runtime)
       )
     }
     let timings = try NetworkBench.medians(
