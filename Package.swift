@@ -40,6 +40,11 @@ let package = Package(
     .systemLibrary(name: "CDigest", pkgConfig: "libmd", providers: [.apt(["libmd-dev"])]),
     // Reading and writing PNG: the reference library, whose simplified interface needs no C of ours.
     .systemLibrary(name: "CPNG", pkgConfig: "libpng", providers: [.apt(["libpng-dev"])]),
+    // Reading JPEG, BMP and PPM: libjpeg-turbo's own interface, which returns where libjpeg's jumps.
+    .systemLibrary(
+      name: "CTurboJPEG", pkgConfig: "libturbojpeg", providers: [.apt(["libturbojpeg0-dev"])]),
+    // Reading WebP.
+    .systemLibrary(name: "CWebP", pkgConfig: "libwebp", providers: [.apt(["libwebp-dev"])]),
     // Downloads: the system's libcurl. FoundationNetworking, which is made of it too, unpacks what a
     // server sends without bound and ends the process over lengths; the clients in Swift take minutes
     // to build. It costs whoever builds this one more header.
@@ -50,7 +55,9 @@ let package = Package(
     // Data sets, weights, checkpoints and other programs' formats in files.
     .target(
       name: "StrideNetFiles",
-      dependencies: ["StrideNetCore", "CZlib", "CDigest", "CPNG", "CCurl", "MNISTSample"]),
+      dependencies: [
+        "StrideNetCore", "CZlib", "CDigest", "CPNG", "CTurboJPEG", "CWebP", "CCurl", "MNISTSample",
+      ]),
     // Traces, provenance, gradient checks, timings.
     .target(
       name: "StrideNetLaboratory", dependencies: ["StrideNetCore", "CKernels"]),
@@ -85,7 +92,7 @@ let package = Package(
     .testTarget(
       name: "StrideNetTests",
       dependencies: dependencies + ["CKernels", "AllocationCounter", "Web"],
-      exclude: ["Expectations"]),
+      exclude: ["Expectations", "Pictures"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -25,6 +25,8 @@ has() { printf '#include <%s>\n' "$1" | clang -fsyntax-only -x c ${2:+-include "
 has stdlib.h || missing="$missing libc6-dev"
 has zlib.h || missing="$missing zlib1g-dev"
 has png.h || missing="$missing libpng-dev"
+has turbojpeg.h || missing="$missing libturbojpeg0-dev"
+has webp/decode.h || missing="$missing libwebp-dev"
 has curl/curl.h || missing="$missing libcurl4-openssl-dev"
 has sha2.h sys/types.h || missing="$missing libmd-dev"
 [ -n "$missing" ] || exit 0

@@ -105,7 +105,7 @@ func reluBackward(_ count: Int, _ y: Floats, _ dy: MutableFloats) {
 // The largest logit is taken off all of them first: p stays the same, and exp can't overflow.
 // z, dz (N,C); returns the loss.
 func softmaxCrossEntropy(
-  _ images: Int, _ classes: Int, _ z: Floats, _ labels: UnsafePointer<UInt8>, _ dz: MutableFloats
+  _ images: Int, _ classes: Int, _ z: Floats, _ labels: UnsafePointer<UInt16>, _ dz: MutableFloats
 ) -> Float {
   var loss: Float = 0
   for n in 0..<images {

@@ -14,7 +14,7 @@ struct Evaluate: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Measure it on PNG pictures instead, in folders with the classes' numbers as their names. What else is there is named, and the exit code 65 then; hidden files are only counted.",
+      "Measure it on pictures instead, in folders with the classes' names or numbers. What else is there is named, and the exit code 65 then; hidden files are only counted.",
       valueName: "folder"))
   var pictures: String?
 
@@ -36,15 +36,15 @@ struct Evaluate: ParsableCommand {
         found: "\(network.classes.grouped)",
         expected: "at most 1,000")
     }
-    let labelled = pictures.map { LabelledPictures(in: $0, classes: network.classes) }
+    let labelled = try pictures.map { try LabelledPictures(in: $0, for: network, dataOptions) }
     let (metrics, source): (Metrics, String)
     if let labelled {
       (metrics, source) = (
-        try network.metrics(labelled.batches(of: network.input!)), labelled.folder
+        try network.metrics(labelled.batches()), labelled.folder
       )
       try labelled.requireSome(metrics.images)
     } else {
-      let data = try dataOptions.load()
+      let data = try dataOptions.load(for: network)
       (metrics, source) = (try network.metrics(data.test), data.source)
     }
     let (cce, ce) = (metrics.cce, Float(metrics.ce))
@@ -55,7 +55,9 @@ struct Evaluate: ParsableCommand {
           data: source, test_images: metrics.images, test_cce: cce, test_ce: ce,
           test_accuracy: metrics.accuracy, weights_sha256: network.snapshot().sha256,
           confusion: confusion ? metrics.confusion : nil,
-          classes: confusion ? metrics.classes : nil, skipped: labelled?.skipped,
+          classes: confusion ? metrics.classes : nil,
+          class_names: network.classNames.isEmpty ? nil : network.classNames,
+          skipped: labelled?.skipped,
           hidden: labelled?.hidden))
     } else {
       try Output.line(
@@ -65,7 +67,7 @@ struct Evaluate: ParsableCommand {
         """)
       if let labelled {
         for skipped in labelled.skipped {
-          try Output.line("skipped  \(skipped.file): \(skipped.why)")
+          try Output.line("skipped  \(skipped.file.oneLine): \(skipped.why)")
         }
         if labelled.hidden > 0 {
           try Output.line(
@@ -76,26 +78,48 @@ struct Evaluate: ParsableCommand {
         """
         test \(network.loss.abbreviation) \(cce.fixed(4))  CE \(ce.percent())  accuracy \((1 - ce).percent())
         """)
-      if confusion { try printTable(metrics) }
+      if confusion { try printTable(metrics, network) }
     }
     try labelled?.requireAll()
   }
 
-  /// A row a class: what its images were taken for, then how well.
-  private func printTable(_ metrics: Metrics) throws {
+  /// A row a class: what its images were taken for, then how well. Where the table would be too wide
+  /// for a terminal, the commonest mistakes instead.
+  private func printTable(_ metrics: Metrics, _ network: Network) throws {
+    let names = metrics.confusion.indices.map { network.className($0).oneLine }
+    let head = max(6, min(24, names.map(\.count).max()! + 1))
     let width = max(5, "\(metrics.confusion.joined().max()!)".count + 1)
-    func row(_ head: String, _ cells: some Sequence<String>, _ shares: [String]) throws {
+    let isNarrow = head + width * names.count + 33 <= 100
+    func row(_ name: String, _ cells: some Sequence<String>, _ shares: [String]) throws {
+      let cells = isNarrow ? cells.map { String($0.prefix(width - 1)).leftPadded(width) } : []
       try Output.line(
-        head.leftPadded(6) + cells.map { $0.leftPadded(width) }.joined()
+        String(name.prefix(head)).leftPadded(head) + cells.joined()
           + shares.map { $0.leftPadded(11) }.joined())
     }
-    try Output.line("\nimages of a class (row) by what they were taken for (column)")
-    try row(
-      "", metrics.confusion.indices.map { "\($0)" }, ["precision", "recall", "F1"])
+    try Output.line(
+      isNarrow
+        ? "\nimages of a class (row) by what they were taken for (column)"
+        : "\neach class; --json has the table of what was taken for what")
+    try row("", names, ["precision", "recall", "F1"])
     for (label, c) in metrics.classes.enumerated() {
       try row(
-        "\(label)", metrics.confusion[label].map { $0 == 0 ? "." : "\($0)" },
+        names[label], metrics.confusion[label].map { $0 == 0 ? "." : "\($0)" },
         [c.precision, c.recall, c.f1].map { $0?.percent() ?? "-" })
+    }
+    if !isNarrow { try printMistakes(metrics.confusion, names) }
+  }
+
+  private func printMistakes(_ confusion: [[Int]], _ names: [String]) throws {
+    let mistakes = confusion.enumerated().flatMap { label, row in
+      row.enumerated().filter { $0.offset != label && $0.element > 0 }.map {
+        (label: label, guess: $0.offset, count: $0.element)
+      }
+    }.sorted { ($1.count, $0.label, $0.guess) < ($0.count, $1.label, $1.guess) }
+    try Output.line("\nthe commonest mistakes")
+    for mistake in mistakes.prefix(20) {
+      try Output.line(
+        "\(mistake.count.grouped.leftPadded(6))  \(names[mistake.label]) taken for \(names[mistake.guess])"
+      )
     }
   }
 
@@ -108,8 +132,9 @@ struct Evaluate: ParsableCommand {
     let weights_sha256: String
     let confusion: [[Int]]?
     let classes: [Metrics.Class]?
+    let class_names: [String]?
     /// Of pictures: what was passed over and why, and how many hidden files.
-    let skipped: [LabelledPictures.Skipped]?
+    let skipped: [Dataset.Skipped]?
     let hidden: Int?
   }
 }

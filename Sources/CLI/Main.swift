@@ -18,7 +18,7 @@ struct StrideNetCommand: AsyncParsableCommand {
     subcommands: [
       Train.self, Serve.self, Evaluate.self, Predict.self, Export.self, Import.self, Augment.self,
       TraceCommand.self, ExplainCommand.self, ReportCommand.self, GradCheck.self, Speedrun.self,
-      Fetch.self, KernelList.self, Bench.self,
+      Fetch.self, DataCommand.self, KernelList.self, Bench.self,
     ],
     defaultSubcommand: Train.self)
 

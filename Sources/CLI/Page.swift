@@ -14,15 +14,3 @@ enum Page {
     String(decoding: UnsafeBufferPointer(start: file.bytes, count: file.count), as: UTF8.self)
   }
 }
-
-/// What classes are called where they aren't the digits that their numbers are.
-enum ClassNames {
-  static func of(_ data: Dataset, count: Int) -> [String] {
-    let clothes = [
-      "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
-      "boot",
-    ]
-    let known = data.name == "fashion-mnist" ? clothes : []
-    return (0..<count).map { known.indices.contains($0) ? known[$0] : "\($0)" }
-  }
-}

@@ -1,102 +1,74 @@
 import Foundation
 import StrideNet
 
-/// A PNG file as the network's input.
-func picture(at path: String, _ input: Shape) throws -> Tensor {
-  do {
-    return try PNG.read(at: path).fitted(to: input)
-  } catch let error as StrideNetError where error.place == nil {
-    throw StrideNetError(
-      error.kind, error.what, at: path, found: error.found, expected: error.expected,
-      hint: error.hint)
+/// Pictures as a network's input.
+struct PictureInput {
+  private let shape: Shape
+  /// How they are fitted; nil as ``Picture/fitted(to:)`` does it.
+  private let fit: Picture.Fit?
+
+  /// - Parameter fit: what was asked for, instead of the way that the network was trained with
+  init(for network: Network, fit: Picture.Fit?) {
+    (shape, self.fit) = (network.input!, fit ?? network.pictureFit)
+  }
+
+  func read(_ path: String) throws -> Tensor {
+    do {
+      let picture = try Picture.read(at: path)
+      guard let fit else { return try picture.fitted(to: shape) }
+      return try Tensor(batch: 1, shape: shape, picture.fitted(to: shape, fit).values)
+    } catch let error as StrideNetError where error.place == nil {
+      throw StrideNetError(
+        error.kind, error.what, at: path, found: error.found, expected: error.expected,
+        hint: error.hint)
+    }
+  }
+
+  /// How many to read at a time: of large ones fewer, as floats take four times their memory.
+  var batch: Int { max(1, min(128, 1 << 24 / max(1, shape.count))) }
+
+  /// Each picture has as many values as the shape.
+  func batch(_ values: [Float], _ labels: [Int32]) -> Batch {
+    Batch(images: try! Tensor(batch: labels.count, shape: shape, values), labels: labels)
   }
 }
 
-/// Pictures in folders that have the classes' numbers as their names, and what isn't one of them.
+/// Pictures in folders that have the classes' names or numbers, and what isn't one of them.
 final class LabelledPictures {
-  struct Skipped: Encodable {
-    let file, why: String
-  }
-
   let folder: String
-  private let classes: Int
-  private var files: [(path: String, label: Int)] = []
+  private let input: PictureInput
+  private var files: [(path: String, label: Int)]
   /// What was passed over and shouldn't be there, with the reason.
-  private(set) var skipped: [Skipped] = []
+  private(set) var skipped: [Dataset.Skipped]
   /// Files that a system puts beside others for its own ends.
-  private(set) var hidden = 0
+  let hidden: Int
 
-  init(in folder: String, classes: Int) {
-    (self.folder, self.classes) = (folder, classes)
-    var labels: [Int] = []
-    list(folder) { name, path, isFolder in
-      if isFolder, let label = Int(name), "\(label)" == name, (0..<classes).contains(label) {
-        labels.append(label)
-      } else {
-        skip(
-          path,
-          isFolder ? "a folder outside the classes, 0 to \(classes - 1)" : "not in a class's folder"
-        )
-      }
-    }
-    for label in labels.sorted() {
-      list("\(folder)/\(label)") { name, path, isFolder in
-        if isFolder {
-          skip(path, "a folder among the pictures")
-        } else if name.lowercased().hasSuffix(".png") || PNG.isPNG(path) {
-          files.append((path, label))
-        } else {
-          skip(path, "not a PNG file")
-        }
-      }
-    }
-  }
-
-  private func list(
-    _ folder: String, _ each: (_ name: String, _ path: String, _ isFolder: Bool) -> Void
-  ) {
-    let names: [String]
-    do {
-      names = try FileManager.default.contentsOfDirectory(atPath: folder)
-    } catch {
-      return skip(folder, "a folder that can't be read")
-    }
-    for name in names.sorted() {
-      if name.hasPrefix(".") || ["thumbs.db", "desktop.ini"].contains(name.lowercased()) {
-        hidden += 1
-        continue
-      }
-      var isFolder: ObjCBool = false
-      let path = "\(folder)/\(name)"
-      _ = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
-      each(name, path, isFolder.boolValue)
-    }
-  }
-
-  private func skip(_ path: String, _ why: String) {
-    skipped.append(Skipped(file: path, why: why))
+  init(in folder: String, for network: Network, _ options: DataOptions) throws {
+    let names = (0..<network.classes).map(network.className)
+    let labels = Dictionary(names.enumerated().map { ($1, $0) }) { first, _ in first }
+    let found = PictureFolder(folder) { labels[$0] != nil }
+    self.folder = folder
+    input = PictureInput(for: network, fit: options.pictures.fit)
+    files = found.classes.flatMap { name, files in files.map { ($0, labels[name]!) } }
+    (skipped, hidden) = (found.skipped, found.hidden)
   }
 
   /// Reads the pictures as the network's input, some at a time; those that can't be are `skipped` then.
-  func batches(of shape: Shape) -> some Sequence<Batch> {
+  func batches() -> some Sequence<Batch> {
     var rest = files[...]
-    // Of large ones fewer, as floats take four times their memory.
-    let most = max(1, min(128, 1 << 24 / max(1, shape.count)))
     return AnyIterator { [self] in
       var (values, labels): ([Float], [Int32]) = ([], [])
-      while labels.count < most, let (path, label) = rest.popFirst() {
+      while labels.count < input.batch, let (path, label) = rest.popFirst() {
         do {
-          values += try picture(at: path, shape).values
+          values += try input.read(path).values
           labels.append(Int32(label))
         } catch {
           let error = error as? StrideNetError
-          skip(path, [error?.what, error?.found].compactMap { $0 }.joined(separator: ": "))
+          let why = [error?.what, error?.found].compactMap { $0 }.joined(separator: ": ")
+          skipped.append(.init(file: path, why: why))
         }
       }
-      // Each picture has as many values as the shape.
-      return labels.isEmpty
-        ? nil
-        : Batch(images: try! Tensor(batch: labels.count, shape: shape, values), labels: labels)
+      return labels.isEmpty ? nil : input.batch(values, labels)
     }
   }
 
@@ -107,7 +79,7 @@ final class LabelledPictures {
       .missingInput, "no pictures", at: folder,
       found: skipped.isEmpty
         ? nil : skipped.prefix(10).map { "\($0.file), \($0.why)" }.joined(separator: "; "),
-      expected: "PNG files in folders with the classes' numbers: \(folder)/7/one.png")
+      expected: "pictures in folders with the classes' names or numbers: \(folder)/7/one.png")
   }
 
   /// - Throws: ``StrideNetError`` if something was passed over
@@ -116,7 +88,7 @@ final class LabelledPictures {
     throw StrideNetError(
       .badData, "not all pictures were evaluated", at: folder,
       found: "\(skipped.count.grouped) passed over, the first: \(first.file), \(first.why)",
-      expected: "nothing but PNG files in folders with the classes' numbers",
+      expected: "nothing but pictures in folders with the classes' names or numbers",
       hint: "the result is that of the others; convert the rest, or take it away")
   }
 }

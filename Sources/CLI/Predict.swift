@@ -6,17 +6,21 @@ struct Predict: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Says what a saved network sees in images.",
     discussion: """
-      IDX files are taken as they are. A PNG picture of any size is made what MNIST's images are: \
-      grey, light ink on black paper, fitted into 20 × 20 of 28 × 28 pixels and centred by its mass.
+      IDX files are taken as they are. A picture of any size becomes an image as those did that the \
+      network was trained on. For a network of one channel that knows no pictures that is what \
+      MNIST's images are: grey, light ink on black paper, fitted into 20 × 20 of 28 × 28 pixels and \
+      centred by its mass.
       """)
 
   @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
   var file: String
 
   @Argument(
-    help: ArgumentHelp("PNG pictures, or IDX files of images, plain or gzip.", valueName: "images"))
-  var images: [String]
+    help: ArgumentHelp(
+      "Pictures, folders of them, or IDX files of images, plain or gzip.", valueName: "images"))
+  var images: [String] = []
 
+  @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
 
   @Option(
@@ -26,47 +30,83 @@ struct Predict: ParsableCommand {
   @Flag(help: "Print JSON, an object a line.")
   var json = false
 
-  func run() throws {
-    let network = try Network.load(from: file, runtime: compute.runtime())
-    if let saveInput {
-      guard images.count == 1, PNG.isPNG(images[0]) else {
-        throw StrideNetError(
-          .usage, "--save-input is for one picture", found: images.joined(separator: " "),
-          expected: "one PNG file")
-      }
-      try AtomicFile.checkWritable(saveInput)
-    }
-    for path in images {
-      if PNG.isPNG(path) {
-        let picture = try picture(at: path, network.input!)
-        if let saveInput { try PNG.write(Picture(picture), to: saveInput) }
-        try show(try network.predict(picture), path, 0)
-        continue
-      }
-      let idx = try IDX.images(at: path)
-      if idx.ignored > 0 {
-        Output.note("\(path): \(idx.ignored) bytes behind the end of the gzip file passed over")
-      }
-      let set = try ImageSet(
-        count: idx.count, height: idx.height, width: idx.width, channels: idx.channels,
-        pixels: idx.pixels, labels: [UInt8](repeating: 0, count: idx.count))
-      for start in stride(from: 0, to: set.count, by: 128) {
-        let range = start..<min(set.count, start + 128)
-        try show(try network.predict(set.batch(range).images), path, start)
-      }
+  func validate() throws {
+    if images.isEmpty && dataOptions.data == nil {
+      throw ValidationError("nothing to predict: name images, or a data set with --data")
     }
   }
 
-  private func show(_ output: Tensor, _ path: String, _ first: Int) throws {
+  func run() throws {
+    let network = try Network.load(from: file, runtime: compute.runtime())
+    if let saveInput {
+      guard images.count == 1, Picture.isFile(images[0]) else {
+        throw StrideNetError(
+          .usage, "--save-input is for one picture", found: images.joined(separator: " "),
+          expected: "one picture")
+      }
+      try AtomicFile.checkWritable(saveInput)
+    }
+    let input = PictureInput(for: network, fit: dataOptions.pictures.fit)
+    var failed: [any Error] = []
+    for path in try images.flatMap(files) {
+      guard Picture.isFile(path) else {
+        try show(network, IDX.set(at: path), path)
+        continue
+      }
+      do {
+        let picture = try input.read(path)
+        if let saveInput { try PNG.write(Picture(picture), to: saveInput) }
+        try show(network, network.predict(picture), path, 0)
+      } catch let error as StrideNetError where images.count > 1 || path != images[0] {
+        // The others are still to be answered.
+        Output.complain(error.description)
+        failed.append(error)
+      }
+    }
+    if dataOptions.data != nil {
+      let data = try dataOptions.load(for: network)
+      try show(network, data.test, data.name)
+    }
+    if failed.isEmpty { return }
+    throw StrideNetError(
+      .badData, "not all pictures could be read", found: "\(failed.count) that couldn't")
+  }
+
+  /// The pictures in a folder; anything else is a file.
+  private func files(_ path: String) throws -> [String] {
+    var isFolder: ObjCBool = false
+    guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue
+    else { return [path] }
+    let found = try FileManager.default.contentsOfDirectory(atPath: path).sorted()
+      .map { "\(path)/\($0)" }.filter(Picture.isFile)
+    guard !found.isEmpty else {
+      throw StrideNetError(
+        .missingInput, "no pictures in the folder", at: path, expected: PictureFolder.kinds)
+    }
+    return found
+  }
+
+  private func show(_ network: Network, _ set: ImageSet, _ path: String) throws {
+    for start in stride(from: 0, to: set.count, by: 128) {
+      let range = start..<min(set.count, start + 128)
+      try show(network, try network.predict(set.batch(range).images), path, start)
+    }
+  }
+
+  private func show(_ network: Network, _ output: Tensor, _ path: String, _ first: Int) throws {
     for row in 0..<output.batch {
       let values = (0..<output.shape.count).map { output[row * output.shape.count + $0] }
       try requireFinite(values, file)
       let best = values.indices.max { values[$0] < values[$1] }!
+      let name = network.className(best)
       if json {
         try Output.json(
-          Prediction(file: path, index: first + row, class: best, probabilities: values))
+          Prediction(
+            file: path, index: first + row, class: best,
+            name: network.classNames.isEmpty ? nil : name, probabilities: values))
       } else {
-        try Output.line("\(path) \(first + row)  \(best)  \(values[best].percent())")
+        try Output.line(
+          "\(path.oneLine) \(first + row)  \(name.oneLine)  \(values[best].percent())")
       }
     }
   }
@@ -75,6 +115,21 @@ struct Predict: ParsableCommand {
     var event = "prediction"
     let file: String
     let index, `class`: Int
+    /// What the class is called.
+    let name: String?
     let probabilities: [Float]
+  }
+}
+
+extension IDX {
+  /// Images of a file without labels.
+  fileprivate static func set(at path: String) throws -> ImageSet {
+    let idx = try IDX.images(at: path)
+    if idx.ignored > 0 {
+      Output.note("\(path): \(idx.ignored) bytes behind the end of the gzip file passed over")
+    }
+    return try ImageSet(
+      count: idx.count, height: idx.height, width: idx.width, channels: idx.channels,
+      pixels: idx.pixels, labels: [Int](repeating: 0, count: idx.count))
   }
 }

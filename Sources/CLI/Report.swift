@@ -40,7 +40,10 @@ struct ReportCommand: ParsableCommand {
     if checkpoint == nil { configuration.training.loss = network.loss }
     let wanted = dataOptions.data ?? checkpoint?.configuration.data
     configuration.data = wanted
-    let (data, test) = try configuration.loadData()
+    configuration.pictures = try dataOptions.pictures.options(for: network)
+    let loaded = try configuration.loadData(isStrict: dataOptions.strict, DataOptions.progress)
+    DataOptions.tell(loaded.data.skipped)
+    let (data, test) = (try loaded.data.labelled(for: network), loaded.test)
     try requireFinite([network.evaluate(test ?? data.test).cce], file ?? "the digits' network")
     configuration.data = wanted ?? data.name
     configuration.training.batchSize = min(configuration.training.batchSize, data.train.count)

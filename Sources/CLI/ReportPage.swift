@@ -87,7 +87,7 @@ struct Report: Encodable {
     let metrics = try network.metrics(set)
     self.network = Architecture.text(network.layers)
     numbers = Self.numbers(network, metrics, of: set.count, record, seconds)
-    classes = ClassNames.of(data, count: network.classes)
+    classes = (0..<network.classes).map(network.className)
     layers = network.layers.map(\.text)
     shapes = network.shapes.map { [$0.height, $0.width, $0.channels] }
     held_out = heldOut ? "validation" : "test"

@@ -54,7 +54,7 @@ struct Serve: ParsableCommand {
     let network =
       try file.map { try Network.load(from: $0, runtime: Runtime(threads: 1)) }
       ?? .digits(runtime: Runtime(threads: 1))
-    let data = try dataOptions.load()
+    let data = try dataOptions.load(for: network)
     let shape = data.train.shape
     guard network.input == shape else {
       throw StrideNetError(
@@ -66,7 +66,10 @@ struct Serve: ParsableCommand {
     presets["small"] = try RunConfiguration(recipe: "digits").layers
     let workbench = try Workbench(
       network, data, threads: threads, memory: memory * 1e9, presets: presets
-    ) { ClassNames.of(data, count: $0) }
+    ) { count in
+      // Another network that the page trains has its outputs for the same classes.
+      (0..<count).map { data.classNames.indices.contains($0) ? data.classNames[$0] : "\($0)" }
+    }
     let server = try Server(
       address: host, port: UInt16(port),
       service: Site(workbench, page: Page.text(page_serve), host: host)

@@ -67,12 +67,85 @@ extension Precision: ExpressibleByArgument {}
 struct DataOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "sample, mnist, fashion-mnist, or a folder with the four IDX files. Without it: MNIST if it is on this machine, else the sample.",
+      "sample, mnist, fashion-mnist; \(Dataset.kinds). Without it: MNIST if it is on this machine, else the sample.",
       valueName: "set"))
   var data: String?
 
-  func load() throws -> Dataset { try Dataset.load(data) }
+  @OptionGroup var pictures: PictureArguments
+
+  var strict: Bool { pictures.strict }
+
+  /// - Parameter network: whose input the images are to be, unless the options say otherwise
+  func load(for network: Network? = nil) throws -> Dataset {
+    let data = try Dataset.load(
+      data, try pictures.options(for: network), progress: Self.progress)
+    Self.tell(data.skipped)
+    return try network.map(data.labelled) ?? data
+  }
+
+  static let progress: @Sendable (Int, Int) -> Void = { done, all in
+    Output.progress { "\(done.grouped) of \(all.grouped) pictures" }
+  }
+
+  /// Names what was passed over; of very many the first.
+  static func tell(_ skipped: [Dataset.Skipped]) {
+    let most = 20
+    for file in skipped.prefix(most) {
+      Output.note("passed over: \(file.file.oneLine), \(file.why)")
+    }
+    guard !skipped.isEmpty else { return }
+    Output.note(
+      "\(skipped.count.grouped) file\(skipped.count == 1 ? "" : "s") passed over"
+        + (skipped.count > most ? "; stridenet data names all of them" : ""))
+  }
 }
+
+/// How pictures become images.
+struct PictureArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Of pictures, the images' size: 64, or 48x64, height first; without it the commonest, at most \(PictureOptions.largest).",
+      valueName: "size"))
+  var imageSize: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "How pictures are fitted into that: \(Picture.Fit.allCases.map(\.rawValue).joined(separator: ", ")) (default: crop).",
+      valueName: "way"))
+  var fit: Picture.Fit?
+
+  @Option(
+    help: ArgumentHelp(
+      "Of pictures: grey, rgb or auto, grey if all are (default: auto).", valueName: "colour"))
+  var colour: PictureOptions.Colour?
+
+  @Flag(help: "End where a file can't be used, instead of naming it and going on.")
+  var strict = false
+
+  /// The options as given, over others.
+  func over(_ base: PictureOptions?) throws -> PictureOptions? {
+    guard imageSize != nil || fit != nil || colour != nil else { return base }
+    var result = base ?? PictureOptions()
+    if let imageSize { try result.setSize(imageSize) }
+    if let fit { result.fit = fit }
+    if let colour { result.colour = colour }
+    return result
+  }
+
+  /// The options as given, for the rest such that images fit a network.
+  func options(for network: Network? = nil) throws -> PictureOptions {
+    var options = try over(nil) ?? PictureOptions()
+    options.isStrict = strict
+    guard let network, let input = network.input else { return options }
+    if imageSize == nil { (options.height, options.width) = (input.height, input.width) }
+    if colour == nil { options.colour = input.channels == 1 ? .grey : .rgb }
+    if fit == nil { options.fit = network.pictureFit ?? options.fit }
+    return options
+  }
+}
+
+extension Picture.Fit: ExpressibleByArgument {}
+extension PictureOptions.Colour: ExpressibleByArgument {}
 
 /// A network to look into: by name, from a file, or the one in the package.
 struct NetworkArgument: ParsableArguments {

@@ -28,6 +28,10 @@ extension FloatingPoint where Self: CVarArg {
 }
 
 extension String {
+  /// Line breaks as they are written in programs, as names of files may have them.
+  var oneLine: String {
+    replacing("\n", with: "\\n").replacing("\r", with: "\\r").replacing("\t", with: "\\t")
+  }
   func padded(_ width: Int) -> String {
     self + String(repeating: " ", count: Swift.max(0, width - count))
   }

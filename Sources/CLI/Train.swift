@@ -78,12 +78,18 @@ struct Train: ParsableCommand {
     let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
     var configuration = try configuration(goingOnFrom: checkpoint)
     try checkOptions()
-    let network = Network(
-      try Architecture.layers(configuration.layers, source: "--layers"),
-      seed: configuration.training.seed,
-      runtime: try compute.runtime(named: configuration.kernels, configuration.precision))
+    _ = try Architecture.layers(configuration.layers, source: "--layers")
+    let runtime = try compute.runtime(named: configuration.kernels, configuration.precision)
     try checkFiles()
     let (data, test) = try load(configuration)
+    // A network that wasn't written for other data has an output for each class.
+    if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
+      configuration.layers = Architecture.text(
+        configuration.layers, outputs: data.classNames.count)
+    }
+    let network = Network(
+      try Architecture.layers(configuration.layers, source: "--layers"),
+      seed: configuration.training.seed, runtime: runtime)
     // The defaults may be others elsewhere.
     configuration.data = configuration.data ?? data.name
     configuration.kernels = network.runtime.kernels.name
@@ -182,7 +188,10 @@ struct Train: ParsableCommand {
 
   private func load(_ configuration: RunConfiguration) throws -> (data: Dataset, test: ImageSet?) {
     do {
-      return try configuration.loadData()
+      let result = try configuration.loadData(
+        isStrict: dataOptions.strict, quiet || json ? nil : DataOptions.progress)
+      DataOptions.tell(result.data.skipped)
+      return result
     } catch let error as StrideNetError
       where error.kind == .missingInput && files.resume != nil && dataOptions.data == nil
     {
@@ -226,6 +235,7 @@ struct Train: ParsableCommand {
         expected: "one of them")
     }
     if let data = dataOptions.data { result.data = data }
+    result.pictures = try dataOptions.pictures.over(result.pictures)
     if let split { result.split = split }
     if let limit { result.limit = limit }
     if let validate { result.validate = validate }

@@ -14,14 +14,17 @@ extension Train {
     if json {
       try Output.json(
         StartEvent(
-          model: Architecture.presets.first { $0.text == configuration.layers }?.name ?? "layers",
+          model: Architecture.presets.first {
+            Architecture.text($0.text, outputs: network.classes) == configuration.layers
+          }?.name ?? "layers",
           layers: Architecture.text(network.layers),
           kernels: network.runtime.kernels.name, precision: network.runtime.kernels.precision,
           isa: KernelChoice.instructionSet,
           threads: network.runtime.threads, parameters: network.parameterCount,
           data: trainer.source, train_images: trainer.train.count,
           validation_images: test == nil ? nil : trainer.test.count,
-          test_images: (test ?? trainer.test).count, seed: trainer.settings.seed))
+          test_images: (test ?? trainer.test).count, seed: trainer.settings.seed,
+          classes: network.classNames))
     } else {
       try Output.line(
         """
@@ -84,6 +87,7 @@ extension Train {
     let validation_images: Int?
     let test_images: Int
     let seed: UInt64
+    let classes: [String]
   }
 
   private struct EpochEvent: Encodable {

@@ -29,7 +29,7 @@ private let targets: [Reader] = [
       let set = try ImageSet(
         count: images.count, height: images.height, width: images.width,
         channels: images.channels,
-        pixels: images.pixels, labels: .init(repeating: 0, count: images.count))
+        pixels: images.pixels, labels: [Int](repeating: 0, count: images.count))
       _ = set.prefix(1).batch([0])
     }
     _ = try IDX.labels(in: file, name: "input")

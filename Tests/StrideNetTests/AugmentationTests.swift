@@ -244,7 +244,7 @@ import StrideNet
       let path = Self.path("a.png")
       defer { try? FileManager.default.removeItem(atPath: path) }
       try PNG.write(image, to: path)
-      #expect(PNG.isPNG(path))
+      #expect(Picture.isFile(path))
       let read = try PNG.read(at: path)
       #expect((read.height, read.width, read.channels) == (5, 7, 3))
       let expected =
@@ -358,7 +358,7 @@ import StrideNet
     let measured = try place.run("evaluate", "w", "--pictures", "drawn", "--json")
     #expect(measured.code == 0 && measured.json[0]["test_images"] as? Int == 2, "\(measured.err)")
     let sheet = try place.run("augment", "shift=1", "--data", "digits", "--out", "sheet.png")
-    #expect(sheet.code == 0 && PNG.isPNG("\(place.path)/sheet.png"), "\(sheet.err)")
+    #expect(sheet.code == 0 && Picture.isFile("\(place.path)/sheet.png"), "\(sheet.err)")
     for (arguments, what) in [
       (["predict", "w", "one.png", "one.png", "--save-input", "x.png"], "one picture"),
       (["predict", "w", "one.png", "--save-input", "none/x.png"], "none"),

@@ -13,6 +13,7 @@ import StrideNet
     ),
     ("evaluate", "file --data --threads --kernels --json"),
     ("predict", "file images --threads --kernels --json"),
+    ("data", "set --image-size --fit --colour --strict --sheet --save --json"),
     ("fetch", "set --mirror"), ("kernels", ""), ("bench", "--json"),
     ("trace", "network --image --batch --repeats --data --threads --kernels --json"),
     ("report", "file --out --data --threads --kernels"),

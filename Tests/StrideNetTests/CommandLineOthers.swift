@@ -96,7 +96,7 @@ import StrideNet
     func write(_ set: ImageSet, _ images: String, _ labels: String) throws {
       try place.write(
         "wide/\(images)", idx([UInt32(set.count), 28, 28], bytes: set.pixels))
-      try place.write("wide/\(labels)", idx([UInt32(set.count)], bytes: set.labels))
+      try place.write("wide/\(labels)", idx([UInt32(set.count)], bytes: set.labels.map(UInt8.init)))
     }
     try FileManager.default.createDirectory(
       atPath: "\(place.path)/wide", withIntermediateDirectories: true)

@@ -73,7 +73,7 @@ import StrideNet
   @Test(arguments: [
     Workplace.tiny, "conv(4,3) maxpool(2) flatten relu(8) softmax(10)",
     "conv(4,3x5,stride=2x1,padding=1,activation=sigmoid) avgpool(2) flatten softmax(10)",
-    "flatten dense(12) activation(softmax)", "conv(10,8,activation=softmax)",
+    "flatten dense(10) activation(softmax)", "conv(10,8,activation=softmax)",
   ])
   func whatIsSavedEvaluatesTheSame(layers: String) throws {
     let place = try Workplace()

@@ -37,7 +37,7 @@ import StrideNet
       return digest.hex
     }
     #expect(
-      digest(idx([10_000], bytes: sample.test.labels))
+      digest(idx([10_000], bytes: sample.test.labels.map { UInt8($0) }))
         == Download.published["mnist"]!.files[3].sha256)
     #expect(
       digest(idx([10_000, 28, 28], bytes: sample.test.pixels))
@@ -172,8 +172,8 @@ import StrideNet
     let labels = split.train.labels + split.test.labels
     #expect(labels.sorted() == .init(0..<100) && labels != .init(0..<100))
     // Pixels go with their labels.
-    #expect(split.train.pixels == split.train.labels.flatMap { [$0, $0] })
-    #expect(split.test.pixels == split.test.labels.flatMap { [$0, $0] })
+    #expect(split.train.pixels == split.train.labels.flatMap { [UInt8($0), UInt8($0)] })
+    #expect(split.test.pixels == split.test.labels.flatMap { [UInt8($0), UInt8($0)] })
     #expect(try Self.data.split(share, seed: 3).train.labels == split.train.labels)
     #expect(try Self.data.split(share, seed: 4).test.labels != split.test.labels)
   }

@@ -59,7 +59,7 @@ extension DocumentationTests {
     case "gradcheck": try ends(command + ["--input", "0"], 64, "no size of an input")
     case "trace": try ends(command + ["--repeats", "0"], 64, "--repeats out of range")
     case "serve": try ends(command + ["--port", "70000"], 64, "--port out of range")
-    case "report": try ends(command, 66, command[1])
+    case "report", "data": try ends(command, 66, command[1])
     case "explain" where command.contains("--at") || command.contains("--weight"):
       try ends(command + ["--image", "10000"], 64, "--image out of range")
     case "speedrun": try ends(command + ["--runs", "0"], 64, "--runs out of range")

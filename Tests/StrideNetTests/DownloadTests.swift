@@ -42,7 +42,7 @@ import StrideNet
   static func expectWhole(_ folder: TemporaryFolder) throws {
     #expect(try folder.names == Dataset.files.map { $0 + ".gz" }.sorted())
     #expect(try Dataset.load(folder.path).train.pixels == Array(contents[0].dropFirst(16)))
-    #expect(try Dataset.load(folder.path).test.labels == Array(contents[3].dropFirst(8)))
+    #expect(try Dataset.load(folder.path).test.labels == contents[3].dropFirst(8).map(UInt16.init))
   }
 
   static func failure(

@@ -182,7 +182,7 @@ import StrideNet
     #expect(throws: StrideNetError.self) {
       try ImageSet(
         count: sizes[0], height: sizes[1], width: sizes[2], channels: sizes[3],
-        pixels: .init(repeating: 0, count: pixels), labels: .init(repeating: 0, count: labels))
+        pixels: .init(repeating: 0, count: pixels), labels: [Int](repeating: 0, count: labels))
     }
   }
 }

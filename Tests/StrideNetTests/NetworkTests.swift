@@ -38,7 +38,7 @@ import StrideNet
     struct Runs: Decodable { let float32, float64: Run }
     let steps, batch: Int
     let rate, momentum: Float
-    let labels: [UInt8]
+    let labels: [UInt16]
     let networks: [String: Runs]
   }
 

@@ -6,15 +6,18 @@ public struct ImageSet: Sendable {
   public let count, height, width, channels: Int
   /// All images, one after the other.
   public let pixels: [UInt8]
-  /// One label for each image.
-  public let labels: [UInt8]
+  /// One label for each image, from 0.
+  public let labels: [UInt16]
 
   /// Bytes in one image.
   package var imageSize: Int { height * width * channels }
 
-  /// Fails if there is no image, an image is empty, or the arrays don't fit the sizes.
+  /// - Parameter labels: one for each image, from 0, as any whole numbers
+  /// - Throws: ``StrideNetError`` if there is no image, an image is empty, or the arrays don't fit the
+  ///   sizes
   public init(
-    count: Int, height: Int, width: Int, channels: Int, pixels: [UInt8], labels: [UInt8]
+    count: Int, height: Int, width: Int, channels: Int, pixels: [UInt8],
+    labels: some Collection<some BinaryInteger>
   ) throws {
     let sizes = "\(count)×\(height)×\(width)×\(channels)"
     guard let bytes = Shape.product([count, height, width, channels]), bytes > 0, count > 0 else {
@@ -30,12 +33,21 @@ public struct ImageSet: Sendable {
         .badData, "images and labels differ in number",
         found: "\(count) images, \(labels.count) labels", expected: "one label for each image")
     }
-    self.init(unchecked: count, height, width, channels, pixels, labels)
+    self.init(
+      unchecked: count, height, width, channels, pixels,
+      try labels.enumerated().map { index, label in
+        guard let small = UInt16(exactly: label) else {
+          throw StrideNetError(
+            .badData, "a label that isn't one", at: "label \(index)", found: "\(label)",
+            expected: "0 to \(UInt16.max)")
+        }
+        return small
+      })
   }
 
   private init(
     unchecked count: Int, _ height: Int, _ width: Int, _ channels: Int, _ pixels: [UInt8],
-    _ labels: [UInt8]
+    _ labels: [UInt16]
   ) {
     self.count = count
     self.height = height
@@ -96,6 +108,25 @@ public struct ImageSet: Sendable {
     }
     return ImageSet(
       unchecked: indices.count, sets[0].height, sets[0].width, sets[0].channels, pixels, labels)
+  }
+
+  func relabelled(_ label: (Int) -> Int) -> ImageSet {
+    ImageSet(
+      unchecked: count, height, width, channels, pixels, labels.map { UInt16(label(Int($0))) })
+  }
+
+  /// Whether images of a class stand side by side, as they come from folders: the first ones are then
+  /// of one class.
+  var isSortedByClass: Bool {
+    let steps = zip(labels, labels.dropFirst()).filter { $0 != $1 }
+    return !steps.isEmpty && steps.allSatisfy { $0 < $1 } && 2 * (steps.count + 1) <= count
+  }
+
+  /// So many places, spread evenly.
+  func evenly(_ n: Int) -> [Int] { Self.evenly(n, of: count) }
+
+  package static func evenly(_ n: Int, of count: Int) -> [Int] {
+    (0..<n).map { ($0 + 1) * count / n - 1 }
   }
 
   /// - Throws: ``StrideNetError`` where there is no memory for so many images more

@@ -147,7 +147,7 @@ extension Picture {
   }
 
   /// 0 black … 1 white, by the eye's weights of the colours.
-  private func grey() -> [Float] {
+  func grey() -> [Float] {
     guard channels == 3 else { return pixels.map { Float($0) / 255 } }
     let weights: [Float] = [0.299 / 255, 0.587 / 255, 0.114 / 255]
     return (0..<height * width).map { i in
@@ -160,40 +160,55 @@ extension Picture {
   package static func resized(
     _ x: [Float], _ size: (Int, Int), _ channels: Int, to new: (Int, Int)
   ) -> [Float] {
-    func weights(_ from: Int, _ to: Int) -> [[(Int, Float)]] {
-      let step = Double(from) / Double(to)
-      return (0..<to).map { i in
-        let (start, end) = (Double(i) * step, Double(i + 1) * step)
-        if step < 1 {
-          let place = max(0, min(Double(from - 1), (start + end) / 2 - 0.5))
-          let first = min(Int(place), max(0, from - 2))
-          let share = Float(place - Double(first))
-          return from == 1 ? [(0, 1)] : [(first, 1 - share), (first + 1, share)]
-        }
-        return (Int(start)..<min(from, Int(end.rounded(.up)))).map { j in
-          (j, Float((min(end, Double(j + 1)) - max(start, Double(j))) / step))
-        }
-      }
-    }
+    resized(x, size, channels, to: new) { $0 }
+  }
+
+  /// Row by row, so that bytes needn't all become floats.
+  static func resized<Number>(
+    _ x: [Number], _ size: (Int, Int), _ channels: Int, to new: (Int, Int),
+    _ number: (Number) -> Float
+  ) -> [Float] {
     let (rows, columns) = (weights(size.0, new.0), weights(size.1, new.1))
-    var wide = [Float](repeating: 0, count: size.0 * new.1 * channels)
-    for y in 0..<size.0 {
-      for (q, terms) in columns.enumerated() {
-        for (j, share) in terms {
+    let width = new.1 * channels
+    var wide = [Float](repeating: 0, count: width)
+    var result = [Float](repeating: 0, count: new.0 * width)
+    x.withUnsafeBufferPointer { x in
+      var first = 0
+      for y in 0..<size.0 {
+        for (q, terms) in columns.enumerated() {
           for c in 0..<channels {
-            wide[(y * new.1 + q) * channels + c] += share * x[(y * size.1 + j) * channels + c]
+            var sum: Float = 0
+            for (j, share) in terms { sum += share * number(x[(y * size.1 + j) * channels + c]) }
+            wide[q * channels + c] = sum
+          }
+        }
+        // The rows of the result in which this one has a part stand side by side.
+        while first < new.0 && rows[first].last!.0 < y { first += 1 }
+        for p in first..<new.0 {
+          guard rows[p][0].0 <= y else { break }
+          for (i, share) in rows[p] where i == y {
+            for k in 0..<width { result[p * width + k] += share * wide[k] }
           }
         }
       }
     }
-    var result = [Float](repeating: 0, count: new.0 * new.1 * channels)
-    for (p, terms) in rows.enumerated() {
-      for (i, share) in terms {
-        for k in 0..<new.1 * channels {
-          result[p * new.1 * channels + k] += share * wide[i * new.1 * channels + k]
-        }
+    return result
+  }
+
+  /// For each place of the new ones, the old places that it is made of, with their shares.
+  private static func weights(_ from: Int, _ to: Int) -> [[(Int, Float)]] {
+    let step = Double(from) / Double(to)
+    return (0..<to).map { i in
+      let (start, end) = (Double(i) * step, Double(i + 1) * step)
+      if step < 1 {
+        let place = max(0, min(Double(from - 1), (start + end) / 2 - 0.5))
+        let first = min(Int(place), max(0, from - 2))
+        let share = Float(place - Double(first))
+        return from == 1 ? [(0, 1)] : [(first, 1 - share), (first + 1, share)]
+      }
+      return (Int(start)..<min(from, Int(end.rounded(.up)))).map { j in
+        (j, Float((min(end, Double(j + 1)) - max(start, Double(j))) / step))
       }
     }
-    return result
   }
 }

@@ -29,6 +29,11 @@ public final class Network {
   package let seed: UInt64
   /// What training minimises.
   public var loss = Loss.crossEntropy()
+  /// What the classes are called, from output 0; empty where nobody said. A trainer takes them from
+  /// its data, and they are saved with the weights.
+  public var classNames: [String] = []
+  /// How the pictures that it was trained on were fitted into its input, if they were pictures.
+  package var pictureFit: Picture.Fit?
   /// Training steps so far. Dropout's masks are a function of it.
   package internal(set) var stepCount = 0
 

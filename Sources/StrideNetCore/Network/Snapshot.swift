@@ -187,6 +187,7 @@ extension Network {
     }
     let copy = Network(layers, seed: seed, runtime: runtime)
     copy.loss = loss
+    (copy.classNames, copy.pictureFit) = (classNames, pictureFit)
     try copy.build(for: input)
     copy.stepCount = stepCount
     try copy.restore(snapshot())

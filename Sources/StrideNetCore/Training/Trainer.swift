@@ -49,6 +49,7 @@ public final class Trainer {
     try self.init(
       network, train: data.train, test: data.test, settings, source: data.source,
       checkTargets: data.checkLabels(classes:))
+    (network.classNames, network.pictureFit) = (data.classNames, data.fit)
   }
 
   /// Trains on any examples: numbers in memory (``TensorSet``), or a source of one's own.

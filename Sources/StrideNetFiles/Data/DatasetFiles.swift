@@ -3,14 +3,23 @@ import MNISTSample
 import StrideNetCore
 
 extension Dataset {
-  /// Loads "sample", "mnist", "fashion-mnist" or a folder with the four files. Without a name: the
+  /// Loads "sample", "mnist", "fashion-mnist", or a file or folder of one's own. Without a name: the
   /// full MNIST if this machine has it, else the sample.
   ///
-  /// The files have their usual names, with a minus or a dot before idx, with or without .gz.
-  /// They are looked for in $STRIDENET_DATA and in the cache folder, where `stridenet fetch` puts
-  /// them.
+  /// A folder has four files of IDX under their usual names, with a minus or a dot before idx, with or
+  /// without .gz; EMNIST's, QMNIST's or KMNIST's under theirs; CIFAR's; tables, `train.csv` and
+  /// `test.csv`; arrays of NumPy's, `x_train.npy` and so on; or pictures in a folder for each class,
+  /// perhaps in `train` and `test`. A file is NumPy's .npz, .csv or .safetensors. Where nothing is said
+  /// to be the test set, a fifth of each class is.
+  /// - Parameters:
+  ///   - options: how pictures become images of one size
+  ///   - environment: the named ones are looked for in $STRIDENET_DATA and in the cache folder, where
+  ///     `stridenet fetch` puts them
+  ///   - progress: told how many files of how many are read, on any thread
   public static func load(
-    _ data: String? = nil, environment: [String: String] = ProcessInfo.processInfo.environment
+    _ data: String? = nil, _ options: PictureOptions = PictureOptions(),
+    environment: [String: String] = ProcessInfo.processInfo.environment,
+    progress: (@Sendable (_ done: Int, _ all: Int) -> Void)? = nil
   ) throws -> Dataset {
     switch data {
     case nil:
@@ -26,20 +35,57 @@ extension Dataset {
           hint: "stridenet fetch \(name) gets it, or set STRIDENET_DATA to the folder that has it")
       }
       return try load(folder: folder, name: name)
-    case let folder?:
-      var isFolder: ObjCBool = false
-      let exists = FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder)
-      guard isFolder.boolValue else {
-        throw StrideNetError(
-          .missingInput, exists ? "a file isn't a data set" : "no such data set or folder",
-          at: folder,
-          expected: "sample, \(fetchable.joined(separator: ", ")) or a folder with the four files",
-          hint: "check the name")
-      }
-      return try load(
-        folder: folder, name: URL(fileURLWithPath: folder).standardizedFileURL.lastPathComponent)
+    case let path?: return try load(path: path, options, progress)
     }
   }
+
+  /// What is at a path, told apart by its names.
+  private static func load(
+    path: String, _ options: PictureOptions, _ progress: (@Sendable (Int, Int) -> Void)?
+  ) throws -> Dataset {
+    let name = URL(fileURLWithPath: path).standardizedFileURL.lastPathComponent
+    guard PictureFolder.isFolder(path) else { return try load(file: path, name, options) }
+    // Of IDX with other numbers than bytes, arrays are made as of other files.
+    let hasIDX = holdsAny(path)
+    let isOther = files.contains { find($0, in: path).map(IDX.isOther) ?? false }
+    if hasIDX && !isOther { return try load(folder: path, name: name) }
+    if CIFAR.isOne(path) { return try CIFAR.load(path, name: name) }
+    let arrays = ArraySet(folder: path)
+    if !arrays.isEmpty { return try arrays.dataset(name: name, options) }
+    if hasTables(path) { return try loadTables(path, name: name, options) }
+    if hasClassFolders(path) { return try loadPictures(path, name: name, options, progress) }
+    throw nothing(in: path)
+  }
+
+  /// A file, or what the names of some in a folder begin with.
+  private static func load(
+    file path: String, _ name: String, _ options: PictureOptions
+  ) throws -> Dataset {
+    let lower = path.lowercased()
+    let exists = FileManager.default.fileExists(atPath: path)
+    if exists && [".npz", ".npy", ".safetensors"].contains(where: lower.hasSuffix) {
+      return try ArraySet(file: path).dataset(name: name, options)
+    }
+    if exists && lower.hasSuffix(".csv") { return try loadTables(path, name: name, options) }
+    let url = URL(fileURLWithPath: path)
+    let arrays = ArraySet(folder: url.deletingLastPathComponent().path, prefix: name + "-")
+    if !exists && !arrays.isEmpty { return try arrays.dataset(name: name, options) }
+    throw StrideNetError(
+      .missingInput, exists ? "a file isn't a data set" : "no such data set or folder", at: path,
+      expected: "sample, \(fetchable.joined(separator: ", ")), or \(kinds)",
+      hint: "check the name")
+  }
+
+  static func nothing(in folder: String) -> StrideNetError {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+    return StrideNetError(
+      .missingInput, "no data set in the folder", at: folder,
+      found: names.isEmpty ? "nothing" : list(names.sorted()), expected: kinds)
+  }
+
+  /// What may be loaded by its path.
+  package static let kinds =
+    "a folder of IDX files (\(files[0]) …), of pictures in a folder for each class, of CIFAR's files or of train.csv and test.csv; or a file .npz, .csv or .safetensors"
 
   /// The data sets with a name that aren't part of the library.
   static let fetchable = ["mnist", "fashion-mnist"]
@@ -72,10 +118,11 @@ extension Dataset {
   /// The path of one of `files` in a folder, under whichever of its names; in a folder of that name,
   /// as some archives unpack, if it isn't beside it.
   static func find(_ file: String, in folder: String) -> String? {
-    // Images with channels have four dimensions.
-    let names = ["idx3", "idx4"].flatMap { dimensions in
-      let name = file.replacingOccurrences(of: "idx3", with: dimensions)
-      return [name, name.replacingOccurrences(of: "-idx", with: ".idx")]
+    // Images with channels have four dimensions; numbers needn't be bytes.
+    let kinds = ["idx3", "idx4"].map { file.replacingOccurrences(of: "idx3", with: $0) }
+    let all = kinds + kinds.map { $0.replacingOccurrences(of: "ubyte", with: "float") }
+    let names = (all + all.map { $0.replacingOccurrences(of: "t10k", with: "test") }).flatMap {
+      [$0, $0.replacingOccurrences(of: "-idx", with: ".idx")]
     }.flatMap { [$0, "\($0).gz"] }
     return (names + names.map { "\($0)/\($0)" }).map { "\(folder)/\($0)" }.first { path in
       var isFolder: ObjCBool = false
@@ -110,7 +157,32 @@ extension Dataset {
     return try Dataset(
       name: name, source: folder + ignored.joined(),
       train: set(images, labels.labels, paths[1]),
-      test: set(testImages, testLabels.labels, paths[3]))
+      test: set(testImages, testLabels.labels, paths[3]),
+      classNames: try classNames(folder, name, max(labels.labels.max()!, testLabels.labels.max()!)))
+  }
+
+  /// Those of a list beside the files, or numbers.
+  private static func classNames(_ folder: String, _ name: String, _ largest: UInt8) throws
+    -> [String]
+  {
+    if name == "fashion-mnist" { return clothes }
+    guard let names = try ClassList.names(in: folder) else { return numbered(largest) }
+    guard names.count > largest else {
+      throw StrideNetError(
+        .badData, "a label without a name", at: "\(folder)/\(PictureFolder.classList)",
+        found: "label \(largest)", expected: "more than \(largest) names, a line each")
+    }
+    return names
+  }
+
+  /// Fashion-MNIST's.
+  private static let clothes = [
+    "T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
+  ]
+
+  /// Names of classes that are called by their numbers, up to this one.
+  static func numbered(_ largest: some BinaryInteger) -> [String] {
+    (0...Int(largest)).map(String.init)
   }
 
   private static func labels(at path: String) throws -> (labels: [UInt8], ignored: Int) {
@@ -129,7 +201,8 @@ extension Dataset {
         IDX.labels(stream(mnist_sample_train_labels, files[1])).labels, files[1]),
       test: set(
         IDX.images(stream(mnist_sample_test_images, files[2])),
-        IDX.labels(stream(mnist_sample_test_labels, files[3])).labels, files[3]))
+        IDX.labels(stream(mnist_sample_test_labels, files[3])).labels, files[3]),
+      classNames: numbered(9))
   }
 
   private static func set(

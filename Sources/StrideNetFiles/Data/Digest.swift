@@ -55,8 +55,14 @@ extension Trainer {
       for set in [train, test] { Array(set.digest().utf8).withUnsafeBytes { digest.update($0) } }
       return digest.hex
     }
-    for bytes in [train.pixels, train.labels, test.pixels, test.labels] {
-      bytes.withUnsafeBytes { digest.update($0) }
+    for set in [train, test] {
+      digest.update(set.pixels)
+      // Bytes where they are, as labels always were before there could be more.
+      if set.labels.allSatisfy({ $0 < 256 }) {
+        digest.update(set.labels.map { UInt8($0) })
+      } else {
+        digest.update(set.labels)
+      }
     }
     return digest.hex
   }

@@ -3,7 +3,7 @@ import Foundation
 import StrideNetCore
 
 /// The IDX format of MNIST: a magic number that says how many dimensions follow, the dimensions,
-/// the bytes. Plain or gzipped, told apart by content. http://yann.lecun.com/exdb/mnist
+/// the bytes. Data sets may also have other numbers, of which the magic number says the kind. Plain or gzipped, told apart by content. http://yann.lecun.com/exdb/mnist
 public enum IDX {
   /// N×H×W×C bytes; and how many bytes behind the end of a gzip file were passed over.
   public typealias Images = (
@@ -37,8 +37,19 @@ public enum IDX {
   }
 
   /// Writes labels, not compressed.
-  public static func writeLabels(_ labels: [UInt8], to path: String) throws {
-    try write([labels.count], labels, to: path)
+  /// - Throws: ``StrideNetError`` where one is no byte
+  public static func writeLabels(
+    _ labels: some Collection<some BinaryInteger>, to path: String
+  ) throws {
+    let bytes = try labels.map { label in
+      guard let byte = UInt8(exactly: label) else {
+        throw StrideNetError(
+          .badData, "a label too large for an IDX file", at: path, found: "\(label)",
+          expected: "0 to \(UInt8.max)", hint: "an .npz file takes it")
+      }
+      return byte
+    }
+    try write([labels.count], bytes, to: path)
   }
 
   private static func write(_ sizes: [Int], _ bytes: [UInt8], to path: String) throws {
@@ -57,8 +68,28 @@ public enum IDX {
     }
   }
 
+  /// Numbers of any kind that the format has.
+  static func array(at path: String) throws -> NumberArray {
+    let stream = try ByteStream(InputFile(path))
+    let (sizes, kind, bytes) = try read(stream, dimensions: 1...4, what: "numbers", kinds)
+    return try NumberArray(path, sizes, kind, bytes[...], big: true)
+  }
+
+  /// Whether the numbers aren't bytes.
+  static func isOther(_ path: String) -> Bool {
+    guard let stream = try? ByteStream(InputFile(path)), let magic = try? header(stream, 4) else {
+      return false
+    }
+    return magic[0...1] == [0, 0] && magic[2] != 8 && kinds[magic[2]] != nil
+  }
+
+  private static let bytes: [UInt8: NumberArray.Kind] = [8: .unsigned(1)]
+  private static let kinds = bytes.merging([
+    9: .signed(1), 11: .signed(2), 12: .signed(4), 13: .float(4), 14: .float(8),
+  ]) { $1 }
+
   static func images(_ stream: ByteStream) throws -> Images {
-    let (sizes, pixels) = try read(stream, dimensions: 3...4, what: "images")
+    let (sizes, _, pixels) = try read(stream, dimensions: 3...4, what: "images")
     return (
       sizes[0], sizes[1], sizes[2], sizes.count > 3 ? sizes[3] : 1, pixels, stream.ignored
     )
@@ -69,13 +100,15 @@ public enum IDX {
   }
 
   private static func read(
-    _ stream: ByteStream, dimensions: ClosedRange<Int>, what: String
-  ) throws -> (sizes: [Int], bytes: [UInt8]) {
-    let rank = try rank(stream, dimensions, what)
+    _ stream: ByteStream, dimensions: ClosedRange<Int>, what: String,
+    _ kinds: [UInt8: NumberArray.Kind] = bytes
+  ) throws -> (sizes: [Int], kind: NumberArray.Kind, bytes: [UInt8]) {
+    let (rank, kind) = try rank(stream, dimensions, what, kinds)
     let sizes = try sizes(stream, rank, what)
     let text = sizes.map(String.init).joined(separator: "×")
     let headerSize = 4 + 4 * rank
-    guard let size = Shape.product(sizes), let whole = Shape.product([1, size], plus: headerSize)
+    guard let size = Shape.product(sizes + [kind.size]),
+      let whole = Shape.product([1, size], plus: headerSize)
     else {
       throw StrideNetError(
         .badData, "the header promises more than memory can hold", at: "\(stream.name), header",
@@ -104,16 +137,19 @@ public enum IDX {
       try stream.read(into: $0)
     }
     try check(end > 0 ? nil : headerSize + bytes.count)
-    return (sizes, bytes)
+    return (sizes, kind, bytes)
   }
 
-  /// How many dimensions there are, by the magic number.
+  /// How many dimensions there are, and the kind of numbers, by the magic number.
   private static func rank(
-    _ stream: ByteStream, _ dimensions: ClosedRange<Int>, _ what: String
-  ) throws -> Int {
+    _ stream: ByteStream, _ dimensions: ClosedRange<Int>, _ what: String,
+    _ kinds: [UInt8: NumberArray.Kind]
+  ) throws -> (Int, NumberArray.Kind) {
     let magic = try header(stream, 4)
     let rank = Int(magic[3])
-    if magic[0...2] == [0, 0, 8] && dimensions.contains(rank) { return rank }
+    if magic[0...1] == [0, 0], dimensions.contains(rank), let kind = kinds[magic[2]] {
+      return (rank, kind)
+    }
     let isOther = magic[0...2] == [0, 0, 8] && (1...4).contains(rank) && rank != 2
     let other = rank == 1 ? "labels" : "images"
     throw StrideNetError(

@@ -6,15 +6,6 @@ import StrideNetCore
 public enum PNG {
   /// Larger images have no place in a network that reads 28 × 28 pixels.
   static let largest = 8192
-  private static let signature: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]
-
-  /// Whether a file begins as a PNG file does.
-  package static func isPNG(_ path: String) -> Bool {
-    guard let file = try? InputFile(path) else { return false }
-    var start = [UInt8](repeating: 0, count: signature.count)
-    let count = start.withUnsafeMutableBytes { try? file.read(into: $0, from: 0) }
-    return count == signature.count && start == signature
-  }
 
   /// Reads a file of any kind of PNG as red, green and blue over white paper.
   public static func read(at path: String) throws -> Picture {
@@ -53,17 +44,7 @@ public enum PNG {
       }
       guard done != 0 else { throw wrong() }
       // Laid over the paper as browsers do; libpng would mix light itself, which thins dark lines.
-      pixels.withUnsafeMutableBufferPointer { pixels in
-        for i in 0..<height * width {
-          let alpha = Int(pixels[4 * i + 3])
-          for k in 0..<3 {
-            let value = Int(pixels[4 * i + k]) * alpha + 255 * (255 - alpha)
-            pixels[3 * i + k] = UInt8((value + 127) / 255)
-          }
-        }
-      }
-      pixels.removeLast(height * width)
-      return Picture(height: height, width: width, channels: 3, pixels: pixels)
+      return Picture(overPaper: &pixels, height: height, width: width)
     }
   }
 

@@ -53,6 +53,7 @@ struct ConfigurationReader {
     var full = RunConfiguration()
     (full.data, full.split, full.limit, full.validate, full.kernels) = ("", 0, 0, 0, "")
     full.precision = .bf16
+    full.pictures = PictureOptions(height: 0, width: 0)
     (full.training.averageDecay, full.training.patience) = (0, 0)
     full.training.optimizer.clipNorm = 0
     full.training.augmentation = Augmentation()
@@ -63,6 +64,7 @@ struct ConfigurationReader {
   /// The defaults, of an optimiser those of its method.
   private static func defaults(for given: [String: Any]) -> [String: Any] {
     var result = RunConfiguration()
+    if given["pictures"] is [String: Any] { result.pictures = PictureOptions() }
     if let training = given["training"] as? [String: Any],
       let optimizer = training["optimizer"] as? [String: Any],
       let name = optimizer["method"] as? String, let method = Optimizer.Method(rawValue: name)

@@ -18,6 +18,8 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   /// The last so many training images, or below 1 this share of them, are held out and evaluated
   /// instead of the test set.
   package var validate: Double?
+  /// How pictures become images; nil for the usual way.
+  package var pictures: PictureOptions?
   /// The kernel variant; nil for the one bound at build time.
   package var kernels: String?
   /// Of the products; nil for float32.
@@ -32,11 +34,19 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
 
   /// Loads the data as the configuration wants it, and the test set if the training evaluates other
   /// images.
-  package func loadData() throws -> (data: Dataset, test: ImageSet?) {
-    var data = try Dataset.load(data)
+  package func loadData(
+    isStrict: Bool = false, _ progress: (@Sendable (_ done: Int, _ all: Int) -> Void)? = nil
+  ) throws -> (data: Dataset, test: ImageSet?) {
+    var options = pictures ?? PictureOptions()
+    options.isStrict = isStrict
+    var data = try Dataset.load(data, options, progress: progress)
     if let split { data = try data.split(split, seed: training.seed) }
-    let test = validate == nil ? nil : data.test
-    if let validate { data = try data.holdingOut(validate) }
+    let test = validate == nil && data.validation == nil ? nil : data.test
+    if let validate {
+      data = try data.holdingOut(validate)
+    } else {
+      data = try data.choosingByValidation()
+    }
     if let limit { data = try data.limited(to: limit) }
     return (data, test)
   }

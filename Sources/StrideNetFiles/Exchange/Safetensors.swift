@@ -83,6 +83,52 @@ public enum Safetensors {
     _ file: InputFile, skipping: (_ name: String) -> Bool = { _ in false }
   ) throws -> Contents {
     let path = file.path
+    let (entries, metadata, start) = try entries(of: file)
+    let wanted = entries.filter { !skipping($0.name) }
+    var need = MemoryNeed()
+    for entry in wanted {
+      need.add((entry.end - entry.begin) / entry.type.size, for: "\(path), tensor \(entry.name)")
+    }
+    try need.require(hint: "give it more memory")
+    if let entry = wanted.first(where: { !$0.type.isFloat }) {
+      throw SafetensorsHeader.unknownType(entry.type.rawValue, "\(path), tensor \(entry.name)")
+    }
+    let tensors = try wanted.map { entry in
+      let tensor = Tensor(
+        name: entry.name, shape: entry.shape,
+        values: try values(of: entry, in: file, from: start + entry.begin))
+      try tensor.checkFinite(at: path)
+      return tensor
+    }
+    return (tensors, metadata)
+  }
+
+  /// The tensors of any kind of numbers, each read when it is asked for.
+  static func arrays(at path: String) throws -> [(
+    name: String, array: () throws -> NumberArray
+  )] {
+    let file = try InputFile(path)
+    let (entries, _, start) = try entries(of: file)
+    return entries.map { entry in
+      (
+        entry.name,
+        {
+          let place = "\(path), tensor \(entry.name)"
+          let count = entry.end - entry.begin
+          try MemoryNeed.probe(bytes: 2 * count, for: place)
+          return try NumberArray(
+            place, entry.shape, entry.type.kind,
+            bytes(of: file, count, from: start + entry.begin)[...])
+        }
+      )
+    }
+  }
+
+  /// What the header says, checked, and where the data begins.
+  private static func entries(of file: InputFile) throws -> (
+    [SafetensorsHeader.Entry], metadata: [String: String], start: Int
+  ) {
+    let path = file.path
     var length: UInt64 = 0
     let got = try withUnsafeMutableBytes(of: &length) { try file.read(into: $0, from: 0) }
     length = UInt64(littleEndian: length)
@@ -109,23 +155,7 @@ public enum Safetensors {
     let (entries, metadata) = try parser.parse()
     let start = 8 + header.count
     try checkOffsets(entries, dataSize: file.size - start, path: path)
-    let wanted = entries.filter { !skipping($0.name) }
-    var need = MemoryNeed()
-    for entry in wanted {
-      need.add((entry.end - entry.begin) / entry.type.size, for: "\(path), tensor \(entry.name)")
-    }
-    try need.require(hint: "give it more memory")
-    if let entry = wanted.first(where: { $0.type == .i64 }) {
-      throw SafetensorsHeader.unknownType("I64", "\(path), tensor \(entry.name)")
-    }
-    let tensors = try wanted.map { entry in
-      let tensor = Tensor(
-        name: entry.name, shape: entry.shape,
-        values: try values(of: entry, in: file, from: start + entry.begin))
-      try tensor.checkFinite(at: path)
-      return tensor
-    }
-    return (tensors, metadata)
+    return (entries, metadata, start)
   }
 
   /// The limit of the format's own implementation.
@@ -195,12 +225,13 @@ public enum Safetensors {
     case .f64: return try numbers(UInt64.self).map { Float(Double(bitPattern: $0)) }
     case .f16: return try numbers(UInt16.self).map(halfToFloat)
     case .bf16: return try numbers(UInt16.self).map { Float(bitPattern: UInt32($0) << 16) }
-    case .i64: preconditionFailure("a tensor that should have been skipped")
+    case .i64, .i32, .i16, .i8, .u8:
+      preconditionFailure("a tensor that should have been skipped")
     }
   }
 
   /// By hand, as Float16 is missing on some platforms.
-  private static func halfToFloat(_ half: UInt16) -> Float {
+  static func halfToFloat(_ half: UInt16) -> Float {
     let sign = UInt32(half & 0x8000) << 16
     if half & 0x7c00 == 0x7c00 {
       return Float(bitPattern: sign | 0x7f80_0000 | UInt32(half & 0x3ff) << 13)

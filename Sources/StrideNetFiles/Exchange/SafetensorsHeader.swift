@@ -10,14 +10,34 @@ struct SafetensorsHeader {
     case f64 = "F64"
     case f16 = "F16"
     case bf16 = "BF16"
-    /// Counters, which are only skipped.
+    /// Counters, which are only skipped, and what data sets have.
     case i64 = "I64"
+    case i32 = "I32"
+    case i16 = "I16"
+    case i8 = "I8"
+    case u8 = "U8"
 
-    var size: Int {
+    var size: Int { kind.size }
+
+    var kind: NumberArray.Kind {
       switch self {
-      case .f64, .i64: 8
-      case .f32: 4
-      case .f16, .bf16: 2
+      case .f64: .float(8)
+      case .f32: .float(4)
+      case .f16: .float(2)
+      case .bf16: .brain
+      case .i64: .signed(8)
+      case .i32: .signed(4)
+      case .i16: .signed(2)
+      case .i8: .signed(1)
+      case .u8: .unsigned(1)
+      }
+    }
+
+    /// Whether weights may be such.
+    var isFloat: Bool {
+      switch self {
+      case .f32, .f64, .f16, .bf16: true
+      case .i64, .i32, .i16, .i8, .u8: false
       }
     }
   }

@@ -7,6 +7,8 @@ extension Network {
   private static let architectureKey = "stridenet.architecture"
   private static let inputKey = "stridenet.input"
   private static let lossKey = "stridenet.loss"
+  private static let classesKey = "stridenet.classes"
+  private static let fitKey = "stridenet.fit"
 
   /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
   /// at all.
@@ -30,6 +32,10 @@ extension Network {
     ]
     // Where nothing is said, it is the only one that such a network can have, or the usual one.
     if loss != usualLoss { result[Self.lossKey] = "\(loss)" }
+    if classNames != classNames.indices.map(String.init) {
+      result[Self.classesKey] = ClassList.json(classNames)
+    }
+    result[Self.fitKey] = pictureFit?.rawValue
     return result
   }
 
@@ -105,6 +111,11 @@ extension Network {
         .badData, error.what, at: error.place, found: error.found, expected: error.expected,
         hint: error.hint)
     }
+    if let names = file.metadata[classesKey] {
+      network.classNames = try ClassList.read(
+        names, outputs: network.classes, at: "\(path), metadata '\(classesKey)'")
+    }
+    network.pictureFit = file.metadata[fitKey].flatMap(Picture.Fit.init)
     let byName = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.values) })
     try network.setWeights { byName[$0]! }
     return network

@@ -1,0 +1,88 @@
+extension Picture {
+  /// How a picture of any size becomes an image of a network's.
+  public enum Fit: String, Sendable, Codable, CaseIterable {
+    /// As large as covers the image; what juts out on two sides is cut off.
+    case crop
+    /// As large as fits into the image; what is left on two sides is black.
+    case pad
+    /// As wide and as high as the image, whatever becomes of the proportions.
+    case stretch
+    /// As MNIST's makers made theirs: ink, light on black, cut out and centred.
+    case digits
+  }
+
+  /// The picture as an image of this size: grey for one channel, else red, green and blue. A picture
+  /// that is one already stays as it is, but for its colours.
+  /// - Throws: ``StrideNetError`` for ``Fit/digits`` if nothing is drawn on it, or in colours
+  public func fitted(to shape: Shape, _ fit: Fit) throws -> Picture {
+    guard shape.channels == 1 || shape.channels == 3 else {
+      throw StrideNetError(
+        .badData, "pictures can't become images of this many channels",
+        found: "\(shape.channels)", expected: "1 or 3")
+    }
+    if fit == .digits {
+      guard shape.channels == 1 else {
+        throw StrideNetError(
+          .badData, "digits are fitted into grey images", found: "\(shape)",
+          expected: "one channel", hint: "--colour grey, or another --fit")
+      }
+      return Picture(try fitted(to: shape))
+    }
+    let size = (shape.height, shape.width)
+    let (w, h) = (width * shape.height, height * shape.width)
+    var result = self
+    switch fit {
+    case .crop where w > h: result = cut(height, max(1, h / shape.height))
+    case .crop where h > w: result = cut(max(1, w / shape.width), width)
+    case .pad where w > h:
+      result = resized(to: (max(1, (h + width / 2) / width), shape.width)).placed(in: size)
+    case .pad where h > w:
+      result = resized(to: (shape.height, max(1, (w + height / 2) / height))).placed(in: size)
+    default: break
+    }
+    return result.resized(to: size).coloured(shape.channels)
+  }
+
+  /// The middle.
+  private func cut(_ h: Int, _ w: Int) -> Picture {
+    let (top, left) = ((height - h) / 2, (width - w) / 2)
+    var result: [UInt8] = []
+    result.reserveCapacity(h * w * channels)
+    for row in top..<top + h {
+      let start = (row * width + left) * channels
+      result += pixels[start..<start + w * channels]
+    }
+    return Picture(height: h, width: w, channels: channels, pixels: result)
+  }
+
+  /// In the middle of a black one.
+  private func placed(in size: (height: Int, width: Int)) -> Picture {
+    var result = [UInt8](repeating: 0, count: size.height * size.width * channels)
+    let (top, left) = ((size.height - height) / 2, (size.width - width) / 2)
+    for row in 0..<height {
+      let start = ((top + row) * size.width + left) * channels
+      result.replaceSubrange(
+        start..<start + width * channels,
+        with: pixels[row * width * channels..<(row + 1) * width * channels])
+    }
+    return Picture(height: size.height, width: size.width, channels: channels, pixels: result)
+  }
+
+  private func resized(to size: (height: Int, width: Int)) -> Picture {
+    if size == (height, width) { return self }
+    let values = Self.resized(pixels, (height, width), channels, to: size) { Float($0) }
+    return Picture(
+      height: size.height, width: size.width, channels: channels,
+      pixels: values.map { UInt8(pixel: $0) })
+  }
+
+  private func coloured(_ wanted: Int) -> Picture {
+    if channels == wanted { return self }
+    let values =
+      wanted == 1 ? grey().map { UInt8(pixel: $0 * 255) } : pixels.flatMap { [$0, $0, $0] }
+    return Picture(height: height, width: width, channels: wanted, pixels: values)
+  }
+
+  /// The numbers of a network's input.
+  package var values: [Float] { pixels.map { Float($0) / 255 } }
+}

@@ -1,0 +1,64 @@
+import Foundation
+import StrideNetCore
+
+extension Dataset {
+  /// Training, test and validation images, with what they are for.
+  package var parts: [(name: String, set: ImageSet)] {
+    [("training", train), ("test", test)] + (validation.map { [("validation", $0)] } ?? [])
+  }
+
+  /// Mean and standard deviation of each channel of the training images, of values of 0…1.
+  package var channelStatistics: [(mean: Double, deviation: Double)] {
+    (0..<train.channels).map { channel in
+      var counts = [Int](repeating: 0, count: 256)
+      train.pixels.withUnsafeBufferPointer { pixels in
+        for i in stride(from: channel, to: pixels.count, by: train.channels) {
+          counts[Int(pixels[i])] += 1
+        }
+      }
+      func mean(_ value: (Double) -> Double) -> Double {
+        counts.enumerated().reduce(0) { $0 + value(Double($1.offset) / 255) * Double($1.element) }
+          / Double(train.pixels.count / train.channels)
+      }
+      let middle = mean { $0 }
+      return (middle, mean { ($0 - middle) * ($0 - middle) }.squareRoot())
+    }
+  }
+
+  /// An image of the test set that is in the training set too.
+  package struct Duplicate: Encodable {
+    package let test, train: String
+    /// Whether it is in two classes.
+    package let differs: Bool
+  }
+
+  /// Test and validation images that are training images too, by their digests.
+  package var duplicates: [Duplicate] {
+    var places: [String: Int] = [:]
+    for index in (0..<train.count).reversed() { places[train.digest(index)] = index }
+    return parts.enumerated().dropFirst().flatMap { part, entry in
+      (0..<entry.set.count).compactMap { index in
+        places[entry.set.digest(index)].map { place in
+          Duplicate(
+            test: name(of: index, part), train: name(of: place, 0),
+            differs: entry.set.labels[index] != train.labels[place])
+        }
+      }
+    }
+  }
+
+  private func name(of index: Int, _ part: Int) -> String {
+    pictureFiles.indices.contains(part)
+      ? pictureFiles[part][index] : "\(parts[part].name) image \(index)"
+  }
+}
+
+extension ImageSet {
+  fileprivate func digest(_ index: Int) -> String {
+    var digest = SHA256()
+    pixels.withUnsafeBytes {
+      digest.update(.init(rebasing: $0[index * imageSize..<(index + 1) * imageSize]))
+    }
+    return digest.hex
+  }
+}
