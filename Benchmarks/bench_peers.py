@@ -112,7 +112,9 @@ class Worker:
         except BrokenPipeError:
             answer = {}
         if "seconds" not in answer:
-            raise Failed(answer.get("error", "it answered nothing"))
+            if "error" not in answer:
+                raise Failed(f"it ended with status {self.process.wait()}")
+            raise Failed(answer["error"])
         return answer
 
     def peak_memory(self):
