@@ -38,7 +38,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   package static let bound = KernelChoice(
     checked: String(cString: ck_bound_variant()), why: "bound at build time")
   /// The convolution variants, slowest first.
-  package static let convolutions = ConvVariant.all.filter { !$0.isBF16 }.map(\.info)
+  package static let convolutions = ConvVariant.all.map(\.info)
   /// The pooling variants.
   package static let poolings = PoolVariant.all.map(\.info)
   /// All names that can be chosen, the variants slowest first.
@@ -79,7 +79,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   private init(checked name: String, why: StaticString) {
     self.name = name
     self.why = why
-    convolution = ConvVariant.all.first { $0.name == name && !$0.isBF16 }
+    convolution = ConvVariant.all.first { $0.name == name }
     let picks = ["exact", "auto"].contains(name)
     precondition(convolution != nil || picks, "variants.def has no \(name)")
     if let variant = PoolVariant.all.first(where: { $0.name == name }) {
@@ -116,15 +116,18 @@ package struct ConvVariant: Sendable {
   package var name: String { info.name }
   private let index: Int
 
-  package static let all: [ConvVariant] = list(ck_conv_variant_at).enumerated().map {
+  private static let everything = list(ck_conv_variant_at).enumerated().map {
     ConvVariant(
       info: KernelVariant(
         name: String(cString: $1.pointee.name), summary: String(cString: $1.pointee.description)),
       index: $0)
   }
 
+  /// Those of float32.
+  package static let all = everything.filter { !$0.isBF16 }
+
   /// Whether it multiplies numbers rounded to bf16.
-  var isBF16: Bool { functions.pointee.bf16 != 0 }
+  private var isBF16: Bool { functions.pointee.bf16 != 0 }
 
   /// Those of the instruction set in use.
   private var functions: UnsafePointer<ck_conv_variant> { ck_conv_variant_at(index)! }
@@ -133,7 +136,7 @@ package struct ConvVariant: Sendable {
   private static let direct = byName["direct"]!
   private static let im2col = byName["im2col"]!
   private static let winograd = byName["winograd"]!
-  private static let bf16 = byName["bf16"]!
+  private static let bf16 = everything.first(where: \.isBF16)!
 
   /// A variant, and in a few words why it is taken.
   package typealias Choice = (variant: ConvVariant, why: StaticString)

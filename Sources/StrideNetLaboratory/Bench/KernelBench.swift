@@ -172,9 +172,8 @@ package struct KernelBench {
     self.peak = peak
     choice = kernels ?? .auto
     let only = kernels?.precision == .bf16 ? "auto" : kernels?.name
-    let all = Set(KernelChoice.convolutions.map(\.name))
     isTimed = { variant, isAutomatic in
-      only == nil && all.contains(variant) || variant == only || Self.single.contains(variant)
+      only == nil || variant == only || Self.single.contains(variant)
         || (["exact", "auto"].contains(only) && isAutomatic)
     }
   }
@@ -285,11 +284,12 @@ package struct KernelBench {
     let s = c.shape
     let (x, w, y) = (filled(s.inputs, 1), filled(s.weights, 2), filled(s.outputs, 3))
     let target = FloatStorage.sure(count: max(s.inputs, s.weights, s.outputs))
+    let picked = choice.convolution(s, pass).variant
     return timings(
       shape: "\(c.name): \(s.text)", operation: "conv_\(pass.name)", operations: s.operations,
       floats: s.inputs + s.weights + s.outputs, rounds,
-      automatic: choice.convolution(s, pass).variant.name,
-      ConvVariant.all.map { variant in
+      automatic: picked.name,
+      (choice.precision == .bf16 ? [picked] : ConvVariant.all).map { variant in
         let scratch = FloatStorage.sure(count: variant.workspace(s, pass))
         return (
           variant.name,
