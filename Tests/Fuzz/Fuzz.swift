@@ -18,6 +18,14 @@ struct Reader: Sendable {
 
 private let one = Runtime(threads: 1)
 
+/// Files that the tests have.
+private func files(_ folder: String, _ names: String...) throws -> [[UInt8]] {
+  let expectations = ProcessInfo.processInfo.environment["FUZZ_EXPECTATIONS"] ?? ""
+  return try names.map {
+    try InputFile("\(expectations)/../Pictures/\(folder)/\($0)").readAll(limit: 1 << 20)
+  }
+}
+
 private let targets: [Reader] = [
   .http,
   Reader(name: "idx", seeds: { idxSeeds }) { bytes in
@@ -63,6 +71,45 @@ private let targets: [Reader] = [
       from: InputFile(bytes, name: "input"), layers: nil, runtime: one)
     guard network.input!.count <= 4096, network.layers.count < 100 else { return }
     _ = try network.predict(Tensor(batch: 1, shape: network.input!))
+  },
+  Reader(name: "npz", seeds: { try files("arrays", "planes.npz", "named.npz", "stored.npz") }) {
+    bytes in
+    let file = InputFile(bytes, name: "input")
+    for (_, array) in try NPY.arrays(in: file, "input") {
+      let array = try array()
+      _ = try? array.labels()
+      _ = try array.images(labels: [0], scale: NumberArray.scale(of: [array]), .init())
+    }
+  },
+  Reader(name: "npy", seeds: { [NPY.bytes(.init("x", [1, 2, 3], .bytes([1, 2, 3, 4, 5, 6])))] }) {
+    bytes in
+    let array = try NPY.array(Array(bytes), "input")
+    _ = try? array.labels()
+    _ = try array.images(labels: [0], scale: NumberArray.scale(of: [array]), .init())
+  },
+  Reader(
+    name: "csv",
+    seeds: {
+      ["label,a,b,c,d\n1,2,3,4,5\n", "\"a\";1;2;3;4\r\nb;1;2.5;3;4"].map { Array($0.utf8) }
+    }
+  ) { bytes in
+    let (labels, pixels, _) = try CSVTable(Array(bytes), name: "input").images()
+    precondition(labels.count == pixels.shape[0])
+  },
+  // Those that are read from memory.
+  Reader(
+    name: "pictures",
+    seeds: {
+      try files(
+        "kinds", "rgb.jpg", "cmyk.jpg", "turned-6.jpg", "lossy.webp", "turned-6.webp",
+        "turned-6.png", "progressive.jpeg")
+    }
+  ) { bytes in
+    let file = try PictureFile(Array(bytes), name: "input")
+    let size = try file.size()
+    guard size.height * size.width < 1 << 16, file.kind != .bmp, file.kind != .ppm else { return }
+    let picture = try file.decode()
+    precondition((picture.height, picture.width) == size)
   },
   Reader(name: "checkpoint", seeds: { [try checkpointMetadata()] }) { bytes in
     // The configuration and the place, with a zero between them.

@@ -95,8 +95,8 @@ struct BadInput: Sendable, CustomTestStringConvertible {
       bytes[bytes.count / 2] ^= 0x10
       return bytes
     },
-    data("wrong magic number", 0, "not an IDX file of images", "0x00000d03") {
-      [0, 0, 13, 3] + $0.dropFirst(4)
+    data("wrong magic number", 0, "not an IDX file of images", "0x00000703") {
+      [0, 0, 7, 3] + $0.dropFirst(4)
     },
     data("a web page", 2, "not an IDX file", "0x3c21444f") { _ in Array("<!DOCTYPE html>".utf8) },
     data("an empty file", 3, "the file is empty") { _ in [] },
@@ -139,7 +139,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
       try $0.writeDigits("bad") { $0 == Dataset.files[0] ? nil : $1 }
       try folder("\($0.path)/bad/\(Dataset.files[0])")
     },
-    train("an empty folder", [], code: 66, "lacks one of its four files", data: "bad") {
+    train("an empty folder", [], code: 66, "no data set in the folder", "nothing", data: "bad") {
       try folder("\($0.path)/bad")
     },
     train("a set not on this machine", [], code: 66, "stridenet fetch mnist", data: "mnist"),

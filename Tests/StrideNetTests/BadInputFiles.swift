@@ -175,7 +175,7 @@ extension BadInput {
   // MARK: Other commands
 
   static let otherCases: [BadInput] = [
-    other("predict: no images", ["predict", "w"], code: 64, "Missing expected argument '<images>"),
+    other("predict: no images", ["predict", "w"], code: 64, "nothing to predict"),
     other("evaluate: no file", ["evaluate"], code: 64, "Missing expected argument '<file>"),
     other(
       "predict: labels as images", ["predict", "w", "digits/t10k-labels-idx1-ubyte"], code: 65,

@@ -99,6 +99,8 @@ import StrideNet
       let again = try NPY.array(NPY.bytes(array), "again")
       #expect(again.shape == array.shape && "\(again.values)" == "\(array.values)")
     }
+    let empty = NumberArray("empty", [2, 3, 0, 5], .bytes([]))
+    #expect(throws: StrideNetError.self) { try empty.images(labels: [0, 1], scale: 1, .init()) }
     try folder.write("x.npy", Array("\u{93}NUMPY".utf8))
     #expect(throws: StrideNetError.self) { try Dataset.load(folder.path + "/x.npy") }
   }

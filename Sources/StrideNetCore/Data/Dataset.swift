@@ -122,7 +122,9 @@ public struct Dataset: Sendable {
 
   /// Fails if a label isn't in 0..<classes, or if the classes have names and are fewer.
   package func checkLabels(classes: Int) throws {
-    guard classNames.isEmpty || classNames.count == classes else {
+    // Of labels without names the first that is none of the network's tells more.
+    let isOutside = isNumbered && classNames.count > classes
+    guard classNames.isEmpty || classNames.count == classes || isOutside else {
       let more = classNames.count < classes ? "more" : "fewer"
       throw StrideNetError(
         .badData, "a network with \(more) outputs than the data has classes", at: source,

@@ -345,6 +345,13 @@ final class InputFile {
     return done
   }
 
+  /// - Throws: ``StrideNetError`` where there is no memory for so many times its size
+  func require(times: Int) throws {
+    var need = MemoryNeed()
+    need.add(size / 4 + 1, times: times + 1, for: path)
+    try need.require(hint: "make a smaller file of it")
+  }
+
   /// All of a file that is read in one piece, to its end: the size of one that grows, or that the
   /// system makes up, says little.
   func readAll(limit: Int) throws -> [UInt8] {

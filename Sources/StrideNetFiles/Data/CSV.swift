@@ -11,13 +11,18 @@ struct CSVTable {
   private var numbers: [Float] = []
   /// Those at both ends as they stand there.
   private var ends: [(first: String, last: String)] = []
-  /// The line of each row, and the first text within one.
+  /// The line of each row.
   private var lines: [Int] = []
-  private var texts: (line: Int, column: Int, text: String)?
 
   init(_ path: String) throws {
-    self.path = path
-    let bytes = try InputFile(path).readAll(limit: 1 << 33)
+    let file = try InputFile(path)
+    // A digit and a comma become four bytes.
+    try file.require(times: 4)
+    try self.init(file.readAll(limit: 1 << 33), name: path)
+  }
+
+  init(_ bytes: [UInt8], name: String) throws {
+    path = name
     let start = bytes.starts(with: [0xef, 0xbb, 0xbf]) ? 3 : 0
     let separator = Self.separator(bytes[start...])
     var place = start
@@ -86,7 +91,7 @@ struct CSVTable {
           "a missing cell", line: line, found: "nothing in column \(column + 1)",
           expected: "a number", hint: "fill it, or take the line away")
       }
-      if texts == nil && column > 0 && column < columns - 1 {
+      if column > 0 && column < columns - 1 {
         throw wrong(
           "a cell that is no number", line: line, found: "'\(text)' in column \(column + 1)",
           expected: "a pixel")

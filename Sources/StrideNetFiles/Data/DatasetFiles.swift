@@ -154,11 +154,14 @@ extension Dataset {
     let ignored = zip(
       paths, [images.ignored, labels.ignored, testImages.ignored, testLabels.ignored]
     ).filter { $1 > 0 }.map { "; \($1) bytes behind the end of \($0) passed over" }
-    return try Dataset(
+    var result = try Dataset(
       name: name, source: folder + ignored.joined(),
       train: set(images, labels.labels, paths[1]),
       test: set(testImages, testLabels.labels, paths[3]),
       classNames: try classNames(folder, name, max(labels.labels.max()!, testLabels.labels.max()!)))
+    // Clothes aren't to be fitted as digits are.
+    if name == "fashion-mnist" { result.fit = .crop }
+    return result
   }
 
   /// Those of a list beside the files, or numbers.

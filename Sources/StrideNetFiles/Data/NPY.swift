@@ -9,15 +9,22 @@ enum NPY {
     let file = try InputFile(path)
     let stem = URL(filePath: path).deletingPathExtension().lastPathComponent
     guard path.lowercased().hasSuffix(".npz") else {
+      try file.require(times: 2)
       return [(stem, { try array(file.readAll(limit: 1 << 36), path) })]
     }
+    return try arrays(in: file, stem)
+  }
+
+  static func arrays(
+    in file: InputFile, _ stem: String
+  ) throws -> [(name: String, array: () throws -> NumberArray)] {
     let archive = try ZipArchive(file)
     return archive.entries.filter { $0.name.hasSuffix(".npy") }.map { entry in
       let name = String(entry.name.dropLast(4))
       // As saved without names.
       return (
         name == "arr_0" ? stem : name,
-        { try array(archive.bytes(of: entry), "\(path), \(name)") }
+        { try array(archive.bytes(of: entry), "\(file.path), \(name)") }
       )
     }
   }

@@ -179,6 +179,7 @@ struct NumberArray {
   ) throws -> ImageSet {
     let (h, w, c, isFirst) = try layout(options)
     let source = try pixels(scale)
+    guard !shape.contains(0) else { throw wrong("images without pixels", found: Self.text(shape)) }
     guard shape[0] == labels.count else {
       throw wrong(
         "images and labels differ in number", found: "\(shape[0]) images, \(labels.count) labels",

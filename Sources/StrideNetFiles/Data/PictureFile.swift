@@ -44,8 +44,11 @@ struct PictureFile {
   let kind: Kind
 
   init(_ path: String) throws {
-    self.path = path
-    bytes = try InputFile(path).readAll(limit: 64 << 20)
+    try self.init(InputFile(path).readAll(limit: 64 << 20), name: path)
+  }
+
+  init(_ bytes: [UInt8], name path: String) throws {
+    (self.path, self.bytes) = (path, bytes)
     guard let kind = Self.kind(bytes) else {
       throw StrideNetError(
         .badData, bytes.isEmpty ? "the file is empty" : "not a picture", at: path,
@@ -135,7 +138,7 @@ struct PictureFile {
 
   // MARK: Pixels
 
-  fileprivate func decode() throws -> Picture {
+  func decode() throws -> Picture {
     let picture =
       switch kind {
       case .png: try PNG.decode(bytes, name: path)
