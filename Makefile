@@ -71,11 +71,12 @@ RANDOM_BUILD := $(SWIFT) build -c release $(TRAITS) --product random-networks $(
   --sanitize=address --scratch-path .build-sanitized -Xcc -fsanitize=undefined \
   -Xcc -fno-sanitize-recover=undefined)
 
-## random: random networks against double precision (N=200, SEED=1, CASE=, SANITIZE=1)
+## random: random networks against double precision (N=200, SEED=1, CASE=, PRECISION=, ISA=, SANITIZE=1)
 random: setup
 	$(RANDOM_BUILD)
 	@ASAN_OPTIONS=detect_leaks=0 "$$($(RANDOM_BUILD) --show-bin-path)/random-networks" \
-	  $(if $(CASE),--case '$(CASE)',--count $(or $(N),200) --seed $(or $(SEED),1) --work $(or $(WORK),1000000))
+	  $(if $(CASE),--case '$(CASE)',--count $(or $(N),200) --seed $(or $(SEED),1) --work $(or $(WORK),1000000) \
+	  $(if $(PRECISION),--precision $(PRECISION)) $(if $(ISA),--isa $(ISA)))
 
 ## fuzz: feed all readers with made-up inputs under AddressSanitizer (SECONDS=60 in all; TARGET=)
 fuzz: setup

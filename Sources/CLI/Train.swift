@@ -225,13 +225,14 @@ struct Train: ParsableCommand {
     if let layers {
       result.layers = Architecture.text(try Architecture.layers(layers, source: "--layers"))
     }
-    if let kernels = try compute.name(positional: variant) { result.kernels = kernels }
+    let kernels = try compute.name(positional: variant)
+    if let kernels { result.kernels = kernels }
     if let precision = compute.precision {
       result.precision = precision == .float32 ? nil : precision
     }
-    if let variant, result.precision == .bf16 {
+    if let kernels, result.precision == .bf16 {
       throw StrideNetError(
-        .usage, "bf16 has kernels of its own", found: "'\(variant)' and --precision bf16",
+        .usage, "bf16 has kernels of its own", found: "'\(kernels)' and --precision bf16",
         expected: "one of them")
     }
     if let data = dataOptions.data { result.data = data }

@@ -21,8 +21,10 @@ struct Case: Codable {
   var instructionSet: String
   var threads = 1
   var fusing = true
-  /// Beside the single one there is no other yet.
-  var precision = "float32"
+  /// Of the products.
+  var precision = Precision.float32
+  /// What multiplies bf16.
+  var unit: String?
   /// Through C, which takes a compiler.
   var exportsC = false
   /// Through a trainer, stopped and resumed.
@@ -63,7 +65,8 @@ struct Case: Codable {
   /// What comes close to it on the command line.
   var command: String {
     let batch = batches.max() ?? 1
-    return "stridenet train --layers '\(layers)' --batch-size \(batch) --kernels \(kernels) "
+    return "stridenet train --layers '\(layers)' --batch-size \(batch) "
+      + (precision == .bf16 ? "--precision bf16 " : "--kernels \(kernels) ")
       + "--threads \(threads) --optimizer \(optimizer.method.rawValue) --loss \(loss)"
   }
 

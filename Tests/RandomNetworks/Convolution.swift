@@ -12,11 +12,17 @@ final class Convolution: Part {
   private let tile: Int
   private var growth: Double { tile == 4 ? 27 : 5 }
   private var x: Field!
+  /// Whether factors are rounded to bf16: in the input gradient, and in the two other passes.
+  private let rounds, roundsWindows: Bool
+  private var norm: BatchNormalization?
+  // A NaN is multiplied by a 0, too.
+  override var spreadsHoles: Bool { isTransformed || roundsWindows }
 
   init(
     _ input: Size, _ output: Size, window: (height: Int, width: Int),
     stride: (height: Int, width: Int), dilation: (height: Int, width: Int), top: Int, left: Int,
-    groups: Int, _ w: Weights, _ b: Weights, transforms: (_ tile: Int) -> Bool
+    groups: Int, _ w: Weights, _ b: Weights, transforms: (_ tile: Int) -> Bool,
+    rounds: Bool
   ) {
     (self.input, self.output, self.window, self.stride) = (input, output, window, stride)
     (self.dilation, self.top, self.left, self.groups) = (dilation, top, left, groups)
@@ -26,6 +32,29 @@ final class Convolution: Part {
     isTransformed =
       transforms(tile) && window == (3, 3) && !isDepthwise && dilation.height % stride.height == 0
       && dilation.width % stride.width == 0
+    // One filter of one channel is depthwise, too, where it is dilated.
+    let isPlain = groups == 1 && dilation == (1, 1)
+    let isSingle = groups == input.channels && groups == output.channels && !isPlain
+    self.rounds = rounds && !isSingle
+    roundsWindows = self.rounds && window.width * (input.channels / groups) >= 16
+  }
+
+  /// Where nothing is trained, a normalisation behind it scales its weights, before these are
+  /// rounded.
+  func takeOver(_ norm: BatchNormalization) {
+    guard roundsWindows else { return }
+    self.norm = norm
+    norm.isTakenOver = true
+  }
+
+  /// Weights and bias of a pass forward.
+  private func factors(training: Bool) -> (w: [Number], b: [Number]) {
+    var (w, b) = (w.values.map { Number($0) }, b.values.map { Number($0) })
+    if !training, let running = norm?.runningFactors {
+      for i in w.indices { w[i] = w[i] * running[i % output.channels].scale }
+      for f in b.indices { b[f] = b[f] * running[f].scale + running[f].shift }
+    }
+    return (roundsWindows ? w.map { $0.roundedToBF16() } : w, b)
   }
 
   override var weights: [Weights] { [w, b] }
@@ -62,16 +91,21 @@ final class Convolution: Part {
 
   override func forward(_ x: Field, training: Bool) -> Field {
     self.x = x
+    let x = roundsWindows ? x.rounded() : x
     let y = Field(x.batch, output)
+    let (w, b) = factors(training: training)
     var sums = [Sum](repeating: Sum(), count: y.count)
     sums.withUnsafeMutableBufferPointer { sums in
-      w.values.withUnsafeBufferPointer { w in
+      w.withUnsafeBufferPointer { w in
         forEachTap(x.batch, x, y) { y, xi, wi in
-          sums[y].add(x.value[xi], error: x.error[xi], times: w[wi], error: 0)
+          sums[y].add(x.value[xi], error: x.error[xi], times: w[wi].value, error: w[wi].error)
         }
       }
     }
-    for i in 0..<y.count { sums[i].add(b.values[i % output.channels], error: 0) }
+    for i in 0..<y.count {
+      let b = b[i % output.channels]
+      sums[i].add(b.value, error: b.error)
+    }
     y.fill(from: sums)
     if transforms {
       let largest = largestWeights
@@ -88,6 +122,17 @@ final class Convolution: Part {
     for f in 0..<output.channels {
       y.shared[f] = factors.reduce(0) {
         $1.filter == f ? hypot($0, $1.factor * x.shared[$1.channel]) : $0
+      }
+    }
+    if !training && norm != nil {
+      // A weight that may be rounded either way is the same in all pixels.
+      let sizes = largestOfEach(x).reduce([Double](repeating: 0, count: input.channels)) {
+        zip($0, $1).map(max)
+      }
+      for (k, w) in w.enumerated() where w.error > 0 {
+        let f = k % output.channels
+        let c = f / filtersOfGroup * channels + k / output.channels % channels
+        y.shared[f] = hypot(y.shared[f], w.error * sizes[c])
       }
     }
     for i in 0..<y.count { y.error[i] = hypot(y.error[i], y.shared[i % output.channels]) }
@@ -148,16 +193,20 @@ final class Convolution: Part {
   }
 
   override func backward(_ dy: Field) -> Field {
-    let (dx, x) = (Field(dy.batch, input), x!)
+    let dx = Field(dy.batch, input)
+    // The factors of dx, and of the weights' gradient.
+    let back = rounds ? dy.rounded() : dy
+    let w = rounds ? self.w.values.map(bf16) : self.w.values
+    let (x, up) = roundsWindows ? (self.x.rounded(), back) : (self.x!, dy)
     var inputs = [Sum](repeating: Sum(), count: dx.count)
-    var window = [Sum](repeating: Sum(), count: w.values.count)
+    var window = [Sum](repeating: Sum(), count: w.count)
     inputs.withUnsafeMutableBufferPointer { inputs in
       window.withUnsafeMutableBufferPointer { window in
-        w.values.withUnsafeBufferPointer { w in
+        w.withUnsafeBufferPointer { w in
           forEachTap(dy.batch, x, dy) { yi, xi, wi in
-            let (d, e) = (dy.value[yi], dy.error[yi])
-            inputs[xi].add(d, error: e, times: w[wi], error: 0)
-            window[wi].add(d, error: e, times: x.value[xi], error: x.error[xi])
+            inputs[xi].add(back.value[yi], error: back.error[yi], times: w[wi], error: 0)
+            window[wi].add(
+              up.value[yi], error: up.error[yi], times: x.value[xi], error: x.error[xi])
           }
         }
       }
@@ -169,9 +218,9 @@ final class Convolution: Part {
       let (c, f) = (k / filters % channels, k % filters)
       let channel = f / (filters / groups) * channels + c
       window[k].add(0, error: x.shared[channel] * above[f].value)
-      window[k].add(0, error: dy.shared[f] * below[channel].value)
+      window[k].add(0, error: up.shared[f] * below[channel].value)
     }
-    w.gradient = window.map(\.number)
+    self.w.gradient = window.map(\.number)
     dx.fill(from: inputs)
     if transforms {
       let (largest, upstream, x) = (largestWeights, largestOfEach(dy), largestOfEach(x))
@@ -194,11 +243,12 @@ final class Convolution: Part {
         let products = (0..<dy.batch * tiles).map {
           x[$0 / tiles][channel] * upstream[$0 / tiles][f]
         }
-        w.gradient[k].error = hypot(w.gradient[k].error, grown(tile == 4 ? 29 : 4, products))
+        self.w.gradient[k].error = hypot(
+          self.w.gradient[k].error, grown(tile == 4 ? 29 : 4, products))
       }
     }
     for (channel, f, factor) in channelFactors {
-      dx.shared[channel] = hypot(dx.shared[channel], factor * dy.shared[f])
+      dx.shared[channel] = hypot(dx.shared[channel], factor * back.shared[f])
     }
     dx.shareRepeated(from: dy)
     return dx

@@ -15,7 +15,7 @@ struct Outcome {
 
 /// Judges networks in processes of their own, some at a time.
 struct Crew {
-  let work: Int
+  let drawing: Drawing
   let jobs: Int
 
   /// What a process said before it ended.
@@ -85,9 +85,7 @@ struct Crew {
   func judge(_ first: Int, count: Int, _ onOutcome: @escaping @Sendable (Outcome) -> Void) {
     var bySet: [String: [Int]] = [:]
     for seed in first..<first + count {
-      let subject = Generator.draw(
-        UInt64(seed), work: work, instructionSets: Machine.instructionSets)
-      bySet[subject.instructionSet, default: []].append(seed)
+      bySet[drawing.network(seed).instructionSet, default: []].append(seed)
     }
     let size = max(1, min(10, count / (4 * jobs)))
     var chunks: [[Int]] = []
@@ -102,7 +100,7 @@ struct Crew {
       while var seeds = queue.withLock({ $0.popLast() }) {
         while !seeds.isEmpty {
           let report = run(
-            ["--seeds", seeds.map(String.init).joined(separator: ","), "--work", "\(work)"])
+            ["--seeds", seeds.map(String.init).joined(separator: ",")] + drawing.arguments)
           for outcome in report.outcomes + [report.broken].compactMap({ $0 }) {
             onOutcome(outcome)
             seeds.removeAll { "\($0)" == outcome.name }

@@ -3,12 +3,19 @@ import Foundation
 final class FullyConnected: Part {
   let w, b: Weights
   private var x: Field!
+  /// The weights as they are multiplied.
+  private let factors: [Double]
+  private let rounds: Bool
 
-  init(_ w: Weights, _ b: Weights) { (self.w, self.b) = (w, b) }
+  init(_ w: Weights, _ b: Weights, rounds: Bool) {
+    (self.w, self.b, self.rounds) = (w, b, rounds)
+    factors = rounds ? w.values.map(bf16) : w.values
+  }
 
   override var weights: [Weights] { [w, b] }
 
   override func forward(_ x: Field, training: Bool) -> Field {
+    let x = rounds ? x.rounded() : x
     self.x = x
     let (inputs, outputs) = (x.size.count, b.values.count)
     let y = Field(x.batch, Size(height: 1, width: 1, channels: outputs))
@@ -17,7 +24,7 @@ final class FullyConnected: Part {
         var sum = Sum()
         for i in 0..<inputs {
           let from = n * inputs + i
-          sum.add(x.value[from], error: x.error[from], times: w.values[o * inputs + i], error: 0)
+          sum.add(x.value[from], error: x.error[from], times: factors[o * inputs + i], error: 0)
         }
         sum.add(b.values[o], error: 0)
         y[n * outputs + o] = sum.number
@@ -37,6 +44,8 @@ final class FullyConnected: Part {
   }
 
   override func backward(_ dy: Field) -> Field {
+    (w.gradient, b.gradient) = ([], dy.channelSums)
+    let dy = rounds ? dy.rounded() : dy
     let (dx, x) = (Field(dy.batch, x.size), x!)
     let (inputs, outputs) = (x.size.count, b.values.count)
     for n in 0..<dy.batch {
@@ -44,12 +53,11 @@ final class FullyConnected: Part {
         var sum = Sum()
         for o in 0..<outputs {
           let from = n * outputs + o
-          sum.add(dy.value[from], error: dy.error[from], times: w.values[o * inputs + i], error: 0)
+          sum.add(dy.value[from], error: dy.error[from], times: factors[o * inputs + i], error: 0)
         }
         dx[n * inputs + i] = sum.number
       }
     }
-    (w.gradient, b.gradient) = ([], dy.channelSums)
     let below = x.channelSums
     for o in 0..<outputs {
       for i in 0..<inputs {
@@ -63,10 +71,15 @@ final class FullyConnected: Part {
         w.gradient.append(sum.number)
       }
     }
-    for i in 0..<inputs {
-      dx.shared[i] = (0..<outputs).reduce(0) {
-        hypot($0, w.values[$1 * inputs + i] * dy.shared[$1])
+    // What is off by the way that dy was rounded is so in all pixels.
+    let pixels = rounds ? inputs / x.period : 1
+    for i in 0..<inputs / pixels {
+      let shared = (0..<outputs).reduce(0) { sum, o in
+        let places = stride(from: o * inputs + i, to: (o + 1) * inputs, by: inputs / pixels)
+        return hypot(
+          sum, places.reduce(0) { $0 + w.values[$1] } / Double(pixels) * dy.shared[o])
       }
+      for k in 0..<pixels { dx.shared[k * inputs / pixels + i] = shared }
     }
     return dx
   }

@@ -13,10 +13,13 @@ struct Generator {
   /// - Parameters:
   ///   - work: about how many multiply-adds a pass may have
   ///   - instructionSets: those that the processor has
-  static func draw(_ seed: UInt64, work: Int, instructionSets: [String]) -> Case {
+  ///   - precision: nil for any
+  static func draw(
+    _ seed: UInt64, work: Int, instructionSets: [String], precision: Precision?
+  ) -> Case {
     var generator = Generator(random: Random(seed: seed, stream: 7), work: work, seed: seed)
     while true {
-      if let result = generator.draw(instructionSets) { return result }
+      if let result = generator.draw(instructionSets, precision) { return result }
     }
   }
 
@@ -276,7 +279,7 @@ struct Generator {
 
   // MARK: All the rest
 
-  private mutating func draw(_ instructionSets: [String]) -> Case? {
+  private mutating func draw(_ instructionSets: [String], _ precision: Precision?) -> Case? {
     let height = axis()
     let input = Size(
       height: height, width: random.chance(0.5) ? height : axis(), channels: random.whole(1...8))
@@ -311,6 +314,12 @@ struct Generator {
     result.fusing = random.chance(0.7)
     result.exportsC = random.chance(0.1)
     result.resumes = random.chance(0.3)
+    let any: Precision = random.chance(0.25) ? .bf16 : .float32
+    result.precision = precision ?? any
+    if result.precision == .bf16 {
+      result.kernels = "auto"
+      result.unit = random.pick(Machine.units(of: result.instructionSet))
+    }
     return result
   }
 

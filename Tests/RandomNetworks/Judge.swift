@@ -70,7 +70,7 @@ final class Judge {
     let runtime = Runtime(
       threads: threads ?? subject.threads,
       kernels: try KernelChoice(named: kernels ?? subject.kernels),
-      fusing: fusing ?? subject.fusing)
+      precision: subject.precision, fusing: fusing ?? subject.fusing)
     let network = Network(
       try Architecture.layers(subject.layers), seed: subject.seed, runtime: runtime)
     network.loss = try Loss(subject.loss)
@@ -91,10 +91,12 @@ final class Judge {
     return field
   }
 
-  func reference(_ weights: Snapshot, step: Int, kernels: String? = nil) -> Reference {
+  func reference(
+    _ weights: Snapshot, step: Int, kernels: String? = nil, precision: Precision? = nil
+  ) -> Reference {
     Reference(
       text, subject.input, weights: Self.byName(weights), seed: subject.seed, step: step,
-      kernels: kernels ?? subject.kernels)
+      kernels: kernels ?? subject.kernels, rounds: (precision ?? subject.precision) == .bf16)
   }
 
   static func byName(_ snapshot: Snapshot) -> [String: [Float]] {
@@ -220,6 +222,7 @@ final class Judge {
 
   /// The first step again with each of the other kernels.
   private func rungs() throws {
+    if subject.precision == .bf16 { return }
     let batch = batch(0, of: subject.batches[0])
     var shared: (before: Snapshot, pass: Pass)?
     for kernels in KernelChoice.names where kernels != subject.kernels {

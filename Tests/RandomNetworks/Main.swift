@@ -5,6 +5,7 @@ import Synchronization
 /// Random networks against a reference in double precision:
 ///
 ///     random-networks [--count N] [--seed S] [--work M] [--jobs J] [--shrink SECONDS]
+///         [--precision float32|bf16] [--isa SET]
 ///     random-networks --case '{…}'
 ///
 /// Each network is a number; the first is S. Some run at a time in processes of their own, since the
@@ -17,7 +18,9 @@ import Synchronization
       options[name] = value
     }
     func number(_ name: String, _ other: Int) -> Int { options[name].flatMap(Int.init) ?? other }
-    let work = number("--work", 1_000_000)
+    let drawing = Drawing(
+      work: number("--work", 1_000_000),
+      precision: options["--precision"].flatMap(Precision.init), set: options["--isa"])
     if let json = options["--case"] {
       do {
         exit(judge(try Case(json: json), "case") ? 0 : 1)
@@ -28,13 +31,11 @@ import Synchronization
     }
     if let seeds = options["--seeds"] {
       let failed = seeds.split(separator: ",").filter {
-        let subject = Generator.draw(
-          UInt64($0)!, work: work, instructionSets: Machine.instructionSets)
-        return !judge(subject, String($0))
+        !judge(drawing.network(Int($0)!), String($0))
       }
       exit(failed.isEmpty ? 0 : 1)
     }
-    let crew = Crew(work: work, jobs: number("--jobs", 2))
+    let crew = Crew(drawing: drawing, jobs: number("--jobs", 2))
     let passed = run(
       crew, number("--seed", 1), count: number("--count", 40),
       shrinking: number("--shrink", 60))
@@ -51,6 +52,7 @@ import Synchronization
     let start = clock.now
     do {
       try KernelChoice.select(instructionSet: subject.instructionSet)
+      if let unit = subject.unit { try KernelChoice.select(bf16Unit: unit) }
       try judge.run()
     } catch let failure as Failure {
       say("fail \(name) \(failure.kind): \(failure.text)")
@@ -98,7 +100,7 @@ import Synchronization
       let small = crew.shrink(outcome, seconds: Double(seconds))
       say("")
       say("\(outcome.failure!.kind), shrunk: \(small.failure!.text)")
-      say("  make random SEED=\(outcome.name) N=1 WORK=\(crew.work)")
+      say("  make random SEED=\(outcome.name) N=1 \(crew.drawing.settings)")
       say("  make random CASE='\(small.subject.json)'")
       say("  \(small.subject.command)")
     }
@@ -112,6 +114,30 @@ import Synchronization
   }
 }
 
+/// What is drawn.
+struct Drawing {
+  let work: Int
+  /// Nil for any.
+  let precision: Precision?
+  let set: String?
+
+  func network(_ seed: Int) -> Case {
+    Generator.draw(
+      UInt64(seed), work: work, instructionSets: set.map { [$0] } ?? Machine.instructionSets,
+      precision: precision)
+  }
+
+  private var options: [(String, String)] {
+    [("work", "\(work)")] + (precision.map { [("precision", $0.rawValue)] } ?? [])
+      + (set.map { [("isa", $0)] } ?? [])
+  }
+  /// As arguments of the program, and of `make`.
+  var arguments: [String] { options.flatMap { ["--\($0)", $1] } }
+  var settings: String {
+    options.map { "\($0.uppercased())=\($1)" }.joined(separator: " ")
+  }
+}
+
 /// What this machine has.
 enum Machine {
   static let instructionSets: [String] = {
@@ -120,6 +146,24 @@ enum Machine {
     return Generator.instructionSets.filter {
       (try? KernelChoice.select(instructionSet: $0)) != nil
     }
+  }()
+
+  /// What multiplies bf16 beside an instruction set.
+  static func units(of set: String) -> [String] { unitsBySet[set]! }
+
+  private static let unitsBySet: [String: [String]] = {
+    let best = KernelChoice.instructionSet
+    defer { try? KernelChoice.select(instructionSet: best) }
+    return Dictionary(
+      uniqueKeysWithValues: instructionSets.map { set in
+        try! KernelChoice.select(instructionSet: set)
+        return (
+          set,
+          ["amx", "avx512_bf16", "emulated"].filter {
+            (try? KernelChoice.select(bf16Unit: $0)) != nil
+          }
+        )
+      })
   }()
 }
 

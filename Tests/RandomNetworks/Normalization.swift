@@ -122,8 +122,10 @@ class Normalization: Part {
 }
 
 final class BatchNormalization: Normalization {
-  private let mean, variance: Weights
+  fileprivate let mean, variance: Weights
   private let momentum: Double
+  /// Whether the convolution before it does it where nothing is trained.
+  var isTakenOver = false
 
   init(
     _ w: Weights, _ b: Weights, _ mean: Weights, _ variance: Weights, momentum: Double,
@@ -146,12 +148,11 @@ final class BatchNormalization: Normalization {
 
   override func forward(_ x: Field, training: Bool) -> Field {
     guard training else {
-      let y = Field(x.batch, x.size)
+      if isTakenOver { return x }
+      let (y, factors) = (Field(x.batch, x.size), runningFactors)
       for i in 0..<x.count {
-        let c = i % x.size.channels
-        let scale =
-          Number(w.values[c]) / (Number(variance.values[c]) + Number(epsilon)).squareRoot()
-        y[i] = x[i] * scale + (Number(b.values[c]) - Number(mean.values[c]) * scale)
+        let (scale, shift) = factors[i % x.size.channels]
+        y[i] = x[i] * scale + shift
       }
       return y
     }
@@ -165,6 +166,17 @@ final class BatchNormalization: Normalization {
     move(mean) { moments[$0].mean }
     move(variance) { moments[$0].variance * Number(n / max(1, n - 1)) }
     return normalise(x)
+  }
+}
+
+extension BatchNormalization {
+  /// What each channel is multiplied by, and what is added to it, where nothing is trained.
+  var runningFactors: [(scale: Number, shift: Number)] {
+    w.values.indices.map { c in
+      let scale =
+        Number(w.values[c]) / (Number(variance.values[c]) + Number(epsilon)).squareRoot()
+      return (scale, Number(b.values[c]) - Number(mean.values[c]) * scale)
+    }
   }
 }
 

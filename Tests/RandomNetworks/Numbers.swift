@@ -47,6 +47,28 @@ struct Number {
   }
 }
 
+extension Number {
+  /// The nearest number of 8 bits, ties to the even one; subnormal ones are 0. Its error is none
+  /// where all that it may be is rounded to the same.
+  func roundedToBF16() -> Number {
+    let rounded = bf16(value)
+    guard error > 0 && value.isFinite else { return Number(rounded, error: error) }
+    if bf16(value - tolerance * error) == rounded && bf16(value + tolerance * error) == rounded {
+      return Number(rounded)
+    }
+    return Number(rounded, error: error + 0x1p-8 * abs(value))
+  }
+}
+
+/// The nearest bf16.
+func bf16(_ x: Double) -> Double {
+  guard x.isFinite else { return x }
+  guard abs(x) >= 0x1p-126 else { return 0 }
+  let unit = 0x1p45 * x.ulp
+  let rounded = (x / unit).rounded(.toNearestOrEven) * unit
+  return abs(rounded) < 0x1p128 ? rounded : rounded * .infinity
+}
+
 /// A sum of many terms. Each addition rounds by a share of what the sum has come to, which is no
 /// larger than the largest partial sum here, or in another order than about the root of the squares.
 struct Sum {
@@ -137,6 +159,23 @@ final class Field {
 
   func fill(from sums: [Sum]) {
     for (i, sum) in sums.enumerated() { self[i] = sum.number }
+  }
+
+  /// Its numbers as bf16.
+  func rounded() -> Field {
+    let (other, channels) = (Field(batch, size), size.channels)
+    other.inherit(self)
+    for i in 0..<count { other[i] = self[i].roundedToBF16() }
+    // Numbers that are the same are rounded the same way.
+    for c in 0..<channels {
+      var errors: [Float: Double] = [:]
+      for i in stride(from: c, to: count, by: channels) where other.error[i] > 0 {
+        errors[Float(value[i]), default: 0] += other.error[i]
+      }
+      let all = errors.values.reduce(0) { $0 + $1 * $1 }.squareRoot()
+      other.shared[c] = hypot(shared[c], all / Double(count / channels))
+    }
+    return other
   }
 
   /// The sum of each channel over all pixels and examples.

@@ -17,6 +17,8 @@ class Part {
   var weights: [Weights] { [] }
   /// Whether winograd's transforms are between.
   var transforms: Bool { false }
+  /// Whether what is no number goes further than the formula says.
+  var spreadsHoles: Bool { transforms }
   func forward(_ x: Field, training: Bool) -> Field { fatalError() }
   /// The gradient of x of the last forward pass; gradients of weights stay with them.
   func backward(_ dy: Field) -> Field { fatalError() }
@@ -39,6 +41,7 @@ final class Fork: Part {
 
   override var weights: [Weights] { (body + shortcut).flatMap(\.weights) }
   override var transforms: Bool { (body + shortcut).contains(where: \.transforms) }
+  override var spreadsHoles: Bool { (body + shortcut).contains(where: \.spreadsHoles) }
 
   private func sum(_ a: Field, _ b: Field) -> Field {
     let y = Field(a.batch, a.size)

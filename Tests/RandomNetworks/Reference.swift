@@ -8,12 +8,15 @@ struct Reference {
   /// Whether the parts end in what a last softmax takes.
   let givesLogits: Bool
 
-  /// - Parameter weights: the network's, by name
+  /// - Parameters:
+  ///   - weights: the network's, by name
+  ///   - rounds: whether products are of bf16
   init(
     _ layers: [LayerText], _ input: Size, weights: [String: [Float]], seed: UInt64, step: Int,
-    kernels: String
+    kernels: String, rounds: Bool
   ) {
-    var builder = ReferenceBuilder(weights: weights, seed: seed, step: step, kernels: kernels)
+    var builder = ReferenceBuilder(
+      weights: weights, seed: seed, step: step, kernels: kernels, rounds: rounds)
     var (parts, output) = builder.parts(of: layers, input, prefix: "layers.")
     givesLogits = parts.last is Softmax
     if givesLogits { parts.removeLast() }

@@ -4,18 +4,26 @@ struct ReferenceBuilder {
   let seed: UInt64
   let step: Int
   let kernels: String
+  let rounds: Bool
   /// Layers are numbered each before those inside it, and these one after the other.
   private var number = 0
 
-  init(weights: [String: [Float]], seed: UInt64, step: Int, kernels: String) {
+  init(weights: [String: [Float]], seed: UInt64, step: Int, kernels: String, rounds: Bool) {
     (self.weights, self.seed, self.step, self.kernels) = (weights, seed, step, kernels)
+    self.rounds = rounds
   }
 
   mutating func parts(of layers: [LayerText], _ input: Size, prefix: String) -> ([Part], Size) {
     var (parts, size) = ([Part](), input)
+    var below: Part?
     for (index, layer) in layers.enumerated() {
       let output = Geometry.output(layer, size)!.size
-      parts += self.parts(of: layer, size, output, place: "\(prefix)\(index).")
+      let next = self.parts(of: layer, size, output, place: "\(prefix)\(index).")
+      if let convolution = below as? Convolution, let norm = next.first as? BatchNormalization {
+        convolution.takeOver(norm)
+      }
+      parts += next
+      below = next.last
       size = output
     }
     return (parts, size)
@@ -43,8 +51,8 @@ struct ReferenceBuilder {
         array("weight"), array("bias"),
         transforms: { tile in
           // What is picked has the larger tiles alone.
-          kernels == "winograd" || (kernels == "auto" && tile == 4)
-        })
+          kernels == "winograd" || (kernels == "auto" && tile == 4 && !rounds)
+        }, rounds: rounds)
       return [convolution] + activate(layer["activation"] ?? "relu")
     case "maxpool", "avgpool":
       let window = layer.pair("size")
@@ -74,7 +82,7 @@ struct ReferenceBuilder {
       let (shortcut, _) = parts(of: layer.shortcut, size, prefix: place + "shortcut.")
       return [Fork(body, shortcut)]
     default:
-      return [FullyConnected(array("weight"), array("bias"))]
+      return [FullyConnected(array("weight"), array("bias"), rounds: rounds)]
         + activate(layer.name == "dense" ? layer["activation"] ?? "none" : layer.name)
     }
   }

@@ -32,14 +32,16 @@ public final class Runtime: @unchecked Sendable {
   ///   - threads: nil takes as many as can run at the same time: one for each processor, or fewer
   ///     where a control group allows less
   ///   - kernels: nil takes what was bound at build time
-  ///   - precision: of the products
+  ///   - precision: of the products; nil takes the kernels', which is ``Precision/float32`` unless they
+  ///     are those of a runtime with another
   ///   - fusing: false runs every layer on its own, for comparisons
   public convenience init(
-    threads: Int? = nil, kernels: KernelChoice? = nil, precision: Precision = .float32,
+    threads: Int? = nil, kernels: KernelChoice? = nil, precision: Precision? = nil,
     fusing: Bool = true
   ) {
+    let kernels = kernels ?? .bound
     self.init(
-      threads: threads, kernels: (kernels ?? .bound).at(precision), fusing: fusing,
+      threads: threads, kernels: kernels.at(precision ?? kernels.precision), fusing: fusing,
       stackSize: 1 << 20)
   }
 
