@@ -101,6 +101,10 @@ struct ZipArchive {
   /// A file, unpacked and checked.
   func bytes(of entry: Entry) throws -> [UInt8] {
     let place = "\(file.path), \(entry.name)"
+    // Nothing is packed to less than a thousandth: a size that is larger is a lie.
+    guard entry.packed <= file.size, entry.size <= 1100 * entry.packed + 1100 else {
+      throw wrong("a size of \(entry.size) bytes, packed into \(entry.packed)", at: place)
+    }
     var need = MemoryNeed()
     need.add(entry.size / 4, times: 2, for: place)
     try need.require(hint: "make a smaller file of it")
