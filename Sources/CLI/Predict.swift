@@ -39,7 +39,7 @@ struct Predict: ParsableCommand {
   func run() throws {
     let network = try Network.load(from: file, runtime: compute.runtime())
     if let saveInput {
-      guard images.count == 1, Picture.isFile(images[0]) else {
+      guard images.count == 1, PictureFolder.isPicture(images[0]) else {
         throw StrideNetError(
           .usage, "--save-input is for one picture", found: images.joined(separator: " "),
           expected: "one picture")
@@ -49,11 +49,11 @@ struct Predict: ParsableCommand {
     let input = PictureInput(for: network, fit: dataOptions.pictures.fit)
     var failed: [any Error] = []
     for path in try images.flatMap(files) {
-      guard Picture.isFile(path) else {
-        try show(network, IDX.set(at: path), path)
-        continue
-      }
       do {
+        guard PictureFolder.isPicture(path) else {
+          try show(network, IDX.set(at: path), path)
+          continue
+        }
         let picture = try input.read(path)
         if let saveInput { try PNG.write(Picture(picture), to: saveInput) }
         try show(network, network.predict(picture), path, 0)
@@ -72,13 +72,17 @@ struct Predict: ParsableCommand {
       .badData, "not all pictures could be read", found: "\(failed.count) that couldn't")
   }
 
-  /// The pictures in a folder; anything else is a file.
+  /// The pictures in a folder, the others named; anything else is a file.
   private func files(_ path: String) throws -> [String] {
     var isFolder: ObjCBool = false
     guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue
     else { return [path] }
-    let found = try FileManager.default.contentsOfDirectory(atPath: path).sorted()
-      .map { "\(path)/\($0)" }.filter(Picture.isFile)
+    let all = try FileManager.default.contentsOfDirectory(atPath: path).sorted()
+      .filter { !PictureFolder.isHidden($0) }.map { "\(path)/\($0)" }
+    let found = all.filter(PictureFolder.isPicture)
+    for other in all where !PictureFolder.isPicture(other) {
+      Output.note("passed over: \(other.oneLine), not a picture")
+    }
     guard !found.isEmpty else {
       throw StrideNetError(
         .missingInput, "no pictures in the folder", at: path, expected: PictureFolder.kinds)

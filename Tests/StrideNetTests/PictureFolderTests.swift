@@ -197,6 +197,16 @@ import StrideNet
     let some = try place.run("predict", "w", "pics/eel")
     #expect(some.code == 65 && some.lines.count == 10 && some.err.contains("bad.png"))
     try FileManager.default.removeItem(atPath: "\(place.path)/pics/eel/bad.png")
+    try place.write("pics/eel/bad.jpg", Array("abc".utf8))
+    try place.write("pics/eel/notes.txt", Array("abc".utf8))
+    let named = try place.run("predict", "w", "pics/eel")
+    #expect(named.code == 65 && named.lines.count == 10)
+    for text in ["not a picture", "bad.jpg", "passed over: pics/eel/notes.txt"] {
+      #expect(named.err.contains(text), "\(named.err)")
+    }
+    for name in ["bad.jpg", "notes.txt"] {
+      try FileManager.default.removeItem(atPath: "\(place.path)/pics/eel/\(name)")
+    }
     let set = try place.run("predict", "w", "--data", "pics", "--json")
     #expect(set.json.count == 6, "\(set.err)")
     // The table has names, and of folders some may be missing.

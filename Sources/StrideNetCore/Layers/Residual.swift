@@ -175,11 +175,13 @@ package final class AddNode: Node {
         }
       }
     }
-    for plan in [bodyBranch.training, shortcutBranch?.training] {
-      guard let plan, let tail = plan.tail else { continue }
+    func takeSums(_ plan: Plan) {
+      guard let tail = plan.tail else { return }
       let inputs = plan.lastOutput(x)
       tail.forEachPart(inputs, inputs, upstream, nil, pass, sums: true)
     }
+    takeSums(bodyBranch.training)
+    if let shortcutBranch { takeSums(shortcutBranch.training) }
   }
 
   // Its layers' parameters are updated after each one's backward pass.

@@ -31,10 +31,9 @@ package struct PictureFolder {
       var files: [String] = []
       for (file, isFolder) in list(folder) {
         let path = "\(folder)/\(file)"
-        let ending = file.lowercased().split(separator: ".").last.map(String.init) ?? ""
         if isFolder {
           skip(path, "a folder among the pictures")
-        } else if Self.endings.contains(ending) || Picture.isFile(path) {
+        } else if Self.isPicture(path) {
           files.append(path)
         } else {
           skip(path, "not a picture: \(PictureFile.kinds)")
@@ -61,7 +60,12 @@ package struct PictureFolder {
     }
   }
 
-  static func isHidden(_ name: String) -> Bool {
+  /// Whether a file is one by its name, or else by how it begins.
+  package static func isPicture(_ path: String) -> Bool {
+    endings.contains((path as NSString).pathExtension.lowercased()) || Picture.isFile(path)
+  }
+
+  package static func isHidden(_ name: String) -> Bool {
     name.hasPrefix(".") || ["thumbs.db", "desktop.ini"].contains(name.lowercased())
   }
 
