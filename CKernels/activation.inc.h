@@ -124,12 +124,6 @@ INLINE vec gelu_gradient(vec x, vec dy) {
 
 // ---- Arrays -------------------------------------------------------------------------------------
 
-INLINE vec some(ptrdiff_t count, const float *x) {
-  vec value = {0};
-  memcpy(&value, x, sizeof(float) * count);
-  return value;
-}
-
 #define CK_ACTIVATION(name, reads_x)                                                         \
   static void CK_NAME(ck_##name##_forward)(ptrdiff_t n, const float *x, float *y) {          \
     ptrdiff_t i = 0;                                                                         \

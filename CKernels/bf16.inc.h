@@ -60,43 +60,43 @@ static void CK_NAME(turn_words)(ptrdiff_t rows, ptrdiff_t columns, const uint32_
 // Rows of a matrix (depth, columns) by twos, in panels of `rows` rows, zeros below.
 static void CK_NAME(bf16_rows)(ptrdiff_t depth, ptrdiff_t columns, const float *x, ptrdiff_t ldx,
                                uint32_t *out, ptrdiff_t rows) {
-  ck_bf16_functions by = ck_bf16();
+  const ck_bf16_functions *by = ck_bf16();
   ptrdiff_t whole = depth / 2, panel = rows * CK_BF16_PANEL;
-  by.round_pairs(whole, columns, x, x + ldx, 2 * ldx, out, panel);
+  by->round_pairs(whole, columns, x, x + ldx, 2 * ldx, out, panel);
   if (depth % 2)
-    by.round_pairs(1, columns, x + 2 * whole * ldx, NULL, 0, out + whole * CK_BF16_PANEL, panel);
+    by->round_pairs(1, columns, x + 2 * whole * ldx, NULL, 0, out + whole * CK_BF16_PANEL, panel);
   ptrdiff_t filled = (depth + 1) / 2;
-  by.round_pairs(rows - filled, columns, NULL, NULL, 0, out + filled * CK_BF16_PANEL, panel);
+  by->round_pairs(rows - filled, columns, NULL, NULL, 0, out + filled * CK_BF16_PANEL, panel);
 }
 
 // A block (rows, depth) of A in rows of `row` numbers, zeros behind.
 static void CK_NAME(bf16_left)(int turned, ptrdiff_t rows, ptrdiff_t depth, const float *a,
-                               ptrdiff_t lda, uint16_t *out, ptrdiff_t row, uint32_t *words) {
+                               ptrdiff_t lda, uint16_t *out, ptrdiff_t row, uint32_t *between) {
   ptrdiff_t pairs = sixteens((depth + 1) / 2);
   if (!turned) {
-    ck_bf16_round_fn *round = ck_bf16().round;
+    ck_bf16_round_fn *round = ck_bf16()->round;
     for (ptrdiff_t i = 0; i < rows; i++) {
       round(depth, a + i * lda, out + i * row);
       memset(out + i * row + depth, 0, sizeof(uint16_t) * (2 * pairs - depth));
     }
     return;
   }
-  CK_NAME(bf16_rows)(depth, rows, a, lda, words, pairs);
+  CK_NAME(bf16_rows)(depth, rows, a, lda, between, pairs);
   for (ptrdiff_t i = 0; i < rows; i += CK_BF16_PANEL) CK_NAME(turn_words)
-  (pairs, rows - i < CK_BF16_PANEL ? rows - i : CK_BF16_PANEL, words + i * pairs, CK_BF16_PANEL,
+  (pairs, smaller(rows - i, CK_BF16_PANEL), between + i * pairs, CK_BF16_PANEL,
    (uint32_t *)(out + i * row), row / 2);
 }
 
 // A block (depth, columns) of B in panels, zeros below.
 static void CK_NAME(bf16_right)(int turned, ptrdiff_t depth, ptrdiff_t columns, const float *b,
-                                ptrdiff_t ldb, uint32_t *out, uint32_t *words) {
+                                ptrdiff_t ldb, uint32_t *out, uint32_t *between) {
   ptrdiff_t pairs = sixteens((depth + 1) / 2), panel = pairs * CK_BF16_PANEL;
   if (!turned) return CK_NAME(bf16_rows)(depth, columns, b, ldb, out, pairs);
   for (ptrdiff_t j = 0; j < columns; j += CK_BF16_PANEL, out += panel) {
-    ptrdiff_t count = columns - j < CK_BF16_PANEL ? columns - j : CK_BF16_PANEL;
+    ptrdiff_t count = smaller(columns - j, CK_BF16_PANEL);
     if (count < CK_BF16_PANEL) memset(out, 0, sizeof *out * panel);
-    CK_NAME(bf16_left)(0, count, depth, b + j * ldb, ldb, (uint16_t *)words, 2 * pairs, NULL);
-    CK_NAME(turn_words)(count, pairs, words, pairs, out, CK_BF16_PANEL);
+    CK_NAME(bf16_left)(0, count, depth, b + j * ldb, ldb, (uint16_t *)between, 2 * pairs, NULL);
+    CK_NAME(turn_words)(count, pairs, between, pairs, out, CK_BF16_PANEL);
   }
 }
 
@@ -117,9 +117,9 @@ static void CK_NAME(ck_gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t
   int turn_a = flags & CK_TRANSPOSE_A, turn_b = flags & CK_TRANSPOSE_B;
   for (ptrdiff_t j = 0; j < n; j += NC)
     for (ptrdiff_t i = 0; i < m; i += MC) {
-      ptrdiff_t rows = m - i < MC ? m - i : MC, columns = n - j < NC ? n - j : NC;
+      ptrdiff_t rows = smaller(m - i, MC), columns = smaller(n - j, NC);
       for (ptrdiff_t p = 0; p < k; p += KC) {
-        ptrdiff_t depth = k - p < KC ? k - p : KC;
+        ptrdiff_t depth = smaller(k - p, KC);
         CK_NAME(bf16_left)
         (turn_a, rows, depth, a + (turn_a ? p * lda + i : i * lda + p), lda, left, CK_BF16_ROW,
          between);
@@ -141,11 +141,11 @@ static void CK_NAME(ck_gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t
                                    .panel = sixteens(pairs) * CK_BF16_PANEL,
                                    .c = out,
                                    .ldc = ldc};
-        if (straight) ck_bf16().product(&product);
+        if (straight) ck_bf16()->product(&product);
         if (straight == rows) continue;
         product.m = rows - straight, product.a += straight * CK_BF16_ROW;
         product.c = sum, product.ldc = NC;
-        ck_bf16().product(&product);
+        ck_bf16()->product(&product);
         for (ptrdiff_t r = straight; r < rows; r++)
           if (p || flags & CK_ACCUMULATE)
             CK_NAME(ck_add)(columns, sum + (r - straight) * NC, out + r * ldc);

@@ -68,11 +68,11 @@ static void CK_NAME(bf16_any_tile)(ptrdiff_t rows, int vectors, const ck_bf16_pr
 #undef CK_ROWS
 }
 
-void CK_NAME(ck_bf16_product)(const ck_bf16_product *p) {
+static void CK_NAME(ck_bf16_product)(const ck_bf16_product *p) {
   // The columns of two vectors stay in the first-level cache while the rows pass by.
   ptrdiff_t tiles = (p->m + CK_MR - 1) / CK_MR, height = (p->m + tiles - 1) / tiles;
   for (ptrdiff_t j = 0; j < p->n; j += 2 * CK_LANES)
     for (ptrdiff_t i = 0; i < p->m; i += height) CK_NAME(bf16_any_tile)
-  (p->m - i < height ? p->m - i : height, p->n - j > CK_LANES ? 2 : 1, p, i, j);
+  (smaller(p->m - i, height), p->n - j > CK_LANES ? 2 : 1, p, i, j);
 }
 #undef CK_DOT

@@ -15,17 +15,11 @@ INLINE words bf16_upper(vec x) {
 #define CK_ROUND_PAIR(first, second) (bf16_upper(first) >> 16 | bf16_upper(second))
 #endif
 
-INLINE vec bf16_some(ptrdiff_t count, const float *x) {
-  vec value = {0};
-  memcpy(&value, x, sizeof(float) * count);
-  return value;
-}
-
-void CK_NAME(ck_bf16_round)(ptrdiff_t n, const float *x, uint16_t *out) {
+static void CK_NAME(ck_bf16_round)(ptrdiff_t n, const float *x, uint16_t *out) {
   ptrdiff_t i = 0;
   for (; i + CK_LANES <= n; i += CK_LANES) *(halves *)(out + i) = CK_ROUND(*(const vec *)(x + i));
   if (i == n) return;
-  halves rest = CK_ROUND(bf16_some(n - i, x + i));
+  halves rest = CK_ROUND(some(n - i, x + i));
   memcpy(out + i, &rest, sizeof(uint16_t) * (n - i));
 }
 
@@ -36,15 +30,15 @@ INLINE words bf16_pair(ptrdiff_t left, const float *first, const float *second) 
     if (first) a = *(const vec *)first;
     if (second) b = *(const vec *)second;
   } else if (left > 0) {
-    if (first) a = bf16_some(left, first);
-    if (second) b = bf16_some(left, second);
+    if (first) a = some(left, first);
+    if (second) b = some(left, second);
   }
   return CK_ROUND_PAIR(a, b);
 }
 
-void CK_NAME(ck_bf16_round_pairs)(ptrdiff_t rows, ptrdiff_t n, const float *first,
-                                  const float *second, ptrdiff_t step, uint32_t *out,
-                                  ptrdiff_t panel) {
+static void CK_NAME(ck_bf16_round_pairs)(ptrdiff_t rows, ptrdiff_t n, const float *first,
+                                         const float *second, ptrdiff_t step, uint32_t *out,
+                                         ptrdiff_t panel) {
   for (ptrdiff_t j = 0; j < n; j += CK_BF16_PANEL, out += panel)
     for (ptrdiff_t l = 0; l < CK_BF16_PANEL; l += CK_LANES) {
       ptrdiff_t left = n - j - l, at = j + l;

@@ -67,7 +67,7 @@ INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *
   if (rows > 1 && columns > 1) _tile_stored(3, below + 16, ldc);
 }
 
-void ck_bf16_product_amx(const ck_bf16_product *p) {
+static void ck_bf16_product_amx(const ck_bf16_product *p) {
   const struct {
     uint8_t palette, start, zeros[14];
     uint16_t bytes[16];
@@ -89,6 +89,12 @@ void ck_bf16_product_amx(const ck_bf16_product *p) {
   _tile_release();
 }
 #pragma clang attribute pop
+
+const ck_bf16_functions ck_bf16_avx512_bf16 = {
+    ck_bf16_product_avx512_bf16, ck_bf16_round_avx512_bf16, ck_bf16_round_pairs_avx512_bf16};
+// Whoever has the matrix unit rounds by an instruction, too.
+const ck_bf16_functions ck_bf16_amx = {ck_bf16_product_amx, ck_bf16_round_avx512_bf16,
+                                       ck_bf16_round_pairs_avx512_bf16};
 
 #if defined(__linux__)
 #include <cpuid.h>

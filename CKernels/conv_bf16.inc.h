@@ -91,12 +91,12 @@ static void CK_NAME(bf16_fill)(const bf16_frame *g, const float *x, ptrdiff_t fi
     ptrdiff_t start = left * g->c, end = start + columns * g->c;
     if (g->apart_w == 1) {
       memset(out, 0, sizeof *out * start);
-      ck_bf16().round(columns * g->c, from, out + start);
+      ck_bf16()->round(columns * g->c, from, out + start);
       memset(out + end, 0, sizeof *out * (line - end));
     } else {
       memset(out, 0, sizeof *out * line);
       for (ptrdiff_t q = 0; q < columns; q++)
-        ck_bf16().round(g->c, from + q * g->c, out + start + q * g->apart_w * g->c);
+        ck_bf16()->round(g->c, from + q * g->c, out + start + q * g->apart_w * g->c);
     }
   }
   memset(out, 0, sizeof *out * bf16_slack(g));
@@ -181,11 +181,11 @@ static void CK_NAME(bf16_sums)(const bf16_frame *g, ptrdiff_t lines, const uint1
                        .panel = g->fh * bf16_run(g) * CK_BF16_PANEL,
                        .c = sums,
                        .ldc = g->filters};
-  if (g->sh == 1 && g->sw == 1) return ck_bf16().product(&p);
+  if (g->sh == 1 && g->sw == 1) return ck_bf16()->product(&p);
   p.m = g->ow;
   for (ptrdiff_t i = 0; i < lines; i++) {
     p.a = frame + i * g->sh * g->width * g->c, p.c = sums + i * g->pitch * g->filters;
-    ck_bf16().product(&p);
+    ck_bf16()->product(&p);
   }
 }
 
@@ -195,7 +195,7 @@ static void CK_NAME(bf16_line)(const bf16_frame *g, const float *sums, const flo
   for (ptrdiff_t q = 0; q < g->ow; q++, sums += g->filters, y += g->f)
     for (ptrdiff_t j = 0; j < g->f; j += CK_LANES) {
       vec sum = *(const vec *)(sums + j) + *(const vec *)(bias + j);
-      if (relu) sum = (vec)(~(sum < 0) & (ints)sum);
+      if (relu) sum = above_zero(sum);
       if (j + CK_LANES <= g->f)
         *(vec *)(y + j) = sum;
       else
@@ -269,7 +269,7 @@ static void CK_NAME(ck_conv_input_gradient_bf16)(const ck_conv_shape *s, const f
 static void CK_NAME(bf16_line_pairs)(ptrdiff_t width, ptrdiff_t left, ptrdiff_t apart,
                                      ptrdiff_t pixels, ptrdiff_t c, const float *x, uint32_t *out,
                                      ptrdiff_t panel) {
-  ck_bf16_round_pairs_fn *round_pairs = ck_bf16().round_pairs;
+  ck_bf16_round_pairs_fn *round_pairs = ck_bf16()->round_pairs;
   for (ptrdiff_t t = 0, rows; t < width / 2; t += rows) {
     const float *pair[2] = {NULL, NULL};
     for (ptrdiff_t e = 0; e < 2; e++) {
@@ -295,7 +295,7 @@ static void CK_NAME(bf16_upstream)(const bf16_frame *g, const bf16_places *at, c
     CK_NAME(bf16_line_pairs)
   (g->width, 0, g->sw, i % g->sh ? 0 : g->ow, g->f, dy + (p + i / g->sh) * g->ow * g->f,
    out + k * CK_BF16_PANEL, panel);
-  ck_bf16().round_pairs(rows - k, g->f, NULL, NULL, 0, out + k * CK_BF16_PANEL, panel);
+  ck_bf16()->round_pairs(rows - k, g->f, NULL, NULL, 0, out + k * CK_BF16_PANEL, panel);
 }
 
 // Lines of the frame from `first` on turned round: a plane a channel, then, where taps lie
@@ -311,7 +311,7 @@ static void CK_NAME(bf16_planes)(const bf16_frame *g, const bf16_places *at, con
     (g->width, g->left, 1, inside ? g->columns : 0, c, x + row * g->columns * c,
      between + k * CK_BF16_PANEL, panel);
   }
-  ck_bf16().round_pairs(at->plane - k, c, NULL, NULL, 0, between + k * CK_BF16_PANEL, panel);
+  ck_bf16()->round_pairs(at->plane - k, c, NULL, NULL, 0, between + k * CK_BF16_PANEL, panel);
   for (ptrdiff_t j = 0; j < c; j += CK_BF16_PANEL) CK_NAME(turn_words)
   (at->plane, smaller(c - j, CK_BF16_PANEL), between + j * at->plane, CK_BF16_PANEL,
    planes + j * at->plane, at->plane);
@@ -353,7 +353,7 @@ static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const 
       }
       const uint32_t *rows = planes + (at.taps > 1 ? sixteens(g.c) * at.plane : 0);
       for (ptrdiff_t tap = 0; tap < at.blocks; tap++)
-        ck_bf16().product(&(ck_bf16_product){
+        ck_bf16()->product(&(ck_bf16_product){
             .m = at.rows,
             .n = g.filters,
             .runs = images,

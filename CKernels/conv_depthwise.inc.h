@@ -43,7 +43,7 @@ INLINE void depth_tile(const int pixels, const int whole, ptrdiff_t count, const
     }
 #pragma clang loop unroll(full)
   for (int r = 0; r < pixels; r++) {
-    if (relu) sum[r] = (vec)(~(sum[r] < 0) & (ints)sum[r]);
+    if (relu) sum[r] = above_zero(sum[r]);
     if (whole)
       *(vec *)(y + r * g->c) = sum[r];
     else

@@ -53,7 +53,7 @@ INLINE void direct_tile(const int rows, const int vectors, const walk *g, ptrdif
 #pragma clang loop unroll(full)
     for (int r = 0; r < rows; r++)
 #pragma clang loop unroll(full)
-      for (int v = 0; v < vectors; v++) sum[r][v] = (vec)(~(sum[r][v] < 0) & (ints)sum[r][v]);
+      for (int v = 0; v < vectors; v++) sum[r][v] = above_zero(sum[r][v]);
 #pragma clang loop unroll(full)
   for (int r = 0; r < rows; r++) {
     float *out = y + r * g->y_step;

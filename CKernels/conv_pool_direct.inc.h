@@ -22,7 +22,7 @@ INLINE void pool_window(const vec window[4], const int nan, int relu, ptrdiff_t 
     where = choose(better, (ints){0} + e, where);
   }
   if (relu) {
-    best = (vec)(~(best < 0) & (ints)best);
+    best = above_zero(best);
     where |= best <= 0;
   }
   places narrow = __builtin_convertvector(where, places);

@@ -53,8 +53,6 @@ typedef struct winograd {
   ptrdiff_t zeros;                // a row of a tile, and what products begin with
 } winograd;
 
-INLINE ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
-
 INLINE ptrdiff_t whole_vectors(ptrdiff_t c) { return (c + CK_LANES - 1) / CK_LANES * CK_LANES; }
 
 // An odd number of cache lines: else the 36 numbers of a tile share a few sets of the cache.

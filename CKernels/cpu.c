@@ -38,24 +38,22 @@ const ck_table *ck_kernels(void) {
 // What multiplies bf16, best first.
 static const struct unit {
   const char *name;
-  ck_bf16_functions functions;
+  const ck_bf16_functions *functions;  // NULL: the instruction set's
 } units[] = {
 #if defined(__x86_64__)
-    // Whoever has the matrix unit rounds by an instruction, too.
-    {"amx", {ck_bf16_product_amx, ck_bf16_round_avx512_bf16, ck_bf16_round_pairs_avx512_bf16}},
-    {"avx512_bf16",
-     {ck_bf16_product_avx512_bf16, ck_bf16_round_avx512_bf16, ck_bf16_round_pairs_avx512_bf16}},
+    {"amx", &ck_bf16_amx},
+    {"avx512_bf16", &ck_bf16_avx512_bf16},
 #endif
-    {"emulated", {NULL, NULL, NULL}}};  // the instruction set's
+    {"emulated", NULL}};
 static const struct unit *chosen_unit;
 
 static int has_unit(const struct unit *unit) {
 #if defined(__x86_64__)
   int pairs = ck_kernels() == &ck_table_avx512 && __builtin_cpu_supports("avx512bf16");
-  if (unit->functions.product == ck_bf16_product_amx) return pairs && ck_amx_is_there();
-  if (unit->functions.product) return pairs;
+  if (unit->functions == &ck_bf16_amx) return pairs && ck_amx_is_there();
+  if (unit->functions) return pairs;
 #endif
-  return !unit->functions.product;
+  return !unit->functions;
 }
 
 static const struct unit *bf16_unit(void) {
@@ -87,20 +85,10 @@ int ck_bf16_select(const char *name) {
   return 0;
 }
 
-ck_bf16_functions ck_bf16(void) {
-#define OF(set) \
-  { ck_bf16_product_##set, ck_bf16_round_##set, ck_bf16_round_pairs_##set }
-  static const ck_bf16_functions baseline = OF(baseline);
-  const struct unit *unit = bf16_unit();
-  if (unit->functions.product) return unit->functions;
-#if defined(__x86_64__)
-  static const ck_bf16_functions avx512 = OF(avx512), avx2 = OF(avx2);
-  if (ck_kernels() == &ck_table_avx512) return avx512;
-  if (ck_kernels() == &ck_table_avx2) return avx2;
-#endif
-  return baseline;
+const ck_bf16_functions *ck_bf16(void) {
+  const ck_bf16_functions *functions = bf16_unit()->functions;
+  return functions ? functions : ck_kernels()->bf16;
 }
-#undef OF
 
 double ck_bf16_peak(int64_t steps) {
   enum { SIZE = 32, PAIRS = 64, RUNS = 16 };
@@ -118,7 +106,7 @@ double ck_bf16_peak(int64_t steps) {
                                    .panel = PAIRS * CK_BF16_PANEL,
                                    .c = c,
                                    .ldc = SIZE};
-  for (int64_t step = 0; step < steps; step++) ck_bf16().product(&product);
+  for (int64_t step = 0; step < steps; step++) ck_bf16()->product(&product);
   return 2.0 * SIZE * SIZE * 2 * PAIRS * RUNS * (double)steps;
 }
 

@@ -38,7 +38,7 @@ static void CK_NAME(ck_relu_forward)(ptrdiff_t n, const float *x, float *y) {
   ptrdiff_t i = 0;
   for (; i + CK_LANES <= n; i += CK_LANES) {
     vec value = *(const vec *)(x + i);
-    *(vec *)(y + i) = (vec)(~(value < 0) & (ints)value);
+    *(vec *)(y + i) = above_zero(value);
   }
   for (; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];
 }
@@ -72,7 +72,7 @@ INLINE void sum_rows(const int of_a, const int of_b, ptrdiff_t rows, ptrdiff_t c
     ptrdiff_t i = 0;
     for (; i + CK_LANES <= c; i += CK_LANES) {
       vec sum = scaled(of_a, a, scale_a, shift_a, i) + scaled(of_b, b, scale_b, shift_b, i);
-      if (relu) sum = (vec)(~(sum < 0) & (ints)sum);
+      if (relu) sum = above_zero(sum);
       *(vec *)(y + i) = sum;
     }
     for (; i < c; i++) {

@@ -39,24 +39,15 @@ typedef void ck_bf16_round_fn(ptrdiff_t n, const float *x, uint16_t *out);
 typedef void ck_bf16_round_pairs_fn(ptrdiff_t rows, ptrdiff_t n, const float *first,
                                     const float *second, ptrdiff_t step, uint32_t *out,
                                     ptrdiff_t panel);
-typedef struct ck_bf16_functions {
+struct ck_bf16_functions {
   ck_bf16_product_fn *product;
   ck_bf16_round_fn *round;
   ck_bf16_round_pairs_fn *round_pairs;
-} ck_bf16_functions;
-/// Of the unit in use.
-ck_bf16_functions ck_bf16(void);
-
-#define CK_BF16_FUNCTIONS(set)              \
-  ck_bf16_product_fn ck_bf16_product_##set; \
-  ck_bf16_round_fn ck_bf16_round_##set;     \
-  ck_bf16_round_pairs_fn ck_bf16_round_pairs_##set;
-CK_BF16_FUNCTIONS(baseline)
+};
+/// Those of the unit in use.
+const ck_bf16_functions *ck_bf16(void);
 #if defined(__x86_64__)
-CK_BF16_FUNCTIONS(avx2)
-CK_BF16_FUNCTIONS(avx512)
-CK_BF16_FUNCTIONS(avx512_bf16)
-ck_bf16_product_fn ck_bf16_product_amx;
+extern const ck_bf16_functions ck_bf16_avx512_bf16, ck_bf16_amx;
 /// Whether the processor has a matrix unit and the system lets this program use it.
 int ck_amx_is_there(void);
 #endif

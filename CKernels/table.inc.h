@@ -16,6 +16,9 @@ static const ck_conv_variant CK_NAME(depthwise) = {
     .workspace = CK_NAME(ck_conv_workspace_depthwise),
 };
 
+static const ck_bf16_functions CK_NAME(bf16) = {CK_NAME(ck_bf16_product), CK_NAME(ck_bf16_round),
+                                                CK_NAME(ck_bf16_round_pairs)};
+
 const ck_table CK_NAME(ck_table) = {
     .name = CK_ISA_NAME,
     .gemm = CK_NAME(ck_gemm),
@@ -24,6 +27,7 @@ const ck_table CK_NAME(ck_table) = {
     .dense_forward = CK_NAME(ck_dense_forward),
     .gemm_bf16 = CK_NAME(ck_gemm_bf16),
     .gemm_bf16_workspace = CK_BF16_WORKSPACE,
+    .bf16 = &CK_NAME(bf16),
     .bias_add = CK_NAME(ck_bias_add),
     .column_sum = CK_NAME(ck_column_sum),
     .relu_forward = CK_NAME(ck_relu_forward),

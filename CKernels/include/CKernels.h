@@ -243,6 +243,9 @@ typedef struct ck_update {
 
 // ---- The kernels of an instruction set ----------------------------------------------------------
 
+/// What bf16 is rounded and multiplied by: the kernels' own matter.
+typedef struct ck_bf16_functions ck_bf16_functions;
+
 /// What is compiled for each instruction set. ck_kernels() has the functions of the one in use:
 /// ck_kernels()->add(n, x, y). In `perf report` they are ck_add_avx2 and so on.
 typedef struct ck_table {
@@ -274,6 +277,8 @@ typedef struct ck_table {
   void (*gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
                     const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace);
   size_t gemm_bf16_workspace;
+  /// What does it where there is no unit for it.
+  const ck_bf16_functions *bf16;
 
   // Rows and elements
 

@@ -50,7 +50,7 @@ struct Bench: ParsableCommand {
       }
       try AtomicFile.checkWritable(svg)
     }
-    let peak = Roofline(threads: runtime.threads, precision: runtime.kernels.precision)
+    let peak = Roofline(of: runtime)
     try announce(peak)
     var plots: [Plot] = []
     if suite == .kernels || suite == .all { plots.append(try kernels(peak)) }

@@ -74,9 +74,7 @@ struct Predict: ParsableCommand {
 
   /// The pictures in a folder, the others named; anything else is a file.
   private func files(_ path: String) throws -> [String] {
-    var isFolder: ObjCBool = false
-    guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder), isFolder.boolValue
-    else { return [path] }
+    guard PictureFolder.isFolder(path) else { return [path] }
     let all = try FileManager.default.contentsOfDirectory(atPath: path).sorted()
       .filter { !PictureFolder.isHidden($0) }.map { "\(path)/\($0)" }
     let found = all.filter(PictureFolder.isPicture)

@@ -60,8 +60,7 @@ struct ReportCommand: ParsableCommand {
       try Dataset(
         name: few.name, source: few.source, train: few.train, test: few.test.prefix(1)), short)
     _ = try timed.run()
-    let explanation = copy.explanation(
-      Roofline(threads: runtime.threads, precision: runtime.kernels.precision).allThreads)
+    let explanation = copy.explanation(Roofline(of: runtime).allThreads)
 
     let trainer = try Trainer(network, data, configuration.training)
     let record = try TrainingRecord(trainer, frames: 1)

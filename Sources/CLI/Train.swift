@@ -287,9 +287,7 @@ struct Train: ParsableCommand {
   }
 
   private func explanation(_ network: Network) -> Explanation? {
-    let runtime = network.runtime
-    return network.explanation(
-      Roofline(threads: runtime.threads, precision: runtime.kernels.precision).allThreads)
+    network.explanation(Roofline(of: network.runtime).allThreads)
   }
 
   // MARK: The end

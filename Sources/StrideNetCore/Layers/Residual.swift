@@ -132,19 +132,12 @@ package final class AddNode: Node {
     let target = shortcutBranch == nil && bodyBranch.training.tail != nil ? dx : nil
     let upstream = target ?? dy
     openGates(x, y, dy, upstream, inside)
-    func copy(_ from: TensorView, _ to: TensorView) {
-      pass.runtime.parallel(over: from.count, by: 65_536, (from, to)) { context, range, _ in
-        let (from, to) = context
-        (to.pointer + range.lowerBound).update(
-          from: from.pointer + range.lowerBound, count: range.count)
-      }
-    }
     // The body comes last: it may overwrite dy.
     if let plan = shortcutBranch?.training {
-      if plan.tail == nil { copy(dy, plan.outputGradient(dy.batch)) }
+      if plan.tail == nil { copy(dy, plan.outputGradient(dy.batch), pass) }
       plan.backward(x, plan.tail == nil ? nil : dy, dx, inside)
     } else if let dx, target == nil {
-      copy(dy, dx)
+      copy(dy, dx, pass)
     }
     guard let dx else { return bodyBranch.training.backward(x, upstream, nil, inside) }
     let gradient = TensorView(
@@ -162,18 +155,15 @@ package final class AddNode: Node {
   private func openGates(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ upstream: TensorView, _ pass: Pass
   ) {
-    if isRelu || upstream.pointer != dy.pointer {
-      pass.runtime.parallel(over: y.count, by: 16_384, (isRelu, y, dy, upstream)) {
-        context, range, _ in
-        let (isRelu, y, dy, upstream) = context
+    if isRelu {
+      pass.runtime.parallel(over: y.count, by: 16_384, (y, dy, upstream)) { context, range, _ in
+        let (y, dy, upstream) = context
         let start = range.lowerBound
-        if isRelu {
-          Kernels.reluBackward(
-            range.count, y: y.pointer + start, dy.pointer + start, upstream.pointer + start)
-        } else {
-          (upstream.pointer + start).update(from: dy.pointer + start, count: range.count)
-        }
+        Kernels.reluBackward(
+          range.count, y: y.pointer + start, dy.pointer + start, upstream.pointer + start)
       }
+    } else if upstream.pointer != dy.pointer {
+      copy(dy, upstream, pass)
     }
     func takeSums(_ plan: Plan) {
       guard let tail = plan.tail else { return }
@@ -182,6 +172,14 @@ package final class AddNode: Node {
     }
     takeSums(bodyBranch.training)
     if let shortcutBranch { takeSums(shortcutBranch.training) }
+  }
+
+  private func copy(_ from: TensorView, _ to: TensorView, _ pass: Pass) {
+    pass.runtime.parallel(over: from.count, by: 65_536, (from, to)) { context, range, _ in
+      let (from, to) = context
+      (to.pointer + range.lowerBound).update(
+        from: from.pointer + range.lowerBound, count: range.count)
+    }
   }
 
   // Its layers' parameters are updated after each one's backward pass.

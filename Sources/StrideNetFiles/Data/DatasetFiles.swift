@@ -124,10 +124,8 @@ extension Dataset {
     let names = (all + all.map { $0.replacingOccurrences(of: "t10k", with: "test") }).flatMap {
       [$0, $0.replacingOccurrences(of: "-idx", with: ".idx")]
     }.flatMap { [$0, "\($0).gz"] }
-    return (names + names.map { "\($0)/\($0)" }).map { "\(folder)/\($0)" }.first { path in
-      var isFolder: ObjCBool = false
-      return FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
-        && !isFolder.boolValue
+    return (names + names.map { "\($0)/\($0)" }).map { "\(folder)/\($0)" }.first {
+      FileManager.default.fileExists(atPath: $0) && !PictureFolder.isFolder($0)
     }
   }
 

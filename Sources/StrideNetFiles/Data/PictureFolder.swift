@@ -69,7 +69,7 @@ package struct PictureFolder {
     name.hasPrefix(".") || ["thumbs.db", "desktop.ini"].contains(name.lowercased())
   }
 
-  static func isFolder(_ path: String) -> Bool {
+  package static func isFolder(_ path: String) -> Bool {
     var isFolder: ObjCBool = false
     return FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
       && isFolder.boolValue

@@ -27,12 +27,12 @@ package struct Roofline: Sendable {
   /// The same work on all threads at once.
   package let allThreads: Roof
 
-  package init(threads: Int? = nil, precision: Precision = .float32) {
-    let all = Runtime(threads: threads, precision: precision)
+  /// Of a runtime's precision, on one thread and on as many as it has.
+  package init(of all: Runtime) {
     // Larger than any last-level cache; written once here, so that the pages exist. (In a debug build
     // that would take minutes, for numbers that say nothing.)
     let memory = FloatStorage.sure(count: KernelChoice.isDebugBuild ? 1 << 20 : 64 << 20)
-    oneThread = Roof(Runtime(threads: 1, precision: precision), memory)
+    oneThread = Roof(Runtime(threads: 1, precision: all.kernels.precision), memory)
     allThreads = all.threads == 1 ? oneThread : Roof(all, memory)
   }
 }
