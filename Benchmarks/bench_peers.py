@@ -3,8 +3,8 @@
 
     bench_peers.py [--images 60000] [--rounds 5] [--threads N] [--data FOLDER]
                    [--python PYTHON] [--program STRIDENET] [--out FILE] [--svg FILE]
-                   [--models cnn,lenet,vgg,flat,vgg32,resnet20]
-                   [--precisions float32,bf16] [--peers NAME,NAME ...]
+                   [--models cnn,lenet,vgg,flat,vgg32,resnet20,wide32,resnet64,resnet224,vgg224]
+                   [--precisions float32,bf16] [--peers NAME,NAME ...] [--avx2]
 
 Peers are what peers.py can run with the interpreter PYTHON; it says what is timed. Without
 one, a virtual environment with their packages is made under .build-peers. What can't be
@@ -21,10 +21,14 @@ change in the machine's speed meets both of a pair. A ratio is peer / ours of on
 given as median [least - greatest]: above 1, ours is faster. NumPy's peers run networks
 with convolutions on fewer images; their times are scaled to the number of the others.
 
-Training: mini-batches of 128, momentum 0.9; vgg32 and resnet20 take 1,280 images at most.
-Inference: 10,000 images (vgg32 and resnet20: 1,000), each program with the mini-batch that it
-is fastest with; then 1,000 one at a time. ONNX Runtime and OpenVINO answer only. With fewer
---images all take no more than those. The first five losses must agree with ours within a
+With --avx2 all programs are kept from instructions beyond AVX2, which is what most machines have:
+STRIDENET_ISA=avx2, and for the peers ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA (of ONNX Runtime
+and OpenVINO nothing is known that would keep their own kernels from them, so they are left out).
+
+Training: mini-batches of 128 (of the networks at 224x224: 16), momentum 0.9. Inference: 10,000
+images, each program with the mini-batch that it is fastest with; then 1,000 one at a time. The
+networks from vgg32 on take as many as peers.py says. ONNX Runtime and OpenVINO answer only. With
+fewer --images all take no more than those. The first five losses must agree with ours within a
 thousandth, bfloat16's within a fiftieth. Peak memory is that of a process which did one such run
 of cnn, images included. Exit status 1 if losses differ.
 """
@@ -45,7 +49,6 @@ ROOT = HERE.parent
 BATCHES = [32, 64, 128, 250, 500, 1000, 2500, 10000]
 COMPILED_BATCHES = [32, 128, 500]             # each takes a compiler's time
 NUMPY_IMAGES = 1280
-LARGE_IMAGES = {"train": 1280, "infer": 1000}
 PACKAGES = ["numpy", "torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu", "jax"]
 
 
@@ -211,12 +214,12 @@ def alternate(row, ours, peers, rounds, run):
 
 def measure(model, mode, ours, peers, arguments, one_at_a_time=False):
     """A row, or None where nobody has it."""
-    images = min(arguments.images,
-                 arguments.images if mode == "train" else 1000 if one_at_a_time else 10000,
-                 LARGE_IMAGES[mode] if model in definitions.LARGE else arguments.images)
+    _, most, few, batch = definitions.LARGE.get(model, (28, arguments.images, 10000, 128))
+    images = min(arguments.images, most if mode == "train" else few,
+                 1000 if one_at_a_time else arguments.images)
     name = f"{mode} {model}{', one at a time' if one_at_a_time else ''}, {ours.precision}"
     row = dict(row=name, model=model, mode=mode, precision=ours.precision, images=images,
-               one_at_a_time=one_at_a_time, best_batch={}, swept={}, loss_difference={},
+               work=definitions.work(model), batch=batch, one_at_a_time=one_at_a_time, best_batch={}, swept={}, loss_difference={},
                left_out={})
     peers = [p for p in peers if p.precision == ours.precision]
     if not peers:
@@ -227,8 +230,8 @@ def measure(model, mode, ours, peers, arguments, one_at_a_time=False):
 
     def prepare(program):
         """The first losses, and in inference the mini-batch that it is fastest with."""
-        fixed = 128 if mode == "train" else 1 if one_at_a_time else None
-        losses = ask(program, fixed or 128, 5 * (fixed or 128))["losses"]
+        fixed = batch if mode == "train" else 1 if one_at_a_time else None
+        losses = ask(program, fixed or batch, min(images, 5 * (fixed or batch)))["losses"]
         if fixed is None:
             count = program.count(model, images)
             batches = COMPILED_BATCHES if "compiled" in program.name else BATCHES
@@ -285,7 +288,7 @@ def spread(ratios):
 
 
 def print_row(row):
-    batch = ("mini-batch 128" if row["mode"] == "train"
+    batch = (f"mini-batch {row['batch']}" if row["mode"] == "train"
              else "one at a time" if row["one_at_a_time"] else "mini-batch the best of each")
     print(f"\n{row['mode']} {row['model']}, {row['precision']}, {row['images']:,} images, {batch}"
           + (f" (numpy: {NUMPY_IMAGES:,} images, scaled)" if row["scaled"] else ""))
@@ -329,9 +332,10 @@ def main():
     parser.add_argument("--data", default=str(ROOT / "Sources" / "MNISTSample" / "files"))
     parser.add_argument("--python", default=os.environ.get("PYTHON", ""))
     parser.add_argument("--program", default=str(ROOT / ".build" / "release" / "stridenet"))
-    parser.add_argument("--models", default="cnn,lenet,vgg,flat,vgg32,resnet20")
+    parser.add_argument("--models", default=",".join(definitions.MODELS))
     parser.add_argument("--precisions", default="float32,bf16")
     parser.add_argument("--peers", default="")
+    parser.add_argument("--avx2", action="store_true")
     parser.add_argument("--out", default=str(ROOT / ".build-peers" / "results.json"))
     parser.add_argument("--svg", default=str(ROOT / ".build-peers" / "peers.svg"))
     arguments = parser.parse_args()
@@ -350,11 +354,17 @@ def main():
         os.sched_setaffinity(0, cores)
     for file in (arguments.out, arguments.svg):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
+    if arguments.avx2:
+        os.environ.update(STRIDENET_ISA="avx2", ATEN_CPU_CAPABILITY="avx2",
+                          ONEDNN_MAX_CPU_ISA="AVX2")
     ours, peers = find_programs(arguments)
+    if arguments.avx2:
+        peers = [p for p in peers if p.is_torch or p.is_numpy]
 
     rows, result = [], dict(
         date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), threads=arguments.threads,
-        images=arguments.images, rounds=arguments.rounds, numpy_images=NUMPY_IMAGES)
+        images=arguments.images, rounds=arguments.rounds, avx2=arguments.avx2,
+        numpy_images=NUMPY_IMAGES)
 
     def save():
         result.update(rows=rows, versions={p.name: p.version for p in [*ours.values(), *peers]})

@@ -30,7 +30,7 @@ FOLDER holds the digits as gzip-compressed IDX files (train-images*.gz,
 train-labels*.gz, t10k-images*.gz, t10k-labels*.gz). Training takes the training
 images, inference the test images, in file order; a file that holds fewer than
 "images" is repeated from its start. The last mini-batch may be smaller. Without "data",
-which vgg32 and resnet20 go without, images are bytes of noise, the same in all programs, and
+which those of three channels go without, images are bytes of noise, the same in all programs, and
 labels count 0 ... 9. StrideNet's worker is told its "layers" and "shape" in the command, too.
 
 Every command starts from the same weights and is preceded by a few mini-batches
@@ -59,9 +59,19 @@ of 28x28x1, and of 32x32x3:
            padded), dense 256, dense 10; not by NumPy
     resnet20  of arXiv:1512.03385: conv 16@3x3, three stages of three residual blocks with 16,
            32 and 64 channels, global average pooling, dense 10; each convolution with batch
-           normalisation (momentum 0.1, epsilon 1e-5); where a stage begins with stride 2, the
-           shortcut is a convolution 1x1 with batch normalisation; not by NumPy, TensorFlow
-           and JAX. PyTorch and ONNX leave out the convolutions' biases, which change nothing
+           normalisation (momentum 0.1, epsilon 1e-5); where a stage begins with stride 2 or
+           more channels, the shortcut is a convolution 1x1 with batch normalisation; not by
+           NumPy, TensorFlow and JAX. PyTorch and ONNX leave out the convolutions' biases,
+           which change nothing
+    wide32  of arXiv:1605.07146, in resnet20's blocks: conv 16, three stages of two with 64,
+           128 and 256 channels; the same peers
+of 64x64x3:
+    resnet64  resnet20
+and of 224x224x3, trained in mini-batches of 16:
+    resnet224  ResNet-18's layers: conv 64@7x7 with stride 2, pool (2x2), four stages of two
+           blocks with 64 to 512 channels, global average pooling, dense 10
+    vgg224  VGG-16's convolutions: 64 twice, 128 twice, 256, 512 and 512 three times, a pool
+           behind each, global average pooling, dense 10; not by NumPy, TensorFlow and JAX
 
 Gradient descent with momentum: v = 0.9 v + g, weight -= 0.01 v. Biases start at
 zero; weight i of parameter p (numbered weight, bias, weight, bias, ...; of batch normalisation
@@ -96,12 +106,18 @@ def trains(peer):
 
 
 def supports(peer, model):
-    return package(peer) not in {"vgg32": ["numpy"],
-                                 "resnet20": ["numpy", "tensorflow", "jax"]}.get(model, [])
+    few = model in LARGE and model != "vgg32"
+    return package(peer) not in (["numpy", "tensorflow", "jax"] if few else
+                                 ["numpy"] if model in LARGE else [])
 
 
-# A conv is 3x3, filters and padding; normed is one with batch normalisation, padded; a block has
-# two of these and a shortcut, channels and stride.
+def stages(channels, blocks):
+    return [("block", c, 2 if number == 0 and c > channels[0] else 1)
+            for c in channels for number in range(blocks)] + [("average",), ("dense", 10)]
+
+
+# A conv is 3x3, filters and padding; normed is one with batch normalisation, padded: filters, size,
+# stride; a block has two of these, 3x3, and a shortcut: channels, stride.
 MODELS = {
     "flat": [("dense", 100), ("dense", 10)],
     "cnn": [("conv", 32, 0), ("pool",), ("dense", 100), ("dense", 10)],
@@ -112,16 +128,57 @@ MODELS = {
     "vgg32": [layer for filters in (64, 128, 256)
               for layer in (("conv", filters, 1), ("conv", filters, 1), ("pool",))]
     + [("dense", 256), ("dense", 10)],
-    "resnet20": [("normed", 16)]
-    + [("block", channels, 2 if channels > 16 and number == 0 else 1)
-       for channels in (16, 32, 64) for number in range(3)] + [("average",), ("dense", 10)],
+    "resnet20": [("normed", 16, 3, 1)] + stages((16, 32, 64), 3),
+    "wide32": [("normed", 16, 3, 1)] + stages((64, 128, 256), 2),
+    "resnet64": [("normed", 16, 3, 1)] + stages((16, 32, 64), 3),
+    "resnet224": [("normed", 64, 7, 2), ("pool",)] + stages((64, 128, 256, 512), 2),
+    "vgg224": [layer for filters, times in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+               for layer in [("conv", filters, 1)] * times + [("pool",)]]
+    + [("average",), ("dense", 10)],
 }
-LARGE = {"vgg32": (32, 32, 3), "resnet20": (32, 32, 3)}
+# Edge of an image, images to train on and to answer, mini-batch to train in.
+LARGE = {"vgg32": (32, 1280, 1000, 128), "resnet20": (32, 1280, 1000, 128),
+         "wide32": (32, 384, 320, 128), "resnet64": (64, 384, 320, 128),
+         "resnet224": (224, 48, 64, 16), "vgg224": (224, 32, 32, 16)}
 
 
 def shape(model):
     """Height, width and channels of an image."""
-    return LARGE.get(model, (28, 28, 1))
+    return (LARGE[model][0],) * 2 + (3,) if model in LARGE else (28, 28, 1)
+
+
+def has_shortcut(channels, filters, stride):
+    return stride > 1 or channels != filters
+
+
+def work(model):
+    """Millions of multiply-adds that the answer for an image takes by the definition."""
+    h, w, c = shape(model)
+    total, flat = 0, None
+    for kind, *numbers in MODELS[model]:
+        size, stride, padding = 3, 1, 1
+        if kind == "conv":
+            padding = numbers[1]
+        elif kind == "normed":
+            _, size, stride = numbers
+            padding = size // 2
+        elif kind == "block":
+            stride = numbers[1]
+        if kind in ("conv", "normed", "block"):
+            f = numbers[0]
+            h, w = ((n + 2 * padding - size) // stride + 1 for n in (h, w))
+            total += h * w * f * c * size * size
+            if kind == "block":
+                total += h * w * f * (f * 9 + (c if has_shortcut(c, f, stride) else 0))
+            c = f
+        elif kind == "pool":
+            h, w = h // 2, w // 2
+        elif kind == "average":
+            h = w = 1
+        else:
+            flat = flat or h * w * c
+            total, flat = total + flat * numbers[0], numbers[0]
+    return total / 1e6
 
 
 def text(model):
@@ -130,7 +187,7 @@ def text(model):
         return (f"conv({filters},{size},{stride},{size // 2},none) "
                 f"batchnorm{f'({activation})' if activation else ''}")
 
-    result, flat = [], False
+    result, flat, c = [], False, shape(model)[2]
     for number, layer in enumerate(MODELS[model]):
         kind, filters = (layer + (0,))[:2]
         if kind == "dense":
@@ -139,14 +196,17 @@ def text(model):
             result.append(f"{'softmax' if last else 'relu'}({filters})")
             flat = True
         elif kind == "normed":
-            result.append(normed(filters, activation="relu"))
+            result.append(normed(*layer[1:], activation="relu"))
         elif kind == "block":
             body = f"{normed(filters, 3, layer[2], 'relu')} {normed(filters)}"
-            shortcut = f" | {normed(filters, 1, layer[2])}" if layer[2] > 1 else ""
+            shortcut = (f" | {normed(filters, 1, layer[2])}"
+                        if has_shortcut(c, filters, layer[2]) else "")
             result.append(f"residual({body}{shortcut}) activation(relu)")
         else:
             result.append({"conv": f"conv({filters},3,padding={layer[-1]})", "pool": "maxpool(2)",
                            "average": "globalavgpool"}[kind])
+        if kind in ("conv", "normed", "block"):
+            c = filters
     return " ".join(result)
 
 
@@ -162,6 +222,8 @@ def prepare_environment(threads, allocator):
     # These pin OpenBLAS to another processor's kernels and block sizes.
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         os.environ.pop(name, None)
+    if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
+        os.environ["OPENBLAS_CORETYPE"] = "Haswell"
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -238,11 +300,11 @@ def initial_weights(model):
         if kind == "conv":
             add((3, 3, c, numbers[0]), 9 * c, numbers[0])
         elif kind == "normed":
-            add_normed(3, c, numbers[0])
+            add_normed(numbers[1], c, numbers[0])
         elif kind == "block":
             add_normed(3, c, numbers[0])
             add_normed(3, numbers[0], numbers[0])
-            if numbers[1] > 1:
+            if has_shortcut(c, *numbers):
                 add_normed(1, c, numbers[0])
         elif kind == "dense":
             inputs = inputs or math.prod(shape_before_flatten(model))
@@ -258,8 +320,8 @@ def shape_before_flatten(model):
     for kind, *numbers in MODELS[model]:
         if kind == "conv":
             h, w = h + 2 * numbers[1] - 2, w + 2 * numbers[1] - 2
-        elif kind == "block":
-            h, w = h // numbers[1], w // numbers[1]
+        elif kind in ("normed", "block"):
+            h, w = ((n - 1) // numbers[-1] + 1 for n in (h, w))
         elif kind == "pool":
             h, w = h // 2, w // 2
         elif kind == "average":
@@ -333,10 +395,11 @@ class Torch:
                 modules.append(nn.MaxPool2d(2) if kind == "pool" else nn.AdaptiveAvgPool2d(1))
                 continue
             if kind == "normed":
-                modules.extend(normed())
+                modules.extend(normed(numbers[2]))
             elif kind == "block":
                 body = nn.Sequential(*normed(numbers[1]), nn.ReLU(inplace=True), *normed())
-                shortcut = nn.Sequential(*normed(numbers[1])) if numbers[1] > 1 else nn.Identity()
+                shortcut = (nn.Sequential(*normed(numbers[1]))
+                            if has_shortcut(body[0].in_channels, *numbers) else nn.Identity())
                 modules.append(Block(body, shortcut))
             else:
                 w, b = next(weights), next(weights)
@@ -869,7 +932,7 @@ class ONNXRuntime:
             return add("BatchNormalization", x, *map(named, rows), epsilon=1e-5)
 
         x = add("Mul", add("Cast", "x", to=kinds.FLOAT), named(np.float32(1 / 255)))
-        flat = False
+        flat, c = False, shape(model)[2]
         for number, (kind, *numbers) in enumerate(MODELS[model]):
             if kind == "pool":
                 x = add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
@@ -878,10 +941,10 @@ class ONNXRuntime:
                 x = add("GlobalAveragePool", x)
                 continue
             if kind == "normed":
-                x = normed(x)
+                x = normed(x, numbers[2])
             elif kind == "block":
                 body = normed(add("Relu", normed(x, numbers[1])))
-                x = add("Add", body, normed(x, numbers[1]) if numbers[1] > 1 else x)
+                x = add("Add", body, normed(x, numbers[1]) if has_shortcut(c, *numbers) else x)
             elif kind == "conv":
                 w, b = weight(), weight()
                 x = add("Conv", x, named(w), named(b), pads=[numbers[1]] * 4)
@@ -893,6 +956,8 @@ class ONNXRuntime:
                     w = np.ascontiguousarray(
                         w.reshape(-1, h, v, c).transpose(0, 3, 1, 2).reshape(len(w), -1))
                 x = add("Gemm", x, named(w), named(b), transB=1)
+            if kind in ("conv", "normed", "block"):
+                c = numbers[0]
             if number < len(MODELS[model]) - 1:
                 x = add("Relu", x)
         x = add("Softmax", x, axis=1)

@@ -6,7 +6,7 @@
 // the sum, and two rows are interleaved where its columns do; else it is turned round by words.
 #pragma clang fp contract(fast)
 
-enum { CK_BF16_KC = 512, CK_BF16_MC = 128, CK_BF16_NC = 256 };
+enum { CK_BF16_KC = CK_BF16_DEPTH, CK_BF16_MC = 128, CK_BF16_NC = CK_BF16_COLUMNS };
 
 INLINE ptrdiff_t sixteens(ptrdiff_t n) { return (n + 15) / 16 * 16; }
 
@@ -107,6 +107,22 @@ enum {
       CK_BF16_MC * (CK_BF16_ROW / 2 + CK_BF16_NC + CK_BF16_KC / 2) + CK_BF16_NC * CK_BF16_KC / 2
 };
 
+static ptrdiff_t CK_NAME(ck_bf16_column)(ptrdiff_t k) {
+  return k / CK_BF16_KC * (CK_BF16_KC / 2) + sixteens((k % CK_BF16_KC + 1) / 2);
+}
+
+static void CK_NAME(ck_bf16_ready)(int flags, ptrdiff_t n, ptrdiff_t k, const float *b,
+                                   ptrdiff_t ldb, ptrdiff_t part, float *ready, float *workspace) {
+  enum { NC = CK_BF16_NC, KC = CK_BF16_KC };
+  ptrdiff_t down = (k + KC - 1) / KC, j = part / down * NC, p = part % down * KC;
+  ptrdiff_t columns = smaller(n - j, NC);
+  int turned = flags & CK_TRANSPOSE_B;
+  CK_NAME(bf16_right)
+  (turned, smaller(k - p, KC), columns, b + (turned ? j * ldb + p : p * ldb + j), ldb,
+   (uint32_t *)ready + j * CK_NAME(ck_bf16_column)(k) + sixteens(columns) * p / 2,
+   (uint32_t *)workspace);
+}
+
 static void CK_NAME(ck_gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a,
                                   ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c,
                                   ptrdiff_t ldc, float *workspace) {
@@ -123,7 +139,11 @@ static void CK_NAME(ck_gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t
         CK_NAME(bf16_left)
         (turn_a, rows, depth, a + (turn_a ? p * lda + i : i * lda + p), lda, left, CK_BF16_ROW,
          between);
-        CK_NAME(bf16_right)
+        const uint32_t *packed = right;
+        if (flags & CK_READY_B)
+          packed = (const uint32_t *)b + j * ldb + sixteens(columns) * p / 2;
+        else
+          CK_NAME(bf16_right)
         (turn_b, depth, columns, b + (turn_b ? j * ldb + p : p * ldb + j), ldb, right, between);
         // Straight to C where that has room for whole tiles, else by way of `sum`.
         float *out = c + i * ldc + j;
@@ -137,7 +157,7 @@ static void CK_NAME(ck_gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t
                                    .run_rows = sixteens(pairs),
                                    .a = left,
                                    .a_row = CK_BF16_ROW,
-                                   .b = right,
+                                   .b = packed,
                                    .panel = sixteens(pairs) * CK_BF16_PANEL,
                                    .c = out,
                                    .ldc = ldc};

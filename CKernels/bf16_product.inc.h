@@ -69,6 +69,15 @@ static void CK_NAME(bf16_any_tile)(ptrdiff_t rows, int vectors, const ck_bf16_pr
 }
 
 static void CK_NAME(ck_bf16_product)(const ck_bf16_product *p) {
+  if (p->taps) {
+    ck_bf16_product one = *p;
+    one.taps = 0;
+    for (ptrdiff_t t = 0; t < p->taps; t++) {
+      one.a = p->a + t / p->across * p->down + t % p->across, one.c = p->c + t * p->c_tap;
+      CK_NAME(ck_bf16_product)(&one);
+    }
+    return;
+  }
   // The columns of two vectors stay in the first-level cache while the rows pass by.
   ptrdiff_t tiles = (p->m + CK_MR - 1) / CK_MR, height = (p->m + tiles - 1) / tiles;
   for (ptrdiff_t j = 0; j < p->n; j += 2 * CK_LANES)

@@ -31,10 +31,11 @@ typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
 
 #pragma clang attribute push(__attribute__((target("amx-tile,amx-bf16"))), apply_to = function)
 
-// Sums of `rows` by `columns` tiles at (i, j). Tiles 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B.
-INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *p, ptrdiff_t i,
-                      ptrdiff_t j) {
-  float *c = p->c + i * p->ldc + j, *below = c + 16 * p->ldc;
+// Sums of `rows` by `columns` tiles at c, by the rows at `left` and the columns at `right`. Tiles 0
+// to 3 are sums, 4 and 5 of A, 6 and 7 of B.
+INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *p,
+                      const uint16_t *left, const uint32_t *right, float *c) {
+  float *below = c + 16 * p->ldc;
   ptrdiff_t ldc = 4 * p->ldc, step = 2 * p->a_row;
   _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
   if (p->accumulate) {
@@ -44,8 +45,8 @@ INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *
     if (rows > 1 && columns > 1) _tile_loadd(3, below + 16, ldc);
   }
   for (ptrdiff_t run = 0; run < p->runs; run++) {
-    const uint16_t *a = p->a + i * p->a_row + run * p->a_run;
-    const uint32_t *b = p->b + j / 16 * p->panel + run * p->run_rows * 16;
+    const uint16_t *a = left + run * p->a_run;
+    const uint32_t *b = right + run * p->run_rows * 16;
     for (ptrdiff_t k = 0; k < p->pairs; k += 16, a += 32, b += 256) {
       _tile_loadd(4, a, step);
       _tile_loadd(6, b, 64);
@@ -68,23 +69,31 @@ INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *
 }
 
 static void ck_bf16_product_amx(const ck_bf16_product *p) {
+  // Few rows take less time.
+  const uint8_t r = p->m < 16 ? p->m : 16;
   const struct {
     uint8_t palette, start, zeros[14];
     uint16_t bytes[16];
     uint8_t rows[16];
-  } tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+  } tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {r, r, 16, 16, r, 16, 16, 16}};
   _tile_loadconfig(&tiles);
+  const ptrdiff_t taps = p->taps ? p->taps : 1, across = p->taps ? p->across : 1;
   for (ptrdiff_t j = 0; j < p->n; j += 32)
     for (ptrdiff_t i = 0; i < p->m; i += 32) {
       int tall = p->m - i > 16, wide = p->n - j > 16;
-      if (tall && wide)
-        amx_block(2, 2, p, i, j);
-      else if (tall)
-        amx_block(2, 1, p, i, j);
-      else if (wide)
-        amx_block(1, 2, p, i, j);
-      else
-        amx_block(1, 1, p, i, j);
+      const uint32_t *b = p->b + j / 16 * p->panel;
+      for (ptrdiff_t t = 0; t < taps; t++) {
+        const uint16_t *a = p->a + i * p->a_row + t / across * p->down + t % across;
+        float *c = p->c + i * p->ldc + j + t * p->c_tap;
+        if (tall && wide)
+          amx_block(2, 2, p, a, b, c);
+        else if (tall)
+          amx_block(2, 1, p, a, b, c);
+        else if (wide)
+          amx_block(1, 2, p, a, b, c);
+        else
+          amx_block(1, 1, p, a, b, c);
+      }
     }
   _tile_release();
 }

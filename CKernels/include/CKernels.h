@@ -211,7 +211,9 @@ double ck_sum_of_squares(ptrdiff_t n, const float *x);
 // ---- What the kernels below take ----------------------------------------------------------------
 
 /// A or B is stored transposed; C is added to instead of overwritten.
-enum { CK_TRANSPOSE_A = 1, CK_TRANSPOSE_B = 2, CK_ACCUMULATE = 4 };
+enum { CK_TRANSPOSE_A = 1, CK_TRANSPOSE_B = 2, CK_ACCUMULATE = 4, CK_READY_B = 8 };
+/// The parts in which a matrix is made ready for the product of bf16.
+enum { CK_BF16_COLUMNS = 256, CK_BF16_DEPTH = 512 };
 
 /// Writes elements (row..<row+rows, from..<from+count) of a matrix so that for each column the rows
 /// lie side by side: out[(p - from) · rows + i]. May write 3 floats more than that.
@@ -273,10 +275,19 @@ typedef struct ck_table {
                         const float *bias, int relu, float *y, ptrdiff_t ldy);
 
   /// gemm with A and B rounded to bf16; products and their sums are floats, in the order of k.
-  /// workspace: gemm_bf16_workspace floats.
+  /// With CK_READY_B, b is what bf16_ready made of B, and ldb is bf16_column(K); C's columns then
+  /// begin at a multiple of CK_BF16_COLUMNS, column j's at b + j · ldb. workspace:
+  /// gemm_bf16_workspace floats.
   void (*gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t lda,
                     const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc, float *workspace);
   size_t gemm_bf16_workspace;
+  /// Floats that a column of a B of K rows takes when it is ready; columns are a multiple of 16.
+  ptrdiff_t (*bf16_column)(ptrdiff_t k);
+  /// Makes B (K,N), with CK_TRANSPOSE_B stored (N,K), ready for many calls: one of its parts, each
+  /// of CK_BF16_COLUMNS by CK_BF16_DEPTH numbers, those of the first columns first. workspace as
+  /// gemm_bf16's.
+  void (*bf16_ready)(int flags, ptrdiff_t n, ptrdiff_t k, const float *b, ptrdiff_t ldb,
+                     ptrdiff_t part, float *ready, float *workspace);
   /// What does it where there is no unit for it.
   const ck_bf16_functions *bf16;
 

@@ -8,7 +8,8 @@ struct Bench: ParsableCommand {
     discussion: """
       kernels: every variant on the shapes of real networks, one thread; beside the time the \
       floating-point operations a second, their share of the measured fused multiply-add peak, and \
-      how many times faster than the definition ('naive').
+      how many times faster than the definition ('naive'), which is left out where it would take \
+      seconds.
       networks: training (mini-batches of 128, momentum 0.9) and inference of 10,000 images of \
       each model, all threads.
       scaling: time and memory of training over mini-batch, filters and image size.

@@ -63,6 +63,20 @@ static void check_gemm(int narrow) {
              ldb, pieces + r * ldc + j, ldc, workspace);
     }
     same("C computed in pieces", pieces, whole, m * ldc);
+    if (narrow) {
+      ptrdiff_t column = kernels->bf16_column(k);
+      float *ready = floats((n + 15) / 16 * 16 * column), *by_ready = values(m * ldc, 3);
+      FOR(part,
+          (n + CK_BF16_COLUMNS - 1) / CK_BF16_COLUMNS * ((k + CK_BF16_DEPTH - 1) / CK_BF16_DEPTH))
+      kernels->bf16_ready(flags, n, k, b, ldb, part, ready, workspace);
+      ptrdiff_t width;
+      for (ptrdiff_t j = 0; j < n; j += width) {
+        width = n - j < CK_BF16_COLUMNS ? n - j : CK_BF16_COLUMNS;
+        gemm(flags | CK_READY_B, m, width, k, a, lda, ready + j * column, column, by_ready + j, ldc,
+             workspace);
+      }
+      same("by B made ready", by_ready, whole, m * ldc);
+    }
     end_case();
     if (turn_a || narrow) continue;
     begin_case("gemm_packing", NULL, "%td×%td×%td%s%s", m, n, k, turn_b ? ", B transposed" : "",

@@ -14,20 +14,23 @@ package enum Kernels {
   }
 
   /// Columns of C that one piece of work computes. The result doesn't depend on them.
-  private static let tileColumns = 256
+  private static let tileColumns = Int(CK_BF16_COLUMNS)
 
-  /// C (m,n) = A (m,k) · B (k,n), with A as it is or stored (k,m), B as it is or stored (n,k); the
-  /// pieces of C are shared out. Where C is a parameter's gradient, `update` is applied to each
-  /// piece while it is in the cache.
+  /// C (m,n) = A (m,k) · B (k,n), with A as it is or stored (k,m), B as it is or stored (n,k), or
+  /// made ready; the pieces of C are shared out. Where C is a parameter's gradient, `update` is
+  /// applied to each piece while it is in the cache.
   static func gemm(
     _ runtime: Runtime, transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int,
-    _ a: Floats, _ b: Floats, _ c: MutableFloats, update: (Update, Parameter)? = nil
+    _ a: Floats, _ b: Floats, isReady: Bool = false, _ c: MutableFloats,
+    update: (Update, Parameter)? = nil
   ) {
     let across = (n + tileColumns - 1) / tileColumns
     // Of a narrow C more pieces, so that there is one for each thread.
     let height = across == 1 ? 64 : 128
     let down = (m + height - 1) / height
-    let flags = Int32((transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0))
+    let flags = Int32(
+      (transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0)
+        | (isReady ? CK_READY_B : 0))
     runtime.parallel(
       over: across * down, (runtime, flags, across, height, m, n, k, a, b, c, update)
     ) { context, range, worker in
@@ -37,24 +40,47 @@ package enum Kernels {
       let (rows, columns) = (min(height, m - i), min(tileColumns, n - j))
       let isTurned = (flags & Int32(CK_TRANSPOSE_A) != 0, flags & Int32(CK_TRANSPOSE_B) != 0)
       let table = ck_kernels().pointee
-      let product = runtime.kernels.precision == .bf16 ? table.gemm_bf16 : table.gemm
-      product(
-        flags, rows, columns, k, isTurned.0 ? a + i : a + i * k, isTurned.0 ? m : k,
-        isTurned.1 ? b + j * k : b + j, isTurned.1 ? k : n, c + i * n + j, n,
-        runtime.scratch(worker))
+      let isBF16 = runtime.kernels.precision == .bf16
+      let right =
+        flags & Int32(CK_READY_B) != 0
+        ? (b + j * table.bf16_column(k), table.bf16_column(k))
+        : isTurned.1 ? (b + j * k, k) : (b + j, n)
+      (isBF16 ? table.gemm_bf16 : table.gemm)(
+        flags, rows, columns, k, isTurned.0 ? a + i : a + i * k, isTurned.0 ? m : k, right.0,
+        right.1, c + i * n + j, n, runtime.scratch(worker))
       guard let (update, parameter) = update else { return }
       update.apply(parameter, rows: i..<i + rows, of: n, columns: j..<j + columns)
     }
   }
 
+  /// Floats that a dense layer's weights take when they are ready for the forward pass; 0 where that
+  /// takes them as they are.
+  package static func denseReadyCount(_ precision: Precision, outputs: Int, inputs: Int) -> Int {
+    precision == .float32 ? 0 : outputs.roundedUp * ck_kernels().pointee.bf16_column(inputs)
+  }
+
+  /// Makes w (outputs, inputs) ready.
+  package static func makeDenseReady(
+    _ runtime: Runtime, outputs: Int, inputs: Int, _ w: Floats, _ ready: MutableFloats
+  ) {
+    let depth = Int(CK_BF16_DEPTH)
+    let parts = ((outputs + tileColumns - 1) / tileColumns) * ((inputs + depth - 1) / depth)
+    runtime.parallel(over: parts, (runtime, outputs, inputs, w, ready)) { context, part, worker in
+      let (runtime, outputs, inputs, w, ready) = context
+      ck_kernels().pointee.bf16_ready(
+        Int32(CK_TRANSPOSE_B), outputs, inputs, w, inputs, part.lowerBound, ready,
+        runtime.scratch(worker))
+    }
+  }
+
   /// y (batch, outputs) = x (batch, inputs) · w (outputs, inputs) transposed + bias, and of that
-  /// max(·, 0) with `relu`.
+  /// max(·, 0) with `relu`; in bf16 by `w` made ready.
   package static func denseForward(
     _ runtime: Runtime, _ x: TensorView, _ w: Floats, _ bias: Floats, relu: Bool, _ y: TensorView
   ) {
     if runtime.kernels.precision == .bf16 {
       gemm(
-        runtime, transposeB: true, m: x.batch, n: y.shape.count, k: x.shape.count, x.pointer, w,
+        runtime, m: x.batch, n: y.shape.count, k: x.shape.count, x.pointer, w, isReady: true,
         y.pointer)
       ck_kernels().pointee.bias_add(x.batch, y.shape.count, bias, relu ? 1 : 0, y.pointer)
       return

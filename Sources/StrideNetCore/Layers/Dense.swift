@@ -41,6 +41,8 @@ final class DenseNode: Node {
   private let activation: ActivationPass
   private let weight, bias: Parameter
   private var outputs: Int { bias.count }
+  // The weights as the forward pass wants them, where it doesn't take them as they are.
+  private var ready = FloatStorage.empty
 
   init(_ operation: Bound) {
     activation = ActivationPass(operation.activation)
@@ -51,12 +53,22 @@ final class DenseNode: Node {
     batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
   ) throws {
     try activation.reserve(batch * outputs)
-    try runtime.reserveScratch(Kernels.gemmWorkspace(runtime.kernels.precision))
+    let precision = runtime.kernels.precision
+    try runtime.reserveScratch(Kernels.gemmWorkspace(precision))
+    let count = Kernels.denseReadyCount(precision, outputs: outputs, inputs: input.count)
+    if ready.count < count { ready = try FloatStorage(count: count) }
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     let relu = activation.function.isRelu
-    Kernels.denseForward(pass.runtime, x, weight.value, bias.value, relu: relu, y)
+    let isReady = ready.count > 0
+    if isReady && !pass.keepsWeights {
+      Kernels.makeDenseReady(
+        pass.runtime, outputs: outputs, inputs: x.shape.count, weight.value, ready.pointer)
+    }
+    Kernels.denseForward(
+      pass.runtime, x, isReady ? Kernels.Floats(ready.pointer) : Kernels.Floats(weight.value),
+      bias.value, relu: relu, y)
     if !relu { activation.forward(y, pass) }
   }
 
