@@ -28,8 +28,10 @@ INLINE void bf16_tile(const int rows, const int vectors, const ck_bf16_product *
 #pragma clang loop unroll(full)
   for (int r = 0; r < rows; r++)
 #pragma clang loop unroll(full)
-    for (int v = 0; v < vectors; v++)
-      sum[r][v] = p->accumulate ? *(const vec *)(c + r * p->ldc + v * CK_LANES) : (vec){0};
+    for (int v = 0; v < vectors; v++) {
+      const float *from = p->accumulate ? c + r * p->ldc : p->start ? p->start + j : NULL;
+      sum[r][v] = from ? *(const vec *)(from + v * CK_LANES) : (vec){0};
+    }
   for (ptrdiff_t run = 0; run < p->runs; run++) {
     const uint16_t *a = p->a + run * p->a_run + i * p->a_row;
     ptrdiff_t word = run * p->run_rows * PANEL;

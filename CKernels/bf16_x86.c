@@ -31,18 +31,23 @@ typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
 
 #pragma clang attribute push(__attribute__((target("amx-tile,amx-bf16"))), apply_to = function)
 
-// Sums of `rows` by `columns` tiles at c, by the rows at `left` and the columns at `right`. Tiles 0
-// to 3 are sums, 4 and 5 of A, 6 and 7 of B.
+// Sums of `rows` by `columns` tiles, whose upper ones are at c, the others at `below`, by rows at
+// `left` and, for those below, `lower` numbers further on, and the columns at `right`. Tiles 0 to 3
+// are sums, 4 and 5 of A, 6 and 7 of B.
 INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *p,
-                      const uint16_t *left, const uint32_t *right, float *c) {
-  float *below = c + 16 * p->ldc;
+                      const uint16_t *left, ptrdiff_t lower, const uint32_t *right,
+                      const float *start, float *c, float *below) {
   ptrdiff_t ldc = 4 * p->ldc, step = 2 * p->a_row;
-  _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
-  if (p->accumulate) {
-    _tile_loadd(0, c, ldc);
-    if (columns > 1) _tile_loadd(1, c + 16, ldc);
-    if (rows > 1) _tile_loadd(2, below, ldc);
-    if (rows > 1 && columns > 1) _tile_loadd(3, below + 16, ldc);
+  if (p->accumulate || start) {
+    // A row as each row of a tile: they lie 0 bytes apart.
+    const float *first = p->accumulate ? c : start, *second = p->accumulate ? below : start;
+    ptrdiff_t apart = p->accumulate ? ldc : 0;
+    _tile_loadd(0, first, apart);
+    if (columns > 1) _tile_loadd(1, first + 16, apart);
+    if (rows > 1) _tile_loadd(2, second, apart);
+    if (rows > 1 && columns > 1) _tile_loadd(3, second + 16, apart);
+  } else {
+    _tile_zero(0), _tile_zero(1), _tile_zero(2), _tile_zero(3);
   }
   for (ptrdiff_t run = 0; run < p->runs; run++) {
     const uint16_t *a = left + run * p->a_run;
@@ -56,7 +61,7 @@ INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *
         _tile_dpbf16ps(1, 4, 7);
       }
       if (rows > 1) {
-        _tile_loadd(5, a + 16 * p->a_row, step);
+        _tile_loadd(5, a + lower, step);
         _tile_dpbf16ps(2, 5, 6);
         if (columns > 1) _tile_dpbf16ps(3, 5, 7);
       }
@@ -68,33 +73,57 @@ INLINE void amx_block(const int rows, const int columns, const ck_bf16_product *
   if (rows > 1 && columns > 1) _tile_stored(3, below + 16, ldc);
 }
 
-static void ck_bf16_product_amx(const ck_bf16_product *p) {
-  // Few rows take less time.
-  const uint8_t r = p->m < 16 ? p->m : 16;
+// Tiles of A and of sums have as many rows as there are.
+static void configure(uint8_t upper, uint8_t lower) {
   const struct {
     uint8_t palette, start, zeros[14];
     uint16_t bytes[16];
     uint8_t rows[16];
-  } tiles = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {r, r, 16, 16, r, 16, 16, 16}};
+  } tiles = {1,
+             0,
+             {0},
+             {64, 64, 64, 64, 64, 64, 64, 64},
+             {upper, upper, lower, lower, upper, lower, 16, 16}};
   _tile_loadconfig(&tiles);
+}
+
+static void ck_bf16_product_amx(const ck_bf16_product *p) {
   const ptrdiff_t taps = p->taps ? p->taps : 1, across = p->taps ? p->across : 1;
-  for (ptrdiff_t j = 0; j < p->n; j += 32)
-    for (ptrdiff_t i = 0; i < p->m; i += 32) {
-      int tall = p->m - i > 16, wide = p->n - j > 16;
-      const uint32_t *b = p->b + j / 16 * p->panel;
-      for (ptrdiff_t t = 0; t < taps; t++) {
-        const uint16_t *a = p->a + i * p->a_row + t / across * p->down + t % across;
-        float *c = p->c + i * p->ldc + j + t * p->c_tap;
-        if (tall && wide)
-          amx_block(2, 2, p, a, b, c);
-        else if (tall)
-          amx_block(2, 1, p, a, b, c);
-        else if (wide)
-          amx_block(1, 2, p, a, b, c);
-        else
-          amx_block(1, 1, p, a, b, c);
-      }
+  // Of few rows two taps are done at a time, one below the other.
+  const int twos = p->m <= 16 && taps > 1;
+  // Of many taps a panel of A, which is read at as many places, stays in the cache while B passes
+  // by; else one of B.
+  const ptrdiff_t down = (p->m + 31) / 32, right = (p->n + 31) / 32;
+  for (ptrdiff_t block = 0, configured = 0; block < down * right; block++) {
+    ptrdiff_t i = 32 * (p->taps ? block / right : block % down);
+    ptrdiff_t j = 32 * (p->taps ? block % right : block / down);
+    ptrdiff_t rows = p->m - i < 32 ? p->m - i : 32;
+    if (rows != configured) {
+      if (twos)
+        configure(rows, rows);
+      else
+        configure(rows < 16 ? rows : 16, rows > 16 ? rows - 16 : 16);
+      configured = rows;
     }
+    int wide = p->n - j > 16;
+    const uint32_t *b = p->b + j / 16 * p->panel;
+    const float *start = p->start ? p->start + j : NULL;
+    for (ptrdiff_t t = 0; t < taps; t += 1 + twos) {
+      ptrdiff_t at = t / across * p->down + t % across, lower = 16 * p->a_row;
+      const uint16_t *a = p->a + i * p->a_row + at;
+      float *c = p->c + i * p->ldc + j + t * p->c_tap, *below = c + 16 * p->ldc;
+      if (twos) lower = (t + 1) / across * p->down + (t + 1) % across - at, below = c + p->c_tap;
+      int tall = twos ? t + 1 < taps : rows > 16;
+      if (tall && wide)
+        amx_block(2, 2, p, a, lower, b, start, c, below);
+      else if (tall)
+        amx_block(2, 1, p, a, lower, b, start, c, below);
+      else if (wide)
+        amx_block(1, 2, p, a, lower, b, start, c, below);
+      else
+        amx_block(1, 1, p, a, lower, b, start, c, below);
+    }
+  }
   _tile_release();
 }
 #pragma clang attribute pop

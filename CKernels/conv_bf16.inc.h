@@ -140,6 +140,7 @@ typedef struct bf16_places {
   ptrdiff_t pairs;   // of an image: lines of dy
   ptrdiff_t plane;   // words from row to row of A
   ptrdiff_t image;   // words from image to image of A
+  int is_large;      // C, beside a second-level cache
   ptrdiff_t upstream, planes, between, end;
 } bf16_places;
 
@@ -150,10 +151,12 @@ static bf16_places CK_NAME(bf16_places_of)(const bf16_frame *g) {
       .images = 1, .taps = together, .rows = together * g->c, .blocks = taps / together};
   at.pairs = ((g->lines - 1) * g->sh + 1) * g->width / 2;
   // Of small images several, so that sums stay in registers for longer.
-  if (g->lines == g->oh && at.pairs < 512) at.images = smaller(g->n, 512 / at.pairs);
+  at.is_large = at.blocks * at.rows * g->filters > 1 << 17;
+  ptrdiff_t many = at.is_large ? 2048 : 512;
+  if (g->lines == g->oh && at.pairs < many) at.images = smaller(g->n, many / at.pairs);
   at.plane = (bf16_lines(g, g->lines) * g->width / 2 + 31) / 32 * 32 + 48;
   at.image = at.plane * (channels + (together > 1 ? sixteens(at.rows) : 0));
-  at.upstream = at.blocks * sixteens(at.rows) * g->filters;
+  at.upstream = at.blocks * at.rows * g->filters;
   at.planes = at.upstream + at.images * sixteens(at.pairs) * g->filters;
   at.between = at.planes + at.images * at.image;
   at.end = at.between + at.plane * channels;
@@ -166,10 +169,12 @@ static size_t CK_NAME(ck_conv_workspace_bf16)(const ck_conv_shape *s, ck_pass pa
   return g.filters + bf16_numbers(&g) / 2 + (sixteens(g.lines * g.pitch) + 16) * g.filters;
 }
 
-// Sums without bias of `lines` lines of outputs, from lines of the frame.
+// Sums of `lines` lines of outputs from lines of the frame, in rows of `filters`, a pixel of width
+// `pitch` a row: with that of the frame all lines are one product.
 static void CK_NAME(bf16_sums)(const bf16_frame *g, ptrdiff_t lines, const uint16_t *frame,
-                               const float *ready, float *sums) {
-  ck_bf16_product p = {.m = (lines - 1) * g->pitch + g->ow,
+                               const float *ready, const float *start, ptrdiff_t pitch,
+                               float *sums) {
+  ck_bf16_product p = {.m = (lines - 1) * pitch + g->ow,
                        .n = g->filters,
                        .runs = g->fh,
                        .pairs = (g->fw * g->c + 1) / 2,
@@ -180,21 +185,20 @@ static void CK_NAME(bf16_sums)(const bf16_frame *g, ptrdiff_t lines, const uint1
                        .b = (const uint32_t *)ready,
                        .panel = g->fh * bf16_run(g) * CK_BF16_PANEL,
                        .c = sums,
-                       .ldc = g->filters};
-  if (g->sh == 1 && g->sw == 1) return ck_bf16()->product(&p);
-  p.m = g->ow;
-  for (ptrdiff_t i = 0; i < lines; i++) {
-    p.a = frame + i * g->sh * g->width * g->c, p.c = sums + i * g->pitch * g->filters;
-    ck_bf16()->product(&p);
+                       .ldc = g->filters,
+                       .start = start};
+  if (g->sh > 1 || g->sw > 1 || pitch != g->width) {
+    p.m = g->ow, p.taps = lines, p.across = 1;
+    p.down = g->sh * g->width * g->c, p.c_tap = pitch * g->filters;
   }
+  ck_bf16()->product(&p);
 }
 
 // A line of outputs.
-static void CK_NAME(bf16_line)(const bf16_frame *g, const float *sums, const float *bias, int relu,
-                               float *y) {
+static void CK_NAME(bf16_line)(const bf16_frame *g, const float *sums, int relu, float *y) {
   for (ptrdiff_t q = 0; q < g->ow; q++, sums += g->filters, y += g->f)
     for (ptrdiff_t j = 0; j < g->f; j += CK_LANES) {
-      vec sum = *(const vec *)(sums + j) + *(const vec *)(bias + j);
+      vec sum = *(const vec *)(sums + j);
       if (relu) sum = above_zero(sum);
       if (j + CK_LANES <= g->f)
         *(vec *)(y + j) = sum;
@@ -204,15 +208,15 @@ static void CK_NAME(bf16_line)(const bf16_frame *g, const float *sums, const flo
 }
 
 // A line of windows of 2×2 outputs.
-static void CK_NAME(bf16_pool_line)(const bf16_frame *g, const float *sums, const float *bias,
-                                    int relu, float *y, uint16_t *place) {
+static void CK_NAME(bf16_pool_line)(const bf16_frame *g, const float *sums, int relu, float *y,
+                                    uint16_t *place) {
   ptrdiff_t below = g->pitch * g->filters;
   for (ptrdiff_t q = 0; q < g->ow / 2; q++, sums += 2 * g->filters)
     for (ptrdiff_t j = 0; j < g->f; j += CK_LANES) {
       const float *from = sums + j;
-      vec window[4], start = *(const vec *)(bias + j);
+      vec window[4];
       for (int e = 0; e < 4; e++)
-        window[e] = *(const vec *)(from + e / 2 * below + e % 2 * g->filters) + start;
+        window[e] = *(const vec *)(from + e / 2 * below + e % 2 * g->filters);
       ptrdiff_t at = q * g->f + j;
       pool_window(window, 1, relu, g->f - j, y + at, place ? place + at : NULL);
     }
@@ -227,17 +231,25 @@ static void CK_NAME(bf16_convolve)(const bf16_frame *g, const float *x, const fl
   memset(start, 0, sizeof(float) * g->filters);
   if (bias) memcpy(start, bias, sizeof(float) * g->f);
   ptrdiff_t step = pooled ? g->ow / 2 * g->f : g->ow * g->f, lines;
+  // Where the sums are the outputs, and lines aren't much shorter than a tile, straight to y.
+  int straight = !pooled && g->filters == g->f && g->ow >= 12;
   for (ptrdiff_t n = 0; n < g->n; n++, x += g->image)
     for (ptrdiff_t p = 0; p < (pooled ? g->oh / 2 * 2 : g->oh); p += lines) {
       lines = g->oh - p < g->lines ? g->oh - p : g->lines;
       CK_NAME(bf16_fill)(g, x, p * g->sh, bf16_lines(g, lines), frame);
-      CK_NAME(bf16_sums)(g, lines, frame, ready, sums);
+      if (straight) {
+        CK_NAME(bf16_sums)(g, lines, frame, ready, start, g->ow, y);
+        if (relu) CK_NAME(ck_relu_forward)(lines * step, y, y);
+        y += lines * step;
+        continue;
+      }
+      CK_NAME(bf16_sums)(g, lines, frame, ready, start, g->pitch, sums);
       for (ptrdiff_t i = 0; i + pooled < lines; i += 1 + pooled, y += step) {
         const float *from = sums + i * g->pitch * g->filters;
         if (!pooled)
-          CK_NAME(bf16_line)(g, from, start, relu, y);
+          CK_NAME(bf16_line)(g, from, relu, y);
         else {
-          CK_NAME(bf16_pool_line)(g, from, start, relu, y, place);
+          CK_NAME(bf16_pool_line)(g, from, relu, y, place);
           if (place) place += step;
         }
       }
@@ -332,13 +344,12 @@ static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const 
                                                   const float *dy, float *dw, float *workspace) {
   bf16_frame g = CK_NAME(bf16_frame_of)(s, CK_WEIGHT_GRADIENT);
   bf16_places at = CK_NAME(bf16_places_of)(&g);
-  // Straight to dw where that has room for whole tiles and no sum is cut.
-  int straight = g.filters == g.f && at.rows % 16 == 0 &&
-                 s->n * ((g.oh - 1) * g.sh + 1) * g.width <= CK_SUMMED;
+  // Straight to dw where that has room for whole vectors and no sum is cut.
+  int straight = g.filters == g.f && s->n * ((g.oh - 1) * g.sh + 1) * g.width <= CK_SUMMED;
   float *sums = straight ? dw : workspace;
   uint32_t *upstream = (uint32_t *)(workspace + at.upstream);
   uint32_t *planes = (uint32_t *)(workspace + at.planes);
-  ptrdiff_t block = sixteens(at.rows) * g.filters, run = sixteens(at.pairs), lines, images;
+  ptrdiff_t block = at.rows * g.filters, run = sixteens(at.pairs), lines, images;
   if (!straight) memset(dw, 0, sizeof(float) * at.blocks * at.rows * g.f);
   ptrdiff_t summed = 0, pixels = 2 * at.images * at.pairs;
   for (ptrdiff_t n = 0; n < s->n; n += images)
@@ -352,11 +363,12 @@ static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const 
          (uint32_t *)(workspace + at.between));
       }
       // As much of the sum at a time as leaves the operands of 32 by 32 numbers, which all taps
-      // have in common, in the first-level cache.
+      // have in common, in the first-level cache; more where C doesn't fit the second.
       const uint16_t *rows =
           (const uint16_t *)(planes + (at.taps > 1 ? sixteens(g.c) * at.plane : 0));
-      ptrdiff_t pairs = ((lines - 1) * g.sh + 1) * g.width / 2, parts = (pairs + 159) / 160;
-      ptrdiff_t some = sixteens((pairs + parts - 1) / parts), runs = run < 160 ? 160 / run : 1;
+      ptrdiff_t pairs = ((lines - 1) * g.sh + 1) * g.width / 2, most = at.is_large ? 2048 : 160;
+      ptrdiff_t parts = (pairs + most - 1) / most, some = sixteens((pairs + parts - 1) / parts);
+      ptrdiff_t runs = run < most ? most / run : 1;
       for (ptrdiff_t e = 0; e < images; e += runs)
         for (ptrdiff_t k = 0; k < pairs; k += some)
           ck_bf16()->product(&(ck_bf16_product){.m = at.rows,
@@ -381,6 +393,6 @@ static void CK_NAME(ck_conv_weight_gradient_bf16)(const ck_conv_shape *s, const 
       if (straight || (summed + pixels <= CK_SUMMED && !is_last)) continue;
       summed = 0;
       for (ptrdiff_t i = 0; i < at.blocks * at.rows; i++) CK_NAME(ck_add)
-      (g.f, sums + i / at.rows * block + i % at.rows * g.filters, dw + i * g.f);
+      (g.f, sums + i * g.filters, dw + i * g.f);
     }
 }

@@ -14,14 +14,14 @@ enum { CK_SUMMED = 8192 };
 /// Columns of a panel of bf16's right operand.
 enum { CK_BF16_PANEL = 16 };
 
-/// C (m,n) = A·B, or C + A·B, n a multiple of 16. A row of A is `runs` runs of `pairs` words, two
-/// numbers of bf16 a word, a_run numbers apart; rows are a_row numbers apart. B's panels of 16
-/// columns, `panel` words apart, have run_rows rows of 16 words for each run, a multiple of 16:
-/// those behind the first `pairs` are zeros. A and C may be read and C written as if m and the
-/// pairs of a run were multiples of 16: what is read too much of A must be numbers in the rows that
-/// count. With `taps` above 0 as many products by the same B, done together, so that operands come
-/// from the first-level cache: A of number t starts t / across · down + t % across numbers further
-/// on, C t · c_tap floats.
+/// C (m,n) = A·B, or C + A·B, or, where `start` isn't NULL, a row of n numbers + A·B; n is a
+/// multiple of 16. A row of A is `runs` runs of `pairs` words, two numbers of bf16 a word, a_run
+/// numbers apart; rows are a_row numbers apart. B's panels of 16 columns, `panel` words apart, have
+/// run_rows rows of 16 words for each run, a multiple of 16: those behind the first `pairs` are
+/// zeros. A may be read as if the pairs of a run were a multiple of 16: what is read too much must
+/// be numbers. With `taps` above 0 as many products by the same B, done together, so that operands
+/// come from the first-level cache: A of number t starts t / across · down + t % across numbers
+/// further on, C t · c_tap floats.
 typedef struct ck_bf16_product {
   ptrdiff_t m, n, runs, pairs, run_rows;
   const uint16_t *a;
@@ -31,6 +31,7 @@ typedef struct ck_bf16_product {
   float *c;
   ptrdiff_t ldc;
   int accumulate;
+  const float *start;
   ptrdiff_t taps, across, down, c_tap;
 } ck_bf16_product;
 typedef void ck_bf16_product_fn(const ck_bf16_product *p);
