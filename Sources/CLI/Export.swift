@@ -31,7 +31,7 @@ struct Export: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "What the classes are called, for the header's array: cat,dog. 0, 1, … unless given.",
+      "What the classes are called, for the header's array: cat,dog. As in the file unless given.",
       valueName: "names"))
   var classes: String?
 

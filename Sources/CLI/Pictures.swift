@@ -14,9 +14,7 @@ struct PictureInput {
 
   func read(_ path: String) throws -> Tensor {
     do {
-      let picture = try Picture.read(at: path)
-      guard let fit else { return try picture.fitted(to: shape) }
-      return try Tensor(batch: 1, shape: shape, picture.fitted(to: shape, fit).values)
+      return try Picture.read(at: path).input(of: shape, fit)
     } catch let error as StrideNetError where error.place == nil {
       throw StrideNetError(
         error.kind, error.what, at: path, found: error.found, expected: error.expected,

@@ -7,9 +7,9 @@ struct Predict: ParsableCommand {
     abstract: "Says what a saved network sees in images.",
     discussion: """
       IDX files are taken as they are. A picture of any size becomes an image as those did that the \
-      network was trained on. For a network of one channel that knows no pictures that is what \
-      MNIST's images are: grey, light ink on black paper, fitted into 20 × 20 of 28 × 28 pixels and \
-      centred by its mass.
+      network was trained on, unless --fit says otherwise. For a network that learned from digits that \
+      is what MNIST's images are: grey, light ink on black paper, fitted into 20 × 20 of 28 × 28 \
+      pixels and centred by its mass.
       """)
 
   @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
@@ -17,7 +17,8 @@ struct Predict: ParsableCommand {
 
   @Argument(
     help: ArgumentHelp(
-      "Pictures, folders of them, or IDX files of images, plain or gzip.", valueName: "images"))
+      "Pictures, folders of them, IDX files of images, plain or gzip, patterns of such names, or - for one that comes in.",
+      valueName: "images"))
   var images: [String] = []
 
   @OptionGroup var dataOptions: DataOptions
@@ -39,42 +40,75 @@ struct Predict: ParsableCommand {
   func run() throws {
     let network = try Network.load(from: file, runtime: compute.runtime())
     if let saveInput {
-      guard images.count == 1, PictureFolder.isPicture(images[0]) else {
-        throw StrideNetError(
-          .usage, "--save-input is for one picture", found: images.joined(separator: " "),
-          expected: "one picture")
+      guard images.count == 1, images[0] == "-" || PictureFolder.isPicture(images[0]) else {
+        throw notOnePicture
       }
       try AtomicFile.checkWritable(saveInput)
     }
     let input = PictureInput(for: network, fit: dataOptions.pictures.fit)
-    var failed: [any Error] = []
-    for path in try images.flatMap(files) {
+    var failed = 0
+    /// Goes on to the others, if there are any, where one can't be answered.
+    func attempt(_ isOne: Bool, _ body: () throws -> Void) throws {
       do {
-        guard PictureFolder.isPicture(path) else {
-          try show(network, IDX.set(at: path), path)
-          continue
-        }
-        let picture = try input.read(path)
-        if let saveInput { try PNG.write(Picture(picture), to: saveInput) }
-        try show(network, network.predict(picture), path, 0)
-      } catch let error as StrideNetError where images.count > 1 || path != images[0] {
-        // The others are still to be answered.
+        try body()
+      } catch let error as StrideNetError where !isOne {
         Output.complain(error.description)
-        failed.append(error)
+        failed += 1
+      }
+    }
+    for name in images {
+      try attempt(images.count == 1) {
+        let paths = try files(name)
+        for path in paths {
+          try attempt(images.count == 1 && paths == [name]) {
+            try Self.withFile(path) { file in
+              guard PictureFolder.isPicture(file) else {
+                if saveInput != nil { throw notOnePicture }
+                return try show(network, IDX.set(at: file), path)
+              }
+              let picture = try input.read(file)
+              if let saveInput { try PNG.write(Picture(picture), to: saveInput) }
+              try show(network, network.predict(picture), path, 0)
+            }
+          }
+        }
       }
     }
     if dataOptions.data != nil {
       let data = try dataOptions.load(for: network)
       try show(network, data.test, data.name)
     }
-    if failed.isEmpty { return }
+    if failed == 0 { return }
     throw StrideNetError(
-      .badData, "not all pictures could be read", found: "\(failed.count) that couldn't")
+      .badData, "not all pictures could be read", found: "\(failed) that couldn't")
   }
 
-  /// The pictures in a folder, the others named; anything else is a file.
-  private func files(_ path: String) throws -> [String] {
-    guard PictureFolder.isFolder(path) else { return [path] }
+  private var notOnePicture: StrideNetError {
+    StrideNetError(
+      .usage, "--save-input is for one picture", found: images.joined(separator: " "),
+      expected: "one picture")
+  }
+
+  /// What a name stands for: the pictures in a folder, the others named; what fits a pattern that is
+  /// no file's name; or itself.
+  private func files(_ name: String) throws -> [String] {
+    if PictureFolder.isFolder(name) { return try pictures(in: name) }
+    guard name.contains(where: "*?[".contains), !FileManager.default.fileExists(atPath: name) else {
+      return [name]
+    }
+    var found = glob_t()
+    defer { globfree(&found) }
+    guard glob(name, 0, nil, &found) == 0 else {
+      throw StrideNetError(
+        .missingInput, "no file that fits the pattern", at: name, expected: "such as pics/*.png")
+    }
+    return try (0..<Int(found.gl_pathc)).flatMap { i -> [String] in
+      let path = String(cString: found.gl_pathv[i]!)
+      return PictureFolder.isFolder(path) ? try pictures(in: path) : [path]
+    }
+  }
+
+  private func pictures(in path: String) throws -> [String] {
     let all = try FileManager.default.contentsOfDirectory(atPath: path).sorted()
       .filter { !PictureFolder.isHidden($0) }.map { "\(path)/\($0)" }
     let found = all.filter(PictureFolder.isPicture)
@@ -86,6 +120,34 @@ struct Predict: ParsableCommand {
         .missingInput, "no pictures in the folder", at: path, expected: PictureFolder.kinds)
     }
     return found
+  }
+
+  /// Calls this with a file's path: for `-` that of a file with what comes in, which is deleted then.
+  private static func withFile(_ path: String, _ body: (String) throws -> Void) throws {
+    guard path == "-" else { return try body(path) }
+    let (place, most) = ("standard input", 64 << 20)
+    var bytes = Data()
+    while bytes.count <= most,
+      let part = try FileHandle.standardInput.read(upToCount: 1 << 20), !part.isEmpty
+    {
+      bytes += part
+    }
+    guard 1...most ~= bytes.count else {
+      throw StrideNetError(
+        .badData,
+        bytes.isEmpty ? "nothing comes in" : "more comes in than a picture's file may have",
+        at: place, expected: "a picture or an IDX file of at most \(most >> 20) MB")
+    }
+    let file = FileManager.default.temporaryDirectory.appending(path: "stridenet-\(UUID())").path
+    try AtomicFile.write(Array(bytes), to: file)
+    defer { try? FileManager.default.removeItem(atPath: file) }
+    do {
+      try body(file)
+    } catch let error as StrideNetError {
+      throw StrideNetError(
+        error.kind, error.what, at: error.place?.replacing(file, with: place), found: error.found,
+        expected: error.expected, hint: error.hint)
+    }
   }
 
   private func show(_ network: Network, _ set: ImageSet, _ path: String) throws {

@@ -65,7 +65,8 @@ struct Serve: ParsableCommand {
       uniqueKeysWithValues: Architecture.presets.map { ($0.name, $0.text) })
     presets["small"] = try RunConfiguration(recipe: "digits").layers
     let workbench = try Workbench(
-      network, data, threads: threads, memory: memory * 1e9, presets: presets
+      network, data, threads: threads, memory: memory * 1e9, presets: presets,
+      fit: dataOptions.pictures.fit
     ) { count in
       // Another network that the page trains has its outputs for the same classes.
       (0..<count).map { data.classNames.indices.contains($0) ? data.classNames[$0] : "\($0)" }

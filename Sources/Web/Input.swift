@@ -37,7 +37,7 @@ extension Workbench {
       }
       let picture = Picture(
         height: drawing.height, width: drawing.width, channels: 1, pixels: Array(drawing.pixels))
-      return (try picture.fitted(to: shape), nil)
+      return (try picture.input(of: shape, fit), nil)
     case (nil, let index?, nil, nil): return try pick(index, data.test)
     case (nil, nil, let index?, nil): return try pick(index, data.train)
     case (nil, nil, nil, let values?):

@@ -9,6 +9,8 @@ package final class Workbench {
   let threads: Int
   let classNames: (Int) -> [String]
   let presets: [String: String]
+  /// How drawings become images.
+  let fit: Picture.Fit?
   let original: (text: String, weights: Snapshot)
   private(set) var text: String
   private(set) var weights: Snapshot
@@ -31,14 +33,16 @@ package final class Workbench {
   ///   - threads: that train
   ///   - memory: bytes that the process may take in all
   ///   - presets: layers of other networks to choose from, by their names
+  ///   - fit: how drawings become images, instead of the way that the network was trained with
   ///   - classNames: what so many classes are called
   /// - Throws: ``StrideNetError`` if the data and the network alone take more
   package init(
     _ network: Network, _ data: Dataset, threads: Int, memory: Double, presets: [String: String],
-    classNames: @escaping (Int) -> [String]
+    fit: Picture.Fit? = nil, classNames: @escaping (Int) -> [String]
   ) throws {
     (self.data, self.threads) = (data, threads)
     (self.presets, self.classNames) = (presets, classNames)
+    self.fit = fit ?? network.pictureFit
     (text, weights) = (Architecture.text(network.layers), network.snapshot())
     original = (text, weights)
     self.memory = memory

@@ -21,8 +21,8 @@ public struct Picture: Sendable, Equatable {
 extension Picture {
   /// The picture as a network for digits wants it, made as MNIST's makers made theirs: grey, the ink
   /// light on black, cut out, fitted into 20 of 28 parts of the network's input with its proportions
-  /// kept, and put there with its centre of mass in the middle. A network that sees colours gets the
-  /// picture itself, made as large as its input.
+  /// kept, and put there with its centre of mass in the middle. Paper may have grain, shade and faint
+  /// lines. A network that sees colours gets the picture itself, made as large as its input.
   /// - Throws: ``StrideNetError`` if nothing is drawn on it
   public func fitted(to shape: Shape) throws -> Tensor {
     var need = MemoryNeed()
@@ -57,7 +57,7 @@ extension Picture {
     let (newH, newW) = (
       max(1, Int((Double(h) * scale).rounded())), max(1, Int((Double(w) * scale).rounded()))
     )
-    let small = Self.resized(drawn, (h, w), 1, to: (newH, newW))
+    let small = Self.resized(drawn, (h, w), 1, to: (newH, newW)).map { max(0, min(1, $0)) }
     let start = Self.start(of: small, (newH, newW), in: shape)
     var result = try Tensor(zeros: 1, shape)
     for (i, value) in small.enumerated() {
@@ -84,41 +84,6 @@ extension Picture {
     return (
       start(shape.height, down / mass, size.height), start(shape.width, right / mass, size.width)
     )
-  }
-
-  /// The ink, cut out.
-  private func drawing() throws -> (values: [Float], height: Int, width: Int) {
-    let ink = try ink()
-    let rows = (0..<height).filter { row in ink[row * width..<(row + 1) * width].contains { $0 > 0 }
-    }
-    let columns = (0..<width).filter { column in
-      (0..<height).contains { ink[$0 * width + column] > 0 }
-    }
-    let (top, left) = (rows.first!, columns.first!)
-    let (h, w) = (rows.last! - top + 1, columns.last! - left + 1)
-    return ((0..<h * w).map { ink[(top + $0 / w) * width + left + $0 % w] }, h, w)
-  }
-
-  /// 0 where there is paper … 1 full ink.
-  private func ink() throws -> [Float] {
-    var ink = grey()
-    // Paper is what is at the edge: where that is light, ink is dark.
-    var edge = Array(ink.prefix(width) + ink.suffix(width))
-    for row in 0..<height { edge += [ink[row * width], ink[(row + 1) * width - 1]] }
-    let paper = edge.sorted()[edge.count / 2]
-    let deviation = edge.map { abs($0 - paper) }.sorted()[edge.count * 9 / 10]
-    ink = paper > 0.5 ? ink.map { max(0, paper - $0) } : ink.map { max(0, $0 - paper) }
-    let darkest = ink.max()!
-    guard darkest > 0.1 else {
-      throw StrideNetError(
-        .badData, "nothing is drawn on the picture",
-        found: "pixels that differ by \(Int(darkest * 255)) of 255", expected: "a digit",
-        hint: "draw it darker than its paper, or lighter")
-    }
-    // Full ink is 1; the paper's grain and shade, which the edge shows too, are none. (Three times
-    // what nine tenths of the edge keep within: five standard deviations of noise.)
-    let grain = max(darkest / 30, min(3 * deviation, darkest / 2))
-    return ink.map { $0 < grain ? 0 : $0 / darkest }
   }
 
   // MARK: Sizes and colours

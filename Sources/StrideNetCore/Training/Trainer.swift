@@ -49,7 +49,8 @@ public final class Trainer {
     try self.init(
       network, train: data.train, test: data.test, settings, source: data.source,
       checkTargets: data.checkLabels(classes:))
-    (network.classNames, network.pictureFit) = (data.classNames, data.fit)
+    network.classNames = data.classNames
+    network.pictureFit = data.fit ?? data.train.usualFit
   }
 
   /// Trains on any examples: numbers in memory (``TensorSet``), or a source of one's own.

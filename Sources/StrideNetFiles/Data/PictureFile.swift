@@ -7,7 +7,7 @@ import Synchronization
 
 extension Picture {
   /// Reads a PNG, JPEG, WebP, BMP or PPM file, told apart by content, as red, green and blue over
-  /// white paper, the way up that it is to be shown.
+  /// white paper (black where what is on it is white), the way up that it is to be shown.
   /// - Throws: ``StrideNetError`` that says what is wrong with the file
   public static func read(at path: String) throws -> Picture {
     let file = try PictureFile(path)
@@ -220,13 +220,24 @@ struct PictureFile {
 }
 
 extension Picture {
-  /// Red, green, blue and alpha, which are overwritten, laid over white paper as browsers do.
+  /// Red, green, blue and alpha, which are overwritten, laid over white paper as browsers do; or over
+  /// black where all that is there is so light that nothing would be seen on white.
   init(overPaper pixels: inout [UInt8], height: Int, width: Int) {
     pixels.withUnsafeMutableBufferPointer { pixels in
+      let (all, faint) = (0..<height * width, 25 * 255)
+      let isClear = all.contains { pixels[4 * $0 + 3] == 0 }
+      let isLost =
+        isClear && all.contains { pixels[4 * $0 + 3] > 25 }
+        && all.allSatisfy { i in
+          (0..<3).allSatisfy {
+            (255 - Int(pixels[4 * i + $0])) * Int(pixels[4 * i + 3]) <= faint
+          }
+        }
+      let paper = isLost ? 0 : 255
       for i in 0..<height * width {
         let alpha = Int(pixels[4 * i + 3])
         for k in 0..<3 {
-          let value = Int(pixels[4 * i + k]) * alpha + 255 * (255 - alpha)
+          let value = Int(pixels[4 * i + k]) * alpha + paper * (255 - alpha)
           pixels[3 * i + k] = UInt8((value + 127) / 255)
         }
       }

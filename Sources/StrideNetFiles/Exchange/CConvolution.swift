@@ -10,10 +10,13 @@ struct ConvolutionWindow {
   private let zeros: (top: Int, left: Int, bottom: Int, right: Int)
   /// Whether values that aren't 0 are listed, and the others passed over.
   var isListed = false
+  /// Whether it sees the image itself, much of which may be 0, as paper and borders are.
+  private let seesImage: Bool
 
   init(_ sum: WeightedSum, _ x: CProgram.Value) {
     let (layer, start) = sum.convolution!
     (self.layer, pool, input, self.x) = (layer, sum.pool, sum.main.input, x.name)
+    seesImage = x.place == nil
     zeros = layer.zeros(input, sum.main.output, start: start)
   }
 
@@ -27,6 +30,12 @@ struct ConvolutionWindow {
       + (size.height - 1) * layer.dilation.height + 1
   }
 
+  /// Columns that an output is made of.
+  private var columns: Int {
+    ((pool?.size.width ?? 1) - 1) * layer.stride.width
+      + (size.width - 1) * layer.dilation.width + 1
+  }
+
   /// Whether the values of a window's row lie side by side, and are so many that a list pays of
   /// which `fours` sums of four are made.
   func canList(_ fours: Int) -> Bool {
@@ -36,6 +45,23 @@ struct ConvolutionWindow {
   }
 
   // MARK: Where the window is
+
+  /// Whether all that an output is made of is 0, as a statement; nothing where it isn't asked.
+  func zero(_ program: inout CProgram) -> String {
+    guard seesImage else { return "" }
+    program.isZero()
+    func first(_ output: String, _ step: Int, _ zeros: Int) -> String {
+      CProgram.product(output, step) + (zeros > 0 ? " - \(zeros)" : "")
+    }
+    let top = first("p", (pool?.size.height ?? 1) * layer.stride.height, zeros.top)
+    let left = first("q", (pool?.size.width ?? 1) * layer.stride.width, zeros.left)
+    let values = input.channels == 1 ? left : zeros.left > 0 ? "(\(left))" : left
+    return "int zero = isZero(\(x), \(input.height), \(line), \(top), "
+      + "\(CProgram.product(values, input.channels)), \(rows), \(columns * input.channels));\n"
+  }
+
+  /// How many windows of a pooling are looked at: where all is 0 they are alike.
+  func windows(_ count: Int) -> String { seesImage ? "(zero ? 1 : \(count))" : "\(count)" }
 
   /// The row and column of its first value.
   var corner: String {
@@ -67,7 +93,7 @@ struct ConvolutionWindow {
       zeros.top == 0 && zeros.bottom == 0
       ? "" : "  if (row < 0 || row >= \(input.height))\n    continue; /* outside all is 0 */\n"
     return """
-      for (int i = 0; i < \(size.height); i++) {
+      for (int i = 0; i < \(size.height)\(seesImage ? " && !zero" : ""); i++) {
         int row = top + \(row);
       \(check)  const float *line = \(x) + row * \(line);
       \(CProgram.indented(layer.dilation.width > 1 ? apart(weight, blocks) : together(weight, blocks)))
@@ -193,9 +219,11 @@ extension CProgram {
       \(blocks.each("sum[v][f] = \(names.bias)[v][f];"))
       \(window.loops(weight: names.weight, blocks))
       """
+    let zero = window.zero(&self)
     guard let pool = sum.pool else {
       return """
         float sum[\(blocks.rows)][4];
+        \(zero)\
         \(sums)
         \(blocks.stored(try applied(sum.active, to: "sum[v][f]"), in: place))
         """
@@ -208,7 +236,8 @@ extension CProgram {
     return """
       float best[\(blocks.rows)][4], sum[\(blocks.rows)][4];
       \(blocks.each("best[v][f] = -INFINITY;"))
-      for (int s = 0; s < \(pool.size.height * pool.size.width); s++) {
+      \(zero)\
+      for (int s = 0; s < \(window.windows(pool.size.height * pool.size.width)); s++) {
       \(Self.indented(sums))
       \(Self.indented(blocks.each("best[v][f] = larger(best[v][f], \(value));")))
       }

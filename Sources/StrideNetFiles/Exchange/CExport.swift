@@ -23,7 +23,7 @@ extension Network {
   ///     extern const char *const digits_classes[10];
   /// - Parameters:
   ///   - name: letters, digits and underscores of ASCII, a letter first
-  ///   - classes: what the outputs are called; 0, 1 and so on unless given
+  ///   - classes: what the outputs are called; ``classNames`` unless given
   /// - Throws: ``StrideNetError`` naming what is wrong; the header is written first, and each file
   ///   whole or not at all
   public func exportC(to path: String, name: String, classes: [String]? = nil) throws {
@@ -72,7 +72,7 @@ private struct CFile {
     isClassifier = stages.last!.operations.last!.activation.isSoftmax
     architecture = Architecture.text(network.layers)
     self.name = name
-    self.classes = name == nil ? nil : classes ?? (0..<output.count).map(String.init)
+    self.classes = name == nil ? nil : classes ?? (0..<output.count).map(network.className)
     if let count = classes?.count, count != output.count {
       throw StrideNetError(
         .usage, "the classes don't fit the network", found: "\(count) names",
@@ -171,7 +171,12 @@ private struct CFile {
          local array of rows of 4. The innermost loops have 4 turns, one instruction on 4 numbers
          where the processor has that, and a compiler that sees the sizes keeps the array in
          registers. Weights lie in the order in which they are read. Where relu has left many zeros,
-         the other values are listed first, and products with 0 needn't be taken. */
+         the other values are listed first, and products with 0 needn't be taken; where a part of
+         the image is 0, a sum is its bias. */
+
+      #if defined(__GNUC__) && !defined(__clang__)
+      #pragma GCC optimize("O2") /* -O3 takes loops of 4 turns apart, and is slow then */
+      #endif
 
       #include <math.h>
 

@@ -179,6 +179,23 @@ struct CProgram {
     return view
   }
 
+  /// Adds what finds parts of an image that are 0.
+  mutating func isZero() {
+    function(
+      "isZero",
+      """
+      /* Whether an image is 0 in so many rows from top and so many values of each from left on. */
+      static int isZero(const float *x, int height, int width, int top, int left, int rows,
+                        int values) {
+        for (int i = top < 0 ? 0 : top; i < top + rows && i < height; i++)
+          for (int k = left < 0 ? 0 : left; k < left + values && k < width; k++)
+            if (x[i * width + k] != 0)
+              return 0;
+        return 1;
+      }
+      """)
+  }
+
   /// Adds what lists values that aren't 0, and memory for lists of so many rows.
   mutating func lists(rows: Int, pixels: Int, channels: Int) {
     listed.values = max(listed.values, rows * pixels * channels)
@@ -194,7 +211,7 @@ struct CProgram {
           first[q] = n;
           for (int c = 0; c < channels; c++, k++) {
             at[n] = (place)k; /* the next is written over it if this one is 0 */
-            n += row[k] != 0;
+            n += !(row[k] <= 0); /* relu leaves none below 0 */
           }
         }
         first[pixels] = n;
