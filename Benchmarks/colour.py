@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Recipe `colour` beside PyTorch with the same network, settings and changes of images: test accuracies.
 
-    colour.py PROGRAM FOLDER [--runs 3]
+    colour.py PROGRAM FOLDER [--runs 3] [--epochs 30]
 
 FOLDER is a data set of pictures of one size in train/CLASS and test/CLASS, as colours.py writes it. Both
 sides train with so many seeds, which mean other things in each; printed are the accuracies, their
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-EPOCHS, BATCH, RATE = 30, 64, 0.003
+BATCH, RATE = 64, 0.003
 
 
 def load(folder):
@@ -87,7 +87,7 @@ def augmented(x, random):
     return x.masked_fill(covered, 0)
 
 
-def train(seed, images, labels, test_images, test_labels):
+def train(seed, epochs, images, labels, test_images, test_labels):
     torch.manual_seed(seed)
     random = torch.Generator().manual_seed(seed)
     model = resnet(int(labels.max()) + 1)
@@ -97,9 +97,9 @@ def train(seed, images, labels, test_images, test_labels):
         [{"params": weights}, {"params": others, "weight_decay": 0}], lr=RATE, weight_decay=0.01)
     steps = math.ceil(len(images) / BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=EPOCHS * steps, cycle_momentum=False)
+        optimizer, RATE, total_steps=epochs * steps, cycle_momentum=False)
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         model.train()
         for batch in torch.randperm(len(images), generator=random).split(BATCH):
             optimizer.zero_grad()
@@ -112,19 +112,27 @@ def train(seed, images, labels, test_images, test_labels):
     return float((guesses == test_labels).float().mean())
 
 
+def accuracy(options, seed):
+    """That of the recipe."""
+    out = subprocess.run(
+        [options.program, "train", "--recipe", "colour", "--data", str(options.folder), "--seed",
+         str(seed), "--epochs", str(options.epochs), "--json"],
+        check=True, capture_output=True, text=True).stdout
+    return 1 - [row for row in map(json.loads, out.splitlines()) if row["event"] == "epoch"][-1]["test_ce"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("program")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     torch.set_num_threads(2)
-    out = subprocess.run(
-        [options.program, "speedrun", "--recipe", "colour", "--data", str(options.folder),
-         "--runs", str(options.runs), "--json"], check=True, capture_output=True, text=True).stdout
-    ours = [row["test_accuracy"] for row in map(json.loads, out.splitlines()) if row["event"] == "run"]
+    seeds = range(1, options.runs + 1)
+    ours = [accuracy(options, seed) for seed in seeds]
     data = [*load(options.folder / "train"), *load(options.folder / "test")]
-    theirs = [train(seed, *data) for seed in range(1, options.runs + 1)]
+    theirs = [train(seed, options.epochs, *data) for seed in seeds]
     for name, accuracies in (("StrideNet", ours), ("PyTorch", theirs)):
         each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
         print(f"{name:9} {100 * statistics.mean(accuracies):.2f} % of {each}")

@@ -9,7 +9,7 @@ A font stands in the training or the test set with all its letters, and so do al
 begin with the same word, as those of a family do; a fifth of these words, by their digests, are for
 the test. Fonts that lack a letter, and test pictures that are in the training set as well, are left
 out and counted. Needs Pillow, and apt-get and dpkg-deb of Debian 12, which install nothing: packages
-are downloaded, 60 MB, and unpacked in CACHE.
+are downloaded, 90 MB, and unpacked in CACHE.
 """
 import argparse
 import collections
@@ -68,9 +68,8 @@ def draw(font, letter):
     return picture
 
 
-def fonts(folder):
-    """(first word of the family's name, unique name, letters) of each font that has them all."""
-    seen = set()
+def fonts(folder, seen):
+    """(first word of the family's name, name, letters) of each font that has them all and isn't seen."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in (".ttf", ".otf", ".pfb") or path.is_symlink():
             continue
@@ -98,9 +97,9 @@ def main():
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/stridenet/debian")
     options = parser.parse_args()
     unpacked = debian.unpack(PACKAGES, options.cache)
-    left_out, words = 0, collections.defaultdict(list)
+    left_out, words, names = 0, collections.defaultdict(list), set()
     for package in PACKAGES:
-        for font in fonts(unpacked / package):
+        for font in fonts(unpacked / package, names):
             if font is None:
                 left_out += 1
             else:
