@@ -92,7 +92,7 @@ let package = Package(
     .testTarget(
       name: "StrideNetTests",
       dependencies: dependencies + ["CKernels", "AllocationCounter", "Web"],
-      exclude: ["Expectations", "Pictures"]),
+      exclude: ["Expectations", "Pictures", "Weights"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -47,6 +47,10 @@ struct Speedrun: ParsableCommand {
     var configuration = try RunConfiguration(recipe: recipe)
     if let data = dataOptions.data { configuration.data = data }
     let data = try configuration.loadData().data
+    if !data.classNames.isEmpty {
+      configuration.layers = Architecture.text(
+        configuration.layers, outputs: data.classNames.count)
+    }
     let runtime = try compute.runtime()
     if !json {
       try Output.line(

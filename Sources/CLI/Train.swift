@@ -93,7 +93,7 @@ struct Train: ParsableCommand {
     // The defaults may be others elsewhere.
     configuration.data = configuration.data ?? data.name
     configuration.kernels = network.runtime.kernels.name
-    if basis.isEmpty && training.batchSize == nil {
+    if files.config == nil && files.resume == nil && training.batchSize == nil {
       configuration.training.batchSize = min(
         configuration.training.batchSize, data.train.count)
     }

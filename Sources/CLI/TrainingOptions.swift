@@ -30,7 +30,7 @@ struct TrainingOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Change the training images at random: shift=PIXELS, rotate=DEGREES, scale=SHARE, shear=SHARE, elastic=PIXELS, sigma=PIXELS, erase=PROBABILITY, mirror; with commas between them.",
+      "Change the training images at random: shift=PIXELS, rotate=DEGREES, scale=SHARE, shear=SHARE, elastic=PIXELS, sigma=PIXELS, erase=PROBABILITY, mirror, crop=PIXELS, brightness=SHARE, contrast=SHARE, saturation=SHARE, cutout=PIXELS; with commas between them.",
       valueName: "changes"))
   var augment: String?
 

@@ -150,6 +150,29 @@ private let targets: [Reader] = [
       input: digits.train.shape, runtime: one)
   },
   Reader(
+    name: "pickle",
+    seeds: {
+      try files("../Weights", "named.pt", "types.pt", "four.pt", "checkpoint.pt", "bad/call.pt").map
+      {
+        try $0.withUnsafeBytes { file in
+          let archive = try ZipArchive(InputFile(file, name: "seed"))
+          return try archive.bytes(of: archive.entries.first { $0.name.hasSuffix("data.pkl") }!)
+        }
+      }
+    }
+  ) { bytes in
+    for (_, tensor) in try PyTorchArchive.stateDictionary(Array(bytes), "input") {
+      let size = tensor.storage.count.multipliedReportingOverflow(by: 8)
+      guard !size.overflow, size.partialValue < 1 << 16 else { continue }
+      let numbers = try PyTorchArchive.numbers(
+        of: tensor, in: .init(repeating: 1, count: size.partialValue), isBig: false, "input")
+      precondition(numbers.count == tensor.shape.reduce(1, *))
+    }
+  },
+  Reader(name: "torch", seeds: { try files("../Weights", "types.pt", "bad/none.pt") }) { bytes in
+    _ = try PyTorchArchive.tensors(in: InputFile(bytes, name: "input"))
+  },
+  Reader(
     name: "png",
     seeds: {
       try [(1, 5, 7), (3, 9, 8), (1, 30, 20)].map { channels, height, width in

@@ -166,6 +166,85 @@ import StrideNet
     }
   }
 
+  // MARK: Colours, and what is cut
+
+  /// Neither square nor of one colour, and nowhere black.
+  private static let coloured = try! ImageSet(
+    count: 2, height: 9, width: 7, channels: 3,
+    pixels: (0..<378).map { UInt8(40 + $0 * 37 % 170) }, labels: [0, 1])
+
+  private func coloured(_ text: String, _ epoch: Int) throws -> [Float] {
+    Self.coloured.augmented([1], try Augmentation(text), seed: 9, epoch: epoch).values
+  }
+
+  /// Whole pixels from the image with its border, each place as often as the others.
+  @Test func cropsWholePixels() throws {
+    let plain = Self.coloured.batch([1]).images.values
+    var places: [[Int]: Int] = [:]
+    for epoch in 0..<500 {
+      let x = try coloured("crop=2", epoch)
+      let fits = (-2...2).flatMap { down in (-2...2).map { [down, $0] } }.filter { place in
+        (0..<189).allSatisfy { i in
+          let (row, column) = (i / 21 - place[0], i / 3 % 7 - place[1])
+          let inside = (0..<9).contains(row) && (0..<7).contains(column)
+          return x[i] == (inside ? plain[(row * 7 + column) * 3 + i % 3] : 0)
+        }
+      }
+      #expect(fits.count == 1)
+      places[fits.first ?? [], default: 0] += 1
+    }
+    #expect(places.count == 25 && places.values.allSatisfy { (5...40).contains($0) })
+  }
+
+  /// By the formulas of torchvision's ColorJitter, one factor an image.
+  @Test func coloursChange() throws {
+    let plain = Self.coloured.batch([1]).images.values
+    func grey(_ x: [Float], _ i: Int) -> Float {
+      let p = i / 3 * 3
+      return 0.299 * x[p] + 0.587 * x[p + 1] + 0.114 * x[p + 2]
+    }
+    let mean = (0..<63).map { grey(plain, 3 * $0) }.reduce(0, +) / 63
+    for (name, rest) in [
+      ("brightness", { _ in 0 }), ("contrast", { _ in mean }), ("saturation", { grey(plain, $0) }),
+    ] as [(String, (Int) -> Float)] {
+      var (least, largest) = (Float(2), Float(0))
+      for epoch in 0..<200 {
+        let x = try coloured("\(name)=0.3", epoch)
+        // From the pixel that differs most from what stays.
+        let i = plain.indices.max { abs(plain[$0] - rest($0)) < abs(plain[$1] - rest($1)) }!
+        guard x[i] > 0 && x[i] < 1 else { continue }
+        let factor = (x[i] - rest(i)) / (plain[i] - rest(i))
+        (least, largest) = (min(least, factor), max(largest, factor))
+        for i in plain.indices {
+          let expected = min(1, max(0, plain[i] * factor + rest(i) * (1 - factor)))
+          #expect(abs(x[i] - expected) < 1e-4, "\(name), epoch \(epoch)")
+        }
+      }
+      #expect(least >= 0.699 && least < 0.75 && largest > 1.15 && largest <= 1.301, "\(name)")
+    }
+    // A grey image has no saturation to change.
+    #expect(
+      Self.set.augmented([0], try Augmentation("saturation=1"), seed: 1, epoch: 0).values
+        == Self.set.batch([0]).images.values)
+  }
+
+  @Test func cutsOutASquare() throws {
+    let plain = Self.coloured.batch([1]).images.values
+    var (whole, corners) = (0, 0)
+    for epoch in 0..<400 {
+      let x = try coloured("cutout=4", epoch)
+      let dark = (0..<63).filter { x[3 * $0] == 0 }
+      let (rows, columns) = (Set(dark.map { $0 / 7 }), Set(dark.map { $0 % 7 }))
+      #expect(rows.count * columns.count == dark.count && rows.count <= 4 && columns.count <= 4)
+      #expect((2...4).contains(rows.count) && (2...4).contains(columns.count))
+      for i in plain.indices { #expect(x[i] == (dark.contains(i / 3) ? 0 : plain[i])) }
+      if dark.count == 16 { whole += 1 }
+      if dark.contains(0) { corners += 1 }
+    }
+    // Its middle is anywhere: inside in 6 of 9 rows and 4 of 7 columns, over the corner in 3 and 3.
+    #expect((110...195).contains(whole) && (35...80).contains(corners), "\(whole), \(corners)")
+  }
+
   @Test func anyNumberOfThreadsAndNoEffectOnEvaluation() throws {
     let sample = try NetworkTests.sample.get()
     let data = try Dataset(
@@ -183,7 +262,8 @@ import StrideNet
         network.snapshot().sha256, try network.evaluate(data.test).cce - trainer.results[1].testCCE
       )
     }
-    let text = "shift=2,rotate=10,elastic=1,erase=0.5"
+    let text =
+      "shift=2,rotate=10,elastic=1,erase=0.5,crop=3,brightness=0.3,contrast=0.2,cutout=5"
     let results = try [1, 2, 3].map { try run($0, text) }
     #expect(Set(results.map(\.0)).count == 1)
     #expect(results.allSatisfy { $0.1 == 0 })
@@ -193,7 +273,7 @@ import StrideNet
   @Test(arguments: [
     "", "shift", "shift=x", "shift=-1", "shift=65", "rotate=nan", "tilt=3", "mirror=1",
     "shift=1,,erase=1",
-    "shift=1,shift=2", "sigma=0", "erase=1.5",
+    "shift=1,shift=2", "sigma=0", "erase=1.5", "brightness=1.1", "crop=-1", "cutout=nan",
   ])
   func wrongText(text: String) {
     let error = #expect(throws: StrideNetError.self) { try Augmentation(text) }
@@ -201,7 +281,8 @@ import StrideNet
   }
 
   @Test func textAndBack() throws {
-    let text = "shift=2.0,rotate=10.0,elastic=0.5,sigma=3.0,mirror"
+    let text =
+      "shift=2.0,rotate=10.0,elastic=0.5,sigma=3.0,crop=4.0,saturation=0.2,cutout=8.0,mirror"
     #expect(try Augmentation(text).description == text)
     for plain in ["sigma=4", "shift=0,rotate=0"] {
       let augmentation = try Augmentation(plain)

@@ -228,6 +228,52 @@ import StrideNet
     #expect(other.code == 65 && other.err.contains("more outputs"), "\(other.err)")
   }
 
+  /// In one line from a folder of 3,000 to a page with names and mistakes, and a name for a photo.
+  @Test func threeThousandPictures() throws {
+    let place = try Workplace()
+    var random = SeededGenerator(seed: 4)
+    for (label, name) in ["cat", "dog", "eel"].enumerated() {
+      try FileManager.default.createDirectory(
+        atPath: "\(place.path)/pics/\(name)", withIntermediateDirectories: true)
+      for number in 0..<1000 {
+        // A colour of its class with so much noise that some are taken for others.
+        let pixels = (0..<6 * 7 * 3).map { i in
+          UInt8((i % 3 == label ? 50 : 40) + random.below(180))
+        }
+        let picture = Picture(height: 6, width: 7, channels: 3, pixels: pixels)
+        try place.write("pics/\(name)/\(number).png", PNG.encode(picture))
+      }
+    }
+    let run = try place.run(
+      "flat", "--data", "pics", "--epochs", "2", "--save", "w", "--report", "w.html")
+    #expect(run.code == 0 && run.err.isEmpty, "\(run.err)")
+    #expect(run.out.contains("2,400 training and 600 test images of 6×7×3"), "\(run.out)")
+    let page = String(decoding: try place.read("w.html"), as: UTF8.self)
+    #expect(page.contains(#""classes":["cat","dog","eel"]"#))
+    let wrong = try #require(page.firstMatch(of: /"wrong":\[([0-9,]+)\]/), "mistakes are shown")
+    #expect(wrong.1.split(separator: ",").count > 3)
+    let photo = try Data(contentsOf: URL(filePath: PictureFiles.path("kinds/rgb.jpg")))
+    try place.write("photo.jpg", [UInt8](photo))
+    let answer = try place.run("predict", "w", "photo.jpg")
+    #expect(
+      answer.code == 0 && ["cat", "dog", "eel"].contains { answer.out.contains("  \($0)  ") })
+  }
+
+  @Test(arguments: [["--recipe", "colour"], ["resnet"], ["mobilenet"]])
+  func networksForColours(_ network: [String]) throws {
+    let place = try Workplace()
+    try Self.write("pics", in: place)
+    let end = try place.run(
+      ["train"] + network + ["--data", "pics", "--image-size", "16", "--epochs", "1"]
+        + ["--batch-size", "5", "--save", "w"])
+    #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
+    #expect(end.out.contains("globalavgpool softmax(3)"), "\(end.out)")
+    let layers = try Network.load(from: "\(place.path)/w").layers
+    for shape in [Shape(28, 28, 1), Shape(32, 32, 3), Shape(64, 64, 3)] {
+      #expect(try Network.size(of: layers, for: shape).parameters < 100_000)
+    }
+  }
+
   @Test func wrongNumberOfOutputs() throws {
     let place = try Workplace()
     try Self.write("pics", in: place)

@@ -16,7 +16,42 @@ public enum Architecture {
       // From the start at the full rate, the first steps may be so large that it never learns.
       Schedule(.linear, warmup: 0.5)
     ),
+    // Of any size, in colour too: three stages of residual blocks, as He et al. 2016,
+    // arXiv:1512.03385, but one a stage; and depthwise convolutions with 1×1 between them, as
+    // Howard et al. 2017, arXiv:1704.04861.
+    (
+      "resnet",
+      normed(16, 3) + " " + residual(16) + " " + residual(32, stride: 2) + " "
+        + residual(64, stride: 2) + " globalavgpool softmax(10)", .linear
+    ),
+    (
+      "mobilenet",
+      normed(32, 3) + " " + depthwise(32, 64) + " " + depthwise(64, 128, stride: 2) + " "
+        + depthwise(128, 128) + " " + depthwise(128, 256, stride: 2)
+        + " globalavgpool softmax(10)", .linear
+    ),
   ]
+
+  /// A convolution with batch normalisation.
+  private static func normed(
+    _ filters: Int, _ size: Int, stride: Int = 1, groups: Int = 1, relu: Bool = true
+  ) -> String {
+    "conv(\(filters),\(size)\(stride > 1 ? ",stride=\(stride)" : "")"
+      + "\(size > 1 ? ",padding=\(size / 2)" : ""),activation=none"
+      + "\(groups > 1 ? ",groups=\(groups)" : "")) batchnorm\(relu ? "(activation=relu)" : "")"
+  }
+
+  /// Two convolutions with a shortcut, which is one, too, where the size changes.
+  private static func residual(_ filters: Int, stride: Int = 1) -> String {
+    let body =
+      normed(filters, 3, stride: stride) + " " + normed(filters, 3, relu: false)
+    let shortcut = stride > 1 ? " | " + normed(filters, 1, stride: stride, relu: false) : ""
+    return "residual(\(body)\(shortcut)) activation(relu)"
+  }
+
+  private static func depthwise(_ channels: Int, _ filters: Int, stride: Int = 1) -> String {
+    normed(channels, 3, stride: stride, groups: channels) + " " + normed(filters, 1)
+  }
 
   /// The layers that a text names. Errors call the text `source`: "--layers".
   /// - Throws: ``StrideNetError`` that points at the place

@@ -3,10 +3,10 @@ import Foundation
 /// Changes that make of each training image, each time it is used, another one that shows the same:
 /// shifted, turned, and so on, by random amounts. What an image's are depends on the seed, the epoch
 /// and the image's number alone, so results are the same for any number of threads. As text:
-/// "shift=2,rotate=10,scale=0.1,elastic=1,erase=0.3,mirror".
+/// "shift=2,rotate=10,scale=0.1,elastic=1,erase=0.3,mirror", "crop=4,mirror,brightness=0.2,cutout=8".
 ///
-/// All but erasing is one map from the result's pixels to places in the source, between whose pixels
-/// is interpolated (bilinear); outside is 0.
+/// What moves pixels is one map from the result's pixels to places in the source, between whose pixels
+/// is interpolated (bilinear); outside is 0. Then come colours, then what covers a part.
 public struct Augmentation: Sendable, Hashable {
   /// Up to so many pixels along each axis.
   public var shift: Float = 0
@@ -24,6 +24,18 @@ public struct Augmentation: Sendable, Hashable {
   /// The probability that a random rectangle, 2 to 20 % of the image, is 0 (Zhong et al. 2017,
   /// arXiv:1708.04896).
   public var erase: Float = 0
+  /// Up to so many whole pixels along each axis, as if a part of the image's size were cut out of it
+  /// with so wide a border of 0. Above and below a whole number is the same as that below.
+  public var crop: Float = 0
+  /// Pixels are multiplied by 1 ± up to so much, and stay in 0…1.
+  public var brightness: Float = 0
+  /// They differ from the image's mean grey by a factor of 1 ± up to so much.
+  public var contrast: Float = 0
+  /// They differ from their own grey by such a factor; of images with three channels.
+  public var saturation: Float = 0
+  /// A square of this side is 0, its middle anywhere in the image (DeVries & Taylor 2017,
+  /// arXiv:1708.04552).
+  public var cutout: Float = 0
   /// Left and right change places in every other image, at random.
   public var mirror = false
 
@@ -35,7 +47,9 @@ public struct Augmentation: Sendable, Hashable {
   private static let fields: [Field] = [
     ("shift", \.shift, 0...64), ("rotate", \.rotate, 0...180), ("scale", \.scale, 0...0.9),
     ("shear", \.shear, 0...2), ("elastic", \.elastic, 0...16), ("sigma", \.sigma, 0.5...16),
-    ("erase", \.erase, 0...1),
+    ("erase", \.erase, 0...1), ("crop", \.crop, 0...64), ("brightness", \.brightness, 0...1),
+    ("contrast", \.contrast, 0...1), ("saturation", \.saturation, 0...1),
+    ("cutout", \.cutout, 0...1024),
   ]
 
   /// - Throws: ``StrideNetError`` naming the place and the range
@@ -106,7 +120,10 @@ public struct Augmentation: Sendable, Hashable {
     let (h, w, c) = (shape.height, shape.width, shape.channels)
     let angle = signed(rotate) * .pi / 180
     let (size, slant) = (1 / (1 + signed(scale)), signed(shear))
-    let (down, right) = (signed(shift), signed(shift))
+    func whole(_ most: Float) -> Float {
+      most < 1 ? 0 : Float(random.below(2 * Int(most) + 1) - Int(most))
+    }
+    let (down, right) = (signed(shift) + whole(crop), signed(shift) + whole(crop))
     let flip: Float = mirror && random.uniform() < 0.5 ? -1 : 1
     // About the middle:
     let (sine, cosine) = (sin(angle) * size, cos(angle) * size)
@@ -144,6 +161,10 @@ public struct Augmentation: Sendable, Hashable {
         }
       }
     }
+    if brightness > 0 || contrast > 0 || saturation > 0 {
+      colour(
+        image, shape, 1 + signed(brightness), 1 + signed(contrast), 1 + signed(saturation))
+    }
     if erase > 0 && random.uniform() < erase {
       let area = (0.02 + 0.18 * random.uniform()) * Float(h * w)
       let aspect = exp(signed(log(3.3)))
@@ -152,6 +173,46 @@ public struct Augmentation: Sendable, Hashable {
       let (top, left) = (random.below(h - rows + 1), random.below(w - columns + 1))
       for row in top..<top + rows {
         (image + (row * w + left) * c).update(repeating: 0, count: columns * c)
+      }
+    }
+    if cutout >= 1 {
+      let side = Int(cutout)
+      let (top, left) = (random.below(h) - side / 2, random.below(w) - side / 2)
+      let columns = max(0, left)..<min(w, left + side)
+      for row in max(0, top)..<min(h, top + side) {
+        (image + (row * w + columns.lowerBound) * c).update(repeating: 0, count: columns.count * c)
+      }
+    }
+  }
+
+  /// Multiplies brightness, contrast and saturation by factors, in this order; values stay in 0…1.
+  private func colour(
+    _ image: UnsafeMutablePointer<Float>, _ shape: Shape, _ brightness: Float, _ contrast: Float,
+    _ saturation: Float
+  ) {
+    let (pixels, c) = (shape.height * shape.width, shape.channels)
+    func clamped(_ value: Float) -> Float { min(max(value, 0), 1) }
+    // Of three channels as eyes see them (ITU-R BT.601), of others the mean.
+    func grey(_ x: UnsafeMutablePointer<Float>) -> Float {
+      if c == 3 { return 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2] }
+      var sum: Float = 0
+      for k in 0..<c { sum += x[k] }
+      return sum / Float(c)
+    }
+    if brightness != 1 {
+      for i in 0..<pixels * c { image[i] = clamped(image[i] * brightness) }
+    }
+    if contrast != 1 {
+      var sum = 0.0
+      for pixel in 0..<pixels { sum += Double(grey(image + pixel * c)) }
+      let rest = Float(sum / Double(pixels)) * (1 - contrast)
+      for i in 0..<pixels * c { image[i] = clamped(image[i] * contrast + rest) }
+    }
+    if saturation != 1 && c == 3 {
+      for pixel in 0..<pixels {
+        let x = image + pixel * c
+        let rest = grey(x) * (1 - saturation)
+        for k in 0..<c { x[k] = clamped(x[k] * saturation + rest) }
       }
     }
   }

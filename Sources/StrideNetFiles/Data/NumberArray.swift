@@ -89,6 +89,17 @@ struct NumberArray {
     }
   }
 
+  /// The values as they are.
+  var numbers: [Float] {
+    get throws {
+      switch values {
+      case .floats(let values): values
+      case .bytes(let values): values.map(Float.init)
+      case .texts: throw wrong("texts", expected: "numbers")
+      }
+    }
+  }
+
   static func text(_ shape: [Int]) -> String { shape.map(String.init).joined(separator: "×") }
 
   private func wrong(
@@ -224,12 +235,8 @@ struct NumberArray {
   /// Whole numbers, one an image; or a row for each, in which one number is 1 and all others 0.
   /// - Parameter column: that of the rows in which labels stand beside other things
   func labels(column: Int? = nil) throws -> [Int] {
-    let numbers: [Float] =
-      switch values {
-      case .bytes(let bytes): bytes.map(Float.init)
-      case .floats(let values): values
-      case .texts: throw wrong("labels that are texts", expected: "numbers from 0")
-      }
+    if case .texts = values { throw wrong("labels that are texts", expected: "numbers from 0") }
+    let numbers = try numbers
     let width = shape.dropFirst().reduce(1, *)
     if let column, column < width {
       return try stride(from: column, to: numbers.count, by: width).map { try label(numbers[$0]) }

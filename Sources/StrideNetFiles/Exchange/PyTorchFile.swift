@@ -24,48 +24,38 @@ extension Network {
     try PyTorchModel(stages(for: file)).source(input!, file: file)
   }
 
-  /// A network of these layers with the weights of PyTorch's model of the same, saved by
-  /// safetensors.torch.save_file(model.state_dict(), path). The names must be those that
-  /// ``exportPyTorch(to:)`` writes.
+  /// A network of these layers with the weights of PyTorch's model of the same: a safetensors file
+  /// of its state_dict, or the archive that torch.save makes of that, of which nothing is run.
+  ///
+  /// Names may be those that ``exportPyTorch(to:)`` writes, behind `module.` or `_orig_mod.` too.
+  /// Where they are others, each layer takes the first module left whose tensors have its shapes: of
+  /// an archive in the order of the model, of a safetensors file in that of the names. A bias that
+  /// isn't there is zero.
+  /// - Parameter onMatch: is told of each tensor of the layers, by the name an export gives it, and of
+  ///   that of the file, nil for a bias that isn't there
   /// - Throws: ``StrideNetError`` naming tensors that are missing, superfluous or of another shape
   public static func importPyTorch(
-    from path: String, layers: [any Layer], input: Shape, runtime: Runtime = Runtime()
+    from path: String, layers: [any Layer], input: Shape, runtime: Runtime = Runtime(),
+    onMatch: (_ tensor: String, _ inFile: String?) -> Void = { _, _ in }
   ) throws -> Network {
-    try importPyTorch(from: InputFile(path), layers: layers, input: input, runtime: runtime)
+    try importPyTorch(
+      from: InputFile(path), layers: layers, input: input, runtime: runtime, onMatch: onMatch)
   }
 
   static func importPyTorch(
-    from source: InputFile, layers: [any Layer], input: Shape, runtime: Runtime
+    from source: InputFile, layers: [any Layer], input: Shape, runtime: Runtime,
+    onMatch: (_ tensor: String, _ inFile: String?) -> Void = { _, _ in }
   ) throws -> Network {
-    // Batch normalisation counts its steps; with a fixed momentum nothing depends on them.
-    let file = try Safetensors.read(source) { $0.hasSuffix(".num_batches_tracked") }
-    let path = source.path
+    let tensors = try PyTorchArchive.tensors(in: source)
     let network = Network(layers, runtime: runtime)
     try network.build(for: input)
-    let model = try PyTorchModel(network.stages(for: path))
-    var found = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0) })
-    let hint = "the model that fits these layers is\n" + model.text
-    for tensor in model.tensors {
-      guard let there = found.removeValue(forKey: tensor.name) else {
-        throw StrideNetError(
-          .badData, "a tensor is missing", at: path,
-          found: file.tensors.map(\.name).joined(separator: ", "), expected: tensor.name,
-          hint: hint)
+    let model = try PyTorchModel(network.stages(for: source.path))
+    let match = PyTorchMatch(tensors, path: source.path, model)
+    for (tensor, there) in zip(model.tensors, try match.tensors()) {
+      onMatch(tensor.name, there?.name)
+      for (index, place) in tensor.places.enumerated() {
+        tensor.parameter.value[place] = there?.values[index] ?? tensor.valueWithout
       }
-      guard there.shape == tensor.shape else {
-        throw StrideNetError(
-          .badData, "a tensor has another shape than the layers ask for",
-          at: "\(path), \(tensor.name)", found: "\(there.shape)", expected: "\(tensor.shape)",
-          hint: hint)
-      }
-      for (value, place) in zip(there.values, tensor.places) {
-        tensor.parameter.value[place] = value
-      }
-    }
-    if let extra = found.keys.min() {
-      throw StrideNetError(
-        .badData, "a tensor that the layers don't have", at: path, found: extra,
-        expected: model.tensors.map(\.name).joined(separator: ", "), hint: hint)
     }
     return network
   }

@@ -9,6 +9,11 @@ struct PyTorchModel {
     let parameter: Parameter
     /// Where in the parameter each value stands.
     let places: [Int]
+
+    /// The same as if there were none.
+    var valueWithout: Float {
+      ["weight", "running_var"].contains(parameter.description.name) ? 1 : 0
+    }
   }
 
   private(set) var tensors: [Tensor] = []

@@ -70,9 +70,9 @@ public enum Safetensors {
     return withUnsafeBytes(of: UInt64(header.count).littleEndian) { Array($0) } + header
   }
 
-  /// Reads a file of F32, F64, F16 or BF16 tensors, all as Float, and checks everything that can be
-  /// wrong with it before it believes the header. `skipping` says of a name that its tensor, which may
-  /// also be I64, isn't wanted.
+  /// Reads a file of tensors, of floats of 16 bits or more or of whole numbers, all as Float, and
+  /// checks everything that can be wrong with it before it believes the header. `skipping` says of a
+  /// name that its tensor, which may be of any type, isn't wanted.
   public static func read(
     at path: String, skipping: (_ name: String) -> Bool = { _ in false }
   ) throws -> Contents {
@@ -90,9 +90,6 @@ public enum Safetensors {
       need.add((entry.end - entry.begin) / entry.type.size, for: "\(path), tensor \(entry.name)")
     }
     try need.require(hint: "give it more memory")
-    if let entry = wanted.first(where: { !$0.type.isFloat }) {
-      throw SafetensorsHeader.unknownType(entry.type.rawValue, "\(path), tensor \(entry.name)")
-    }
     let tensors = try wanted.map { entry in
       let tensor = Tensor(
         name: entry.name, shape: entry.shape,
@@ -117,7 +114,7 @@ public enum Safetensors {
           let count = entry.end - entry.begin
           try MemoryNeed.probe(bytes: 2 * count, for: place)
           return try NumberArray(
-            place, entry.shape, entry.type.kind,
+            place, entry.shape, entry.type.kind(at: place),
             bytes(of: file, count, from: start + entry.begin)[...])
         }
       )
@@ -206,28 +203,17 @@ public enum Safetensors {
   private static func values(
     of entry: SafetensorsHeader.Entry, in file: InputFile, from offset: Int
   ) throws -> [Float] {
-    let count = (entry.end - entry.begin) / entry.type.size
-    func numbers<Number: FixedWidthInteger & BitwiseCopyable>(_: Number.Type) throws -> [Number] {
-      try [Number](unsafeUninitializedCapacity: count) { buffer, done in
-        let target = UnsafeMutableRawBufferPointer(buffer)
-        try readAll(of: file, into: .init(rebasing: target[..<(count * entry.type.size)]), offset)
-        done = count
-      }
-    }
-    switch entry.type {
-    case .f32:
+    let (size, place) = (entry.end - entry.begin, "\(file.path), tensor \(entry.name)")
+    if entry.type == .f32 {
       // No detour: on all platforms of Swift the bytes of the file are those in memory.
-      return try [Float](unsafeUninitializedCapacity: count) { buffer, done in
+      return try [Float](unsafeUninitializedCapacity: size / 4) { buffer, done in
         let target = UnsafeMutableRawBufferPointer(buffer)
-        try readAll(of: file, into: .init(rebasing: target[..<(count * 4)]), offset)
-        done = count
+        try readAll(of: file, into: .init(rebasing: target[..<size]), offset)
+        done = size / 4
       }
-    case .f64: return try numbers(UInt64.self).map { Float(Double(bitPattern: $0)) }
-    case .f16: return try numbers(UInt16.self).map(halfToFloat)
-    case .bf16: return try numbers(UInt16.self).map { Float(bitPattern: UInt32($0) << 16) }
-    case .i64, .i32, .i16, .i8, .u8:
-      preconditionFailure("a tensor that should have been skipped")
     }
+    let raw = try bytes(of: file, size, from: offset)
+    return try NumberArray(place, entry.shape, entry.type.kind(at: place), raw[...]).numbers
   }
 
   /// By hand, as Float16 is missing on some platforms.

@@ -1,43 +1,46 @@
 import Foundation
 import StrideNetCore
 
-/// Parses the header. Foundation's JSON parser would take the last of two tensors with one name, as
-/// the format's own implementation does, and couldn't say where it stumbled. Otherwise what that
-/// implementation reads is read, and what it refuses is refused.
+/// Parses the header: what the format's own implementation reads is read, and what it refuses is
+/// refused. Foundation's JSON parser couldn't say where it stumbled.
 struct SafetensorsHeader {
   enum DType: String {
     case f32 = "F32"
     case f64 = "F64"
     case f16 = "F16"
     case bf16 = "BF16"
-    /// Counters, which are only skipped, and what data sets have.
     case i64 = "I64"
     case i32 = "I32"
     case i16 = "I16"
     case i8 = "I8"
+    case u64 = "U64"
+    case u32 = "U32"
+    case u16 = "U16"
     case u8 = "U8"
+    case bool = "BOOL"
+    /// Which are only skipped.
+    case f8e4m3 = "F8_E4M3"
+    case f8e5m2 = "F8_E5M2"
+    case f8e8m0 = "F8_E8M0"
+    case c64 = "C64"
 
-    var size: Int { kind.size }
-
-    var kind: NumberArray.Kind {
+    var size: Int {
       switch self {
-      case .f64: .float(8)
-      case .f32: .float(4)
-      case .f16: .float(2)
-      case .bf16: .brain
-      case .i64: .signed(8)
-      case .i32: .signed(4)
-      case .i16: .signed(2)
-      case .i8: .signed(1)
-      case .u8: .unsigned(1)
+      case .f64, .i64, .u64, .c64: 8
+      case .f32, .i32, .u32: 4
+      case .f16, .bf16, .i16, .u16: 2
+      case .i8, .u8, .bool, .f8e4m3, .f8e5m2, .f8e8m0: 1
       }
     }
 
-    /// Whether weights may be such.
-    var isFloat: Bool {
+    /// - Throws: ``StrideNetError`` for those that are only skipped
+    func kind(at place: String) throws -> NumberArray.Kind {
       switch self {
-      case .f32, .f64, .f16, .bf16: true
-      case .i64, .i32, .i16, .i8, .u8: false
+      case .f64, .f32, .f16: .float(size)
+      case .bf16: .brain
+      case .i64, .i32, .i16, .i8: .signed(size)
+      case .u64, .u32, .u16, .u8, .bool: .unsigned(size)
+      case .f8e4m3, .f8e5m2, .f8e8m0, .c64: throw SafetensorsHeader.unknownType(rawValue, place)
       }
     }
   }
@@ -61,12 +64,22 @@ struct SafetensorsHeader {
   mutating func parse() throws -> (entries: [Entry], metadata: [String: String]) {
     var entries: [Entry] = []
     var metadata: [String: String] = [:]
-    try object { parser, name in
+    var places: [String: Int] = [:]
+    try object(once: ["__metadata__"]) { parser, name in
       if name == "__metadata__" {
         if parser.take("null") { return }
         try parser.object { parser, key in metadata[key] = try parser.string() }
       } else {
-        entries.append(try parser.entry(name))
+        let entry = try parser.entry(name)
+        guard let place = places[name] else {
+          places[name] = entries.count
+          return entries.append(entry)
+        }
+        // The last one counts, but not if Swift alone takes its name for the same.
+        guard entries[place].name.utf8.elementsEqual(name.utf8) else {
+          throw parser.fail("\"\(name)\" only once")
+        }
+        entries[place] = entry
       }
     }
     skipSpace()
@@ -79,16 +92,23 @@ struct SafetensorsHeader {
     var type: DType?
     var shape: [Int]?
     var offsets: [Int]?
-    try object(once: ["dtype", "shape", "data_offsets"]) { parser, key in
-      switch key {
-      case "dtype":
-        let text = try parser.string()
-        type = DType(rawValue: text)
-        if type == nil { throw Self.unknownType(text, "\(parser.path), tensor \(name)") }
-      case "shape": shape = try parser.integers()
-      case "data_offsets": offsets = try parser.integers()
-      // Of later versions of the format, perhaps.
-      default: try parser.skipValue(depth: 2)
+    // The three may stand in an array, too.
+    if take("[") {
+      type = try dtype(name)
+      try expect(",")
+      shape = try integers()
+      try expect(",")
+      offsets = try integers()
+      try expect("]")
+    } else {
+      try object(once: ["dtype", "shape", "data_offsets"]) { parser, key in
+        switch key {
+        case "dtype": type = try parser.dtype(name)
+        case "shape": shape = try parser.integers()
+        case "data_offsets": offsets = try parser.integers()
+        // Of later versions of the format, perhaps.
+        default: try parser.skipValue(depth: 2)
+        }
       }
     }
     guard let type, let shape, let offsets, offsets.count == 2 else {
@@ -97,22 +117,30 @@ struct SafetensorsHeader {
     return Entry(name: name, type: type, shape: shape, begin: offsets[0], end: offsets[1])
   }
 
+  private mutating func dtype(_ name: String) throws -> DType {
+    let text = try string()
+    guard let type = DType(rawValue: text) else {
+      throw Self.unknownType(text, "\(path), tensor \(name)")
+    }
+    return type
+  }
+
   static func unknownType(_ text: String, _ place: String) -> StrideNetError {
     StrideNetError(
       .badData, "the numbers have a type that isn't read", at: place, found: "dtype \(text)",
-      expected: "F32, F64, F16 or BF16")
+      expected: "floats of 16 bits or more, or whole numbers")
   }
 
   /// Calls `member` with each key, to parse the value.
-  /// - Parameter known: keys that may come once; nil for all
+  /// - Parameter known: keys that may come once
   private mutating func object(
-    once known: Set<String>? = nil,
+    once known: Set<String> = [],
     _ member: (inout SafetensorsHeader, _ key: String) throws -> Void
   ) throws {
     var keys: Set<String> = []
     try list("{", "}") { parser in
       let key = try parser.string()
-      if known?.contains(key) ?? true, !keys.insert(key).inserted {
+      if known.contains(key), !keys.insert(key).inserted {
         throw parser.fail("\"\(key)\" only once")
       }
       try parser.expect(":")
@@ -143,7 +171,7 @@ struct SafetensorsHeader {
     skipSpace()
     switch position < bytes.count ? UInt8(bytes[position]) : 0 {
     case UInt8(ascii: "{"):
-      try object(once: []) { parser, _ in try parser.skipValue(depth: depth + 1) }
+      try object { parser, _ in try parser.skipValue(depth: depth + 1) }
     case UInt8(ascii: "["): try list("[", "]") { try $0.skipValue(depth: depth + 1) }
     case UInt8(ascii: "\""): _ = try string()
     default:
