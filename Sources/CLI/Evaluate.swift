@@ -76,7 +76,7 @@ struct Evaluate: ParsableCommand {
       }
       try Output.line(
         """
-        test \(network.loss.abbreviation) \(cce.fixed(4))  CE \(ce.percent())  accuracy \((1 - ce).percent())
+        test \(network.loss.title) \(cce.fixed(4))  error \(ce.percent())  accuracy \((1 - ce).percent())
         """)
       if confusion { try printTable(metrics, network) }
     }

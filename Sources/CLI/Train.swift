@@ -81,15 +81,23 @@ struct Train: ParsableCommand {
     _ = try Architecture.layers(configuration.layers, source: "--layers")
     let runtime = try compute.runtime(named: configuration.kernels, configuration.precision)
     try checkFiles()
+    // A checkpoint has all weights itself.
+    let start = checkpoint == nil ? try takeStart(in: &configuration, runtime) : nil
+    if let frozen = try training.frozenLayers(of: Architecture.layers(configuration.layers)) {
+      configuration.training.frozenLayers = frozen
+    }
     let (data, test) = try load(configuration)
     // A network that wasn't written for other data has an output for each class.
     if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
       configuration.layers = Architecture.text(
         configuration.layers, outputs: data.classNames.count)
     }
-    let network = Network(
-      try Architecture.layers(configuration.layers, source: "--layers"),
-      seed: configuration.training.seed, runtime: runtime)
+    let network =
+      try start?.copy(for: data, seed: configuration.training.seed)
+      ?? Network(
+        try Architecture.layers(configuration.layers, source: "--layers"),
+        seed: configuration.training.seed, runtime: runtime)
+    if start != nil { configuration.layers = Architecture.text(network.layers) }
     // The defaults may be others elsewhere.
     configuration.data = configuration.data ?? data.name
     configuration.kernels = network.runtime.kernels.name
@@ -108,7 +116,7 @@ struct Train: ParsableCommand {
     let record = try files.report.map { _ in try TrainingRecord(trainer) }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
-    try announce(trainer, configuration, test)
+    try announce(trainer, configuration, test, from: start)
 
     let log = try files.logDir.map {
       try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
@@ -158,6 +166,22 @@ struct Train: ParsableCommand {
         hint: "leave these out: --resume knows them")
     }
     return configuration
+  }
+
+  /// The saved network that training starts from. What it wants of pictures, and its loss, it goes on
+  /// with unless told otherwise.
+  private func takeStart(in configuration: inout RunConfiguration, _ runtime: Runtime) throws
+    -> Network?
+  {
+    let isOpen = model == nil && layers == nil && basis.isEmpty
+    guard let start = try configuration.takeStart(isOpen: isOpen, runtime: runtime) else {
+      return nil
+    }
+    if basis.isEmpty || configuration.pictures == nil {
+      configuration.pictures = try dataOptions.pictures.options(for: start)
+    }
+    if basis.isEmpty && training.loss == nil { configuration.training.loss = start.loss }
+    return start
   }
 
   private func checkOptions() throws {
@@ -235,6 +259,7 @@ struct Train: ParsableCommand {
         .usage, "bf16 has kernels of its own", found: "'\(kernels)' and --precision bf16",
         expected: "one of them")
     }
+    if let from = files.from { result.from = .init(path: from) }
     if let data = dataOptions.data { result.data = data }
     result.pictures = try dataOptions.pictures.over(result.pictures)
     if let split { result.split = split }
@@ -264,14 +289,20 @@ struct Train: ParsableCommand {
     trainer.shouldStop = { interrupt.requested }
     let showsProgress = !quiet && !json && Output.isTerminal
     if showsProgress || log != nil || record != nil {
+      var remaining = Remaining()
       trainer.onBatch { progress in
-        if showsProgress { Output.progress { line(progress, of: trainer) } }
+        if showsProgress {
+          remaining.note(progress, of: trainer.settings.epochs)
+          Output.progress { line(progress, of: trainer, left: remaining.text) }
+        }
         attempt {
           try log?.log(progress)
           try record?.note(progress)
         }
       }
     }
+    var advice = try trainer.advice()
+    if let advice { try tell(advice) }
     trainer.onEpoch { result in
       record?.note(result)
       attempt {
@@ -279,6 +310,11 @@ struct Train: ParsableCommand {
         // Saved first, so that an epoch that was reported isn't lost.
         if let save = files.save { try trainer.network.save(to: save) }
         try report(result, of: trainer, isHeldOut: isHeldOut)
+        // Once: the first thing that is wrong explains the others.
+        if advice == nil {
+          advice = try trainer.advice()
+          if let advice { try tell(advice) }
+        }
       }
     }
     let end = try trainer.run()
@@ -329,7 +365,7 @@ struct Train: ParsableCommand {
         at: "epoch \(epoch), batch \(batch)",
         found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
         expected: "steps small enough to go downhill",
-        hint: "try a tenth of the learning rate" + saved)
+        hint: "try a tenth of the learning rate, or clip gradients: --clip-norm 1" + saved)
     case .stopped:
       Output.note(
         "stopped" + saved

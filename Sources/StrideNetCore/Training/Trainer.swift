@@ -89,6 +89,11 @@ public final class Trainer {
       }
       network.frozenLayers = Set(frozen)
     }
+    guard network.frozenLayers.isEmpty || network.unfrozenCount > 0 else {
+      throw StrideNetError(
+        .usage, "nothing is left to train", found: "frozen layers with all of the weights",
+        expected: "a layer with weights that isn't frozen, in \(Architecture.text(network.layers))")
+    }
     self.network = network
     (self.train, self.test, self.source) = (train, test, source)
     self.settings = settings
