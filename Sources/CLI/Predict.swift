@@ -12,7 +12,10 @@ struct Predict: ParsableCommand {
       centred by its mass.
       """)
 
-  @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
+  @Argument(
+    help: ArgumentHelp(
+      "Weights that train --save wrote; of several networks each, which answer with the mean of their probabilities.",
+      valueName: "file"))
   var file: String
 
   @Argument(
@@ -22,6 +25,7 @@ struct Predict: ParsableCommand {
 
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
+  @OptionGroup var views: ViewOptions
 
   @Option(
     help: ArgumentHelp("Write there what the network saw of the one picture.", valueName: "png"))
@@ -31,15 +35,20 @@ struct Predict: ParsableCommand {
   var json = false
 
   func validate() throws {
-    if images.isEmpty && dataOptions.data == nil {
+    if shown.isEmpty && dataOptions.data == nil {
       throw ValidationError("nothing to predict: name images, or a data set with --data")
     }
   }
 
+  /// More networks, and what comes behind them.
+  private var others: ArraySlice<String> { images.prefix(while: Safetensors.begins) }
+  private var shown: ArraySlice<String> { images.dropFirst(others.count) }
+
   func run() throws {
-    let network = try Network.load(from: file, runtime: compute.runtime())
+    let ensemble = try views.ensemble([file] + others, compute.runtime())
+    let (network, images) = (ensemble.networks[0], shown)
     if let saveInput {
-      guard images.count == 1, PictureFolder.isPicture(images[0]) else {
+      guard images.count == 1, PictureFolder.isPicture(images.first!) else {
         throw StrideNetError(
           .usage, "--save-input is for one picture", found: images.joined(separator: " "),
           expected: "one picture")
@@ -51,13 +60,13 @@ struct Predict: ParsableCommand {
     for path in try images.flatMap(files) {
       do {
         guard PictureFolder.isPicture(path) else {
-          try show(network, IDX.set(at: path), path)
+          try show(ensemble, IDX.set(at: path), path)
           continue
         }
         let picture = try input.read(path)
         if let saveInput { try PNG.write(Picture(picture), to: saveInput) }
-        try show(network, network.predict(picture), path, 0)
-      } catch let error as StrideNetError where images.count > 1 || path != images[0] {
+        try show(network, ensemble.predict(picture), path, 0)
+      } catch let error as StrideNetError where images.count > 1 || path != images.first {
         // The others are still to be answered.
         Output.complain(error.description)
         failed.append(error)
@@ -65,7 +74,7 @@ struct Predict: ParsableCommand {
     }
     if dataOptions.data != nil {
       let data = try dataOptions.load(for: network)
-      try show(network, data.test, data.name)
+      try show(ensemble, data.test, data.name)
     }
     if failed.isEmpty { return }
     throw StrideNetError(
@@ -88,10 +97,12 @@ struct Predict: ParsableCommand {
     return found
   }
 
-  private func show(_ network: Network, _ set: ImageSet, _ path: String) throws {
+  private func show(_ ensemble: Ensemble, _ set: ImageSet, _ path: String) throws {
     for start in stride(from: 0, to: set.count, by: 128) {
       let range = start..<min(set.count, start + 128)
-      try show(network, try network.predict(set.batch(range).images), path, start)
+      try show(
+        ensemble.networks[0], try ensemble.predict(set.batch(range).images, from: start), path,
+        start)
     }
   }
 

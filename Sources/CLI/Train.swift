@@ -76,6 +76,56 @@ struct Train: ParsableCommand {
 
   func run() throws {
     let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
+    let run = try prepare(goingOnFrom: checkpoint, isQuiet: quiet || json)
+    let (trainer, network, test) = (run.trainer, run.trainer.network, run.test)
+    if let path = files.writeConfig { try run.configuration.write(to: path) }
+    if let checkpointPath {
+      trainer.writeCheckpoints(
+        to: checkpointPath, every: files.checkpointEvery ?? 1, run.configuration)
+    }
+    if isProfiled || files.report != nil { network.timePasses() }
+    let record = try files.report.map { _ in try TrainingRecord(trainer) }
+    // From the first output on, Ctrl-C ends the training in good order.
+    let interrupt = Interrupt()
+    try announce(trainer, run.configuration, test, from: run.start)
+
+    let log = try files.logDir.map {
+      try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
+    }
+    let end = try follow(trainer, isHeldOut: test != nil, log, record, interrupt)
+    // Where no epoch was finished this time, the checkpoint's is what there is to save.
+    if let save = files.save, let epochs = checkpoint?.epochs, epochs == trainer.results.count,
+      epochs > 0
+    {
+      try network.save(to: save)
+    }
+    if let path = files.report, let record {
+      try Report(
+        network, record: record, data: run.data, judged: test ?? run.data.test,
+        heldOut: test != nil, seconds: trainer.seconds, explanation: explanation(network),
+        configuration: run.configuration
+      ).write(to: path)
+    }
+    try conclude(end, trainer, test, signal: interrupt.signal)
+  }
+
+  /// All that a training is, before its first step.
+  struct Run {
+    var configuration: RunConfiguration
+    let data: Dataset
+    /// What is measured once, at the end, where other images are evaluated meanwhile.
+    let test: ImageSet?
+    let trainer: Trainer
+    /// The saved network that it starts from.
+    let start: Network?
+  }
+
+  /// - Parameters:
+  ///   - cache: where loaded data is kept for the next one
+  ///   - isQuiet: whether no progress is shown
+  func prepare(
+    goingOnFrom checkpoint: Checkpoint? = nil, cache: DataCache? = nil, isQuiet: Bool
+  ) throws -> Run {
     var configuration = try configuration(goingOnFrom: checkpoint)
     try checkOptions()
     _ = try Architecture.layers(configuration.layers, source: "--layers")
@@ -86,7 +136,9 @@ struct Train: ParsableCommand {
     if let frozen = try training.frozenLayers(of: Architecture.layers(configuration.layers)) {
       configuration.training.frozenLayers = frozen
     }
-    let (data, test) = try load(configuration)
+    let (data, test) =
+      try cache?.data(for: configuration) { try load($0, isQuiet: isQuiet) }
+      ?? load(configuration, isQuiet: isQuiet)
     // A network that wasn't written for other data has an output for each class.
     if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
       configuration.layers = Architecture.text(
@@ -107,37 +159,33 @@ struct Train: ParsableCommand {
     }
     let trainer = try Trainer(network, data, configuration.training)
     if let checkpoint { try trainer.resume(checkpoint) }
-    if let path = files.writeConfig { try configuration.write(to: path) }
-    if let checkpointPath {
-      trainer.writeCheckpoints(
-        to: checkpointPath, every: files.checkpointEvery ?? 1, configuration)
-    }
-    if isProfiled || files.report != nil { network.timePasses() }
-    let record = try files.report.map { _ in try TrainingRecord(trainer) }
-    // From the first output on, Ctrl-C ends the training in good order.
-    let interrupt = Interrupt()
-    try announce(trainer, configuration, test, from: start)
-
-    let log = try files.logDir.map {
-      try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
-    }
-    let end = try follow(trainer, isHeldOut: test != nil, log, record, interrupt)
-    // Where no epoch was finished this time, the checkpoint's is what there is to save.
-    if let save = files.save, let epochs = checkpoint?.epochs, epochs == trainer.results.count,
-      epochs > 0
-    {
-      try network.save(to: save)
-    }
-    if let path = files.report, let record {
-      try Report(
-        network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
-        seconds: trainer.seconds, explanation: explanation(network), configuration: configuration
-      ).write(to: path)
-    }
-    try conclude(end, trainer, test, signal: interrupt.signal)
+    return Run(configuration: configuration, data: data, test: test, trainer: trainer, start: start)
   }
 
   // MARK: What is asked for
+
+  /// The options that another command takes over, which writes no files of a training.
+  static func parsed(_ arguments: [String], by command: String) throws -> Train {
+    let result: Train
+    do {
+      result = try Train.parse(arguments)
+    } catch {
+      // With the other command's usage behind it.
+      throw ValidationError(Train.message(for: error))
+    }
+    let files = result.files
+    let refused = [
+      ("--save", files.save), ("--log-dir", files.logDir), ("--report", files.report),
+      ("--write-config", files.writeConfig), ("--checkpoint", files.checkpoint),
+      ("--resume", files.resume), ("--profile", result.isProfiled ? "" : nil),
+    ]
+    if let (option, _) = refused.first(where: { $0.1 != nil }) {
+      throw StrideNetError(
+        .usage, "\(option) means nothing to \(command)", found: option,
+        expected: "options of train that say what is trained, and how")
+    }
+    return result
+  }
 
   /// What the options and defaults are laid over: at most one of these.
   private var basis: [String] { [files.resume, files.config, files.recipe].compactMap { $0 } }
@@ -145,7 +193,7 @@ struct Train: ParsableCommand {
 
   /// - Throws: ``StrideNetError`` for numbers that are wrong, before data is read, and for a training
   ///   that would go on with other settings
-  private func configuration(goingOnFrom checkpoint: Checkpoint?) throws -> RunConfiguration {
+  func configuration(goingOnFrom checkpoint: Checkpoint?) throws -> RunConfiguration {
     guard basis.count <= 1 else {
       throw StrideNetError(
         .usage, "two configurations", found: basis.joined(separator: ", "),
@@ -210,10 +258,12 @@ struct Train: ParsableCommand {
     }
   }
 
-  private func load(_ configuration: RunConfiguration) throws -> (data: Dataset, test: ImageSet?) {
+  private func load(_ configuration: RunConfiguration, isQuiet: Bool) throws -> (
+    data: Dataset, test: ImageSet?
+  ) {
     do {
       let result = try configuration.loadData(
-        isStrict: dataOptions.strict, quiet || json ? nil : DataOptions.progress)
+        isStrict: dataOptions.strict, isQuiet ? nil : DataOptions.progress)
       DataOptions.tell(result.data.skipped)
       return result
     } catch let error as StrideNetError

@@ -68,8 +68,10 @@ extension Train {
   /// The progress line.
   /// - Parameter left: the time that the rest will take
   func line(_ p: BatchProgress, of trainer: Trainer, left: String) -> String {
-    "\(p.seconds.fixed(1)) s, \(left) left  epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(p.imagesPerSecond.grouped) images/s  \(trainer.network.loss.title) \(p.cce.fixed(4))  error \(p.ce.percent())"
+    // What matters first: a terminal may be narrow.
+    "epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
+      + "  \(left) left  \(trainer.network.loss.title) \(p.cce.fixed(4))  error \(p.ce.percent())"
+      + "  \(p.imagesPerSecond.grouped) images/s  \(p.seconds.fixed(1)) s"
   }
 
   /// A line an epoch.
