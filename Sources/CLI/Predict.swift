@@ -116,10 +116,13 @@ struct Predict: ParsableCommand {
         try Output.json(
           Prediction(
             file: path, index: first + row, class: best,
-            name: network.classNames.isEmpty ? nil : name, probabilities: values))
+            name: network.classNames.isEmpty ? nil : name,
+            probabilities: network.endsInSoftmax ? values : nil,
+            outputs: network.endsInSoftmax ? nil : values))
       } else {
         try Output.line(
-          "\(path.oneLine) \(first + row)  \(name.oneLine)  \(values[best].percent())")
+          "\(path.oneLine) \(first + row)  \(name.oneLine)  "
+            + network.text(ofOutput: values[best]))
       }
     }
   }
@@ -130,7 +133,8 @@ struct Predict: ParsableCommand {
     let index, `class`: Int
     /// What the class is called.
     let name: String?
-    let probabilities: [Float]
+    /// Of a network that ends in softmax, else what its outputs are.
+    let probabilities, outputs: [Float]?
   }
 }
 

@@ -49,6 +49,13 @@ struct Remaining {
   }
 }
 
+extension Network {
+  /// A share of 1 where the outputs are probabilities, else the number.
+  func text(ofOutput value: Float) -> String {
+    endsInSoftmax ? value.percent() : String(format: "%.4g", value)
+  }
+}
+
 extension FloatingPoint where Self: CVarArg {
   func fixed(_ places: Int) -> String { String(format: "%.\(places)f", self) }
   /// A share of 1: "97.39 %".
