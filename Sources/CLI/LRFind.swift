@@ -15,7 +15,7 @@ struct LRFind: ParsableCommand {
 
   @Argument(
     parsing: .allUnrecognized,
-    help: ArgumentHelp("A model and options, as train takes them.", valueName: "train's"))
+    help: ArgumentHelp("A model and options, as train takes them.", valueName: "train-options"))
   var arguments: [String] = []
 
   @Option(
@@ -127,7 +127,7 @@ struct LRFind: ParsableCommand {
   private func plot(_ sweep: LearningRateSweep, _ run: Train.Run) -> Plot {
     let seen = Self.seen(sweep)
     let rates = sweep.points.map { Double($0.rate) }
-    let highest = 1.2 * Double(seen.map(\.smoothed).max() ?? 1)
+    let highest = max(1e-6, 1.2 * Double(seen.map(\.smoothed).max() ?? 1))
     let y = Plot.Axis.linear("loss: \(run.trainer.network.loss.title)", [highest])
     var plot = Plot(
       title: "Learning rates",

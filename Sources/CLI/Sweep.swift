@@ -14,7 +14,7 @@ struct Sweep: ParsableCommand {
 
   @Argument(
     parsing: .allUnrecognized,
-    help: ArgumentHelp("A model and options, as train takes them.", valueName: "train's"))
+    help: ArgumentHelp("A model and options, as train takes them.", valueName: "train-options"))
   var arguments: [String] = []
 
   @Option(
@@ -142,8 +142,10 @@ struct Sweep: ParsableCommand {
   /// The arguments, such that the test set isn't what settings are chosen by.
   private func judged(by choice: [SweepPlan.Choice]) throws -> [String] {
     let (train, _) = try train(choice, arguments, epochs: nil)
-    let run = try train.prepare(isQuiet: json)
-    return run.test == nil ? arguments + ["--validate", "0.1"] : arguments
+    let configuration = try train.configuration(goingOnFrom: nil)
+    if configuration.validate != nil { return arguments }
+    return try train.load(configuration, isQuiet: json).test == nil
+      ? arguments + ["--validate", "0.1"] : arguments
   }
 
   /// How many are trained for how many epochs; nil epochs for each one's own.
@@ -359,6 +361,8 @@ struct SweepFile {
   }
 
   mutating func add(_ result: Sweep.Result) throws {
+    // One that failed was tried again.
+    results.removeAll { $0.line == result.line && $0.failure != nil }
     results.append(result)
     guard let path else { return }
     let encoder = JSONEncoder()

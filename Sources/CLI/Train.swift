@@ -258,7 +258,7 @@ struct Train: ParsableCommand {
     }
   }
 
-  private func load(_ configuration: RunConfiguration, isQuiet: Bool) throws -> (
+  func load(_ configuration: RunConfiguration, isQuiet: Bool) throws -> (
     data: Dataset, test: ImageSet?
   ) {
     do {

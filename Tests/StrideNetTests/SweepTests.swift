@@ -215,9 +215,9 @@ import StrideNet
       ["sweep"] + Self.base + ["--grid", "learning-rate=1e37,1e38", "--batch-size", "16"])
     #expect(none.code == 65 && none.err.contains("no training came to an end"), "\(none.err)")
     // A batch that is too large for the data is one training's failure.
-    let batch = try place.run(["sweep"] + Self.base + ["--grid", "batch-size=16,2000", "--json"])
+    let batch = try place.run(["sweep"] + Self.base + ["--grid", "batch-size=2000,16", "--json"])
     #expect(batch.code == 0 && batch.json.last?["failed"] as? Int == 1)
-    #expect((runs(batch).last?["failure"] as? String)?.contains("batch size out of range") == true)
+    #expect((runs(batch).first?["failure"] as? String)?.contains("batch size out of range") == true)
   }
 
   @Test func randomDrawsAndHalving() throws {
