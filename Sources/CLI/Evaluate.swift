@@ -4,13 +4,17 @@ import StrideNet
 
 struct Evaluate: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Measures a saved network on a test set.")
+    abstract: "Measures a saved network, or several as one, on a test set.",
+    discussion: "Of several networks the mean of their probabilities is measured.")
 
-  @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
-  var file: String
+  @Argument(
+    help: ArgumentHelp(
+      "Weights that train --save wrote; of several networks each.", valueName: "file"))
+  var files: [String]
 
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
+  @OptionGroup var views: ViewOptions
 
   @Option(
     help: ArgumentHelp(
@@ -25,7 +29,8 @@ struct Evaluate: ParsableCommand {
   var json = false
 
   func run() throws {
-    let network = try Network.load(from: file, runtime: compute.runtime())
+    let ensemble = try views.ensemble(files, compute.runtime())
+    let network = ensemble.networks[0]
     if pictures != nil && dataOptions.data != nil {
       throw StrideNetError(
         .usage, "two sets of images", found: "--data and --pictures", expected: "one of them")
@@ -40,31 +45,36 @@ struct Evaluate: ParsableCommand {
     let (metrics, source): (Metrics, String)
     if let labelled {
       (metrics, source) = (
-        try network.metrics(labelled.batches()), labelled.folder
+        try ensemble.metrics(labelled.batches()), labelled.folder
       )
       try labelled.requireSome(metrics.images)
     } else {
       let data = try dataOptions.load(for: network)
-      (metrics, source) = (try network.metrics(data.test), data.source)
+      (metrics, source) = (try ensemble.metrics(data.test), data.source)
     }
     let (cce, ce) = (metrics.cce, Float(metrics.ce))
-    try requireFinite([cce], file)
+    try requireFinite([cce], files.joined(separator: ", "))
     if json {
       try Output.json(
         EvaluateEvent(
           data: source, test_images: metrics.images, test_cce: cce, test_ce: ce,
           test_accuracy: metrics.accuracy, weights_sha256: network.snapshot().sha256,
+          networks: files.count == 1
+            ? nil : ensemble.networks.map { $0.snapshot().sha256 },
+          views: ensemble.views?.count,
           confusion: confusion ? metrics.confusion : nil,
           classes: confusion ? metrics.classes : nil,
           class_names: network.classNames.isEmpty ? nil : network.classNames,
           skipped: labelled?.skipped,
           hidden: labelled?.hidden))
     } else {
-      try Output.line(
-        """
-        network  \(Architecture.text(network.layers))
-        data     \(source): \(metrics.images.grouped) test images
-        """)
+      for network in ensemble.networks {
+        try Output.line("network  \(Architecture.text(network.layers))")
+      }
+      if let views = ensemble.views {
+        try Output.line("views    \(views.count) of each image: \(views.augmentation)")
+      }
+      try Output.line("data     \(source): \(metrics.images.grouped) test images")
       if let labelled {
         for skipped in labelled.skipped {
           try Output.line("skipped  \(skipped.file.oneLine): \(skipped.why)")
@@ -76,7 +86,7 @@ struct Evaluate: ParsableCommand {
       }
       try Output.line(
         """
-        test \(network.loss.abbreviation) \(cce.fixed(4))  CE \(ce.percent())  accuracy \((1 - ce).percent())
+        test \(network.loss.title) \(cce.fixed(4))  error \(ce.percent())  accuracy \((1 - ce).percent())
         """)
       if confusion { try printTable(metrics, network) }
     }
@@ -129,7 +139,10 @@ struct Evaluate: ParsableCommand {
     let test_images: Int
     let test_cce, test_ce: Float
     let test_accuracy: Double
+    /// That of the first network, and of several those of all.
     let weights_sha256: String
+    let networks: [String]?
+    let views: Int?
     let confusion: [[Int]]?
     let classes: [Metrics.Class]?
     let class_names: [String]?

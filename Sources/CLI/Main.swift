@@ -16,7 +16,8 @@ struct StrideNetCommand: AsyncParsableCommand {
       """,
     version: Runtime.version,
     subcommands: [
-      Train.self, Serve.self, Evaluate.self, Predict.self, Export.self, Import.self, Augment.self,
+      Train.self, LRFind.self, Sweep.self, Serve.self, Evaluate.self, Predict.self, Export.self,
+      Import.self, Augment.self,
       TraceCommand.self, ExplainCommand.self, ReportCommand.self, GradCheck.self, Speedrun.self,
       Fetch.self, DataCommand.self, KernelList.self, Bench.self,
     ],

@@ -10,6 +10,9 @@ enum Page {
       .replacing("/*PICTURES*/", with: string(page_pictures))
   }
 
+  /// How all pages look.
+  static var style: String { string(page_style) }
+
   private static func string(_ file: page_file) -> String {
     String(decoding: UnsafeBufferPointer(start: file.bytes, count: file.count), as: UTF8.self)
   }

@@ -12,7 +12,10 @@ struct Predict: ParsableCommand {
       pixels and centred by its mass.
       """)
 
-  @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
+  @Argument(
+    help: ArgumentHelp(
+      "Weights that train --save wrote; of several networks each, which answer with the mean of their probabilities.",
+      valueName: "file"))
   var file: String
 
   @Argument(
@@ -23,6 +26,7 @@ struct Predict: ParsableCommand {
 
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
+  @OptionGroup var views: ViewOptions
 
   @Option(
     help: ArgumentHelp("Write there what the network saw of the one picture.", valueName: "png"))
@@ -32,15 +36,20 @@ struct Predict: ParsableCommand {
   var json = false
 
   func validate() throws {
-    if images.isEmpty && dataOptions.data == nil {
+    if shown.isEmpty && dataOptions.data == nil {
       throw ValidationError("nothing to predict: name images, or a data set with --data")
     }
   }
 
+  /// More networks, and what comes behind them.
+  private var others: ArraySlice<String> { images.prefix(while: Safetensors.begins) }
+  private var shown: ArraySlice<String> { images.dropFirst(others.count) }
+
   func run() throws {
-    let network = try Network.load(from: file, runtime: compute.runtime())
+    let ensemble = try views.ensemble([file] + others, compute.runtime())
+    let (network, images) = (ensemble.networks[0], shown)
     if let saveInput {
-      guard images.count == 1, images[0] == "-" || PictureFolder.isPicture(images[0]) else {
+      guard images.count == 1, images.first == "-" || PictureFolder.isPicture(images.first!) else {
         throw notOnePicture
       }
       try AtomicFile.checkWritable(saveInput)
@@ -64,11 +73,11 @@ struct Predict: ParsableCommand {
             try Self.withFile(path) { file in
               guard PictureFolder.isPicture(file) else {
                 if saveInput != nil { throw notOnePicture }
-                return try show(network, IDX.set(at: file), path)
+                return try show(ensemble, IDX.set(at: file), path)
               }
               let picture = try input.read(file)
               if let saveInput { try PNG.write(Picture(picture), to: saveInput) }
-              try show(network, network.predict(picture), path, 0)
+              try show(network, ensemble.predict(picture), path, 0)
             }
           }
         }
@@ -76,7 +85,7 @@ struct Predict: ParsableCommand {
     }
     if dataOptions.data != nil {
       let data = try dataOptions.load(for: network)
-      try show(network, data.test, data.name)
+      try show(ensemble, data.test, data.name)
     }
     if failed == 0 { return }
     throw StrideNetError(
@@ -150,10 +159,12 @@ struct Predict: ParsableCommand {
     }
   }
 
-  private func show(_ network: Network, _ set: ImageSet, _ path: String) throws {
+  private func show(_ ensemble: Ensemble, _ set: ImageSet, _ path: String) throws {
     for start in stride(from: 0, to: set.count, by: 128) {
       let range = start..<min(set.count, start + 128)
-      try show(network, try network.predict(set.batch(range).images), path, start)
+      try show(
+        ensemble.networks[0], try ensemble.predict(set.batch(range).images, from: start), path,
+        start)
     }
   }
 
@@ -167,10 +178,13 @@ struct Predict: ParsableCommand {
         try Output.json(
           Prediction(
             file: path, index: first + row, class: best,
-            name: network.classNames.isEmpty ? nil : name, probabilities: values))
+            name: network.classNames.isEmpty ? nil : name,
+            probabilities: network.endsInSoftmax ? values : nil,
+            outputs: network.endsInSoftmax ? nil : values))
       } else {
         try Output.line(
-          "\(path.oneLine) \(first + row)  \(name.oneLine)  \(values[best].percent())")
+          "\(path.oneLine) \(first + row)  \(name.oneLine)  "
+            + network.text(ofOutput: values[best]))
       }
     }
   }
@@ -181,7 +195,8 @@ struct Predict: ParsableCommand {
     let index, `class`: Int
     /// What the class is called.
     let name: String?
-    let probabilities: [Float]
+    /// Of a network that ends in softmax, else what its outputs are.
+    let probabilities, outputs: [Float]?
   }
 }
 

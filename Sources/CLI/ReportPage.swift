@@ -61,6 +61,10 @@ struct Report: Encodable {
   let classes: [String]
   let layers: [String]
   let shapes: [[Int]]
+  /// What the loss is called.
+  let loss: String
+  /// Whether the outputs are probabilities, not just numbers.
+  let has_probabilities: Bool
   let held_out: String
   let points: [Point]
   let epochs: [Epoch]
@@ -90,6 +94,7 @@ struct Report: Encodable {
     classes = (0..<network.classes).map(network.className)
     layers = network.layers.map(\.text)
     shapes = network.shapes.map { [$0.height, $0.width, $0.channels] }
+    (loss, has_probabilities) = (network.loss.title, network.endsInSoftmax)
     held_out = heldOut ? "validation" : "test"
     points = record.points.map {
       Point(step: $0.step, loss: $0.loss, error: $0.classError, rate: $0.learningRate)

@@ -100,6 +100,41 @@ struct DataOptions: ParsableArguments {
   }
 }
 
+/// Networks that are asked as one, and how often an image is shown to them.
+struct ViewOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Show each image also changed at random, as train --augment has it (shift=1,rotate=5), and take the mean.",
+      valueName: "changes"))
+  var augment: String?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "How often, the image itself among them (default: 8 with --augment).", valueName: "times"))
+  var views: Int?
+
+  func validate() throws {
+    if views != nil && augment == nil {
+      throw ValidationError("--views means nothing without --augment, which says how they differ")
+    }
+  }
+
+  func ensemble(_ files: [String], _ runtime: Runtime) throws -> Ensemble {
+    let networks = try files.map { try Network.load(from: $0, runtime: runtime) }
+    var result: Ensemble
+    do {
+      result = try Ensemble(networks)
+    } catch let error as StrideNetError {
+      throw StrideNetError(
+        error.kind, error.what, at: files.joined(separator: ", "), found: error.found,
+        expected: error.expected)
+    }
+    result.views = try augment.map { try Ensemble.Views(Augmentation($0), count: views ?? 8) }
+    return result
+  }
+}
+
 /// How pictures become images.
 struct PictureArguments: ParsableArguments {
   @Option(

@@ -1,4 +1,5 @@
 import Foundation
+import StrideNet
 
 extension Int {
   /// 60,000
@@ -19,6 +20,40 @@ extension Int {
 extension Double {
   /// The whole part likewise.
   var grouped: String { Int(exactly: rounded(.towardZero))?.grouped ?? "\(self)" }
+}
+
+/// How long the rest of a training will take, by the time that passed since the first step that was
+/// seen, evaluations and all.
+struct Remaining {
+  private var start: (time: ContinuousClock.Instant, step: Int)?
+  private var seconds: Double?
+
+  mutating func note(_ progress: BatchProgress, of epochs: Int) {
+    let done = (progress.epoch - 1) * progress.batches + progress.batch
+    guard let start else {
+      start = (.now, done)
+      return
+    }
+    let each = (ContinuousClock.now - start.time) / .seconds(max(1, done - start.step))
+    seconds = each * Double(epochs * progress.batches - done)
+  }
+
+  /// 0:07, 12:05, 3:00:00; a dash while nothing is known.
+  var text: String {
+    guard let seconds, seconds < 1e8 else { return "-" }
+    let whole = Int(seconds.rounded(.up))
+    func two(_ number: Int) -> String { number < 10 ? "0\(number)" : "\(number)" }
+    return whole < 3600
+      ? "\(whole / 60):\(two(whole % 60))"
+      : "\(whole / 3600):\(two(whole / 60 % 60)):\(two(whole % 60))"
+  }
+}
+
+extension Network {
+  /// A share of 1 where the outputs are probabilities, else the number.
+  func text(ofOutput value: Float) -> String {
+    endsInSoftmax ? value.percent() : String(format: "%.4g", value)
+  }
 }
 
 extension FloatingPoint where Self: CVarArg {

@@ -48,7 +48,8 @@ struct TraceCommand: ParsableCommand {
       try Output.json(
         Summary(
           images: x.batch, labels: images.labels, loss: training.loss!,
-          probabilities: values.output.values,
+          probabilities: network.endsInSoftmax ? values.output.values : nil,
+          outputs: network.endsInSoftmax ? nil : values.output.values,
           threads: runtime.threads, kernels: runtime.kernels.name,
           isa: KernelChoice.instructionSet, peak_gflops: peak,
           seconds: rows.reduce(0) { $0 + $1.seconds }))
@@ -69,7 +70,8 @@ struct TraceCommand: ParsableCommand {
       let output = values.output.values
       let best = output.indices.max { output[$0] < output[$1] }!
       try Output.line(
-        "output   \(best) with \(output[best].percent()), labelled \(images.labels[0])")
+        "output   \(best) with \(network.text(ofOutput: output[best])), labelled \(images.labels[0])"
+      )
     }
   }
 
@@ -123,7 +125,8 @@ struct TraceCommand: ParsableCommand {
     let images: Int
     let labels: [Int32]
     let loss: Float
-    let probabilities: [Float]
+    /// Of a network that ends in softmax, else what its outputs are.
+    let probabilities, outputs: [Float]?
     let threads: Int
     let kernels, isa: String
     let peak_gflops, seconds: Double

@@ -76,39 +76,18 @@ struct Train: ParsableCommand {
 
   func run() throws {
     let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
-    var configuration = try configuration(goingOnFrom: checkpoint)
-    try checkOptions()
-    _ = try Architecture.layers(configuration.layers, source: "--layers")
-    let runtime = try compute.runtime(named: configuration.kernels, configuration.precision)
-    try checkFiles()
-    let (data, test) = try load(configuration)
-    // A network that wasn't written for other data has an output for each class.
-    if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
-      configuration.layers = Architecture.text(
-        configuration.layers, outputs: data.classNames.count)
-    }
-    let network = Network(
-      try Architecture.layers(configuration.layers, source: "--layers"),
-      seed: configuration.training.seed, runtime: runtime)
-    // The defaults may be others elsewhere.
-    configuration.data = configuration.data ?? data.name
-    configuration.kernels = network.runtime.kernels.name
-    if files.config == nil && files.resume == nil && training.batchSize == nil {
-      configuration.training.batchSize = min(
-        configuration.training.batchSize, data.train.count)
-    }
-    let trainer = try Trainer(network, data, configuration.training)
-    if let checkpoint { try trainer.resume(checkpoint) }
-    if let path = files.writeConfig { try configuration.write(to: path) }
+    let run = try prepare(goingOnFrom: checkpoint, isQuiet: quiet || json)
+    let (trainer, network, test) = (run.trainer, run.trainer.network, run.test)
+    if let path = files.writeConfig { try run.configuration.write(to: path) }
     if let checkpointPath {
       trainer.writeCheckpoints(
-        to: checkpointPath, every: files.checkpointEvery ?? 1, configuration)
+        to: checkpointPath, every: files.checkpointEvery ?? 1, run.configuration)
     }
     if isProfiled || files.report != nil { network.timePasses() }
     let record = try files.report.map { _ in try TrainingRecord(trainer) }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
-    try announce(trainer, configuration, test)
+    try announce(trainer, run.configuration, test, from: run.start)
 
     let log = try files.logDir.map {
       try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
@@ -122,14 +101,91 @@ struct Train: ParsableCommand {
     }
     if let path = files.report, let record {
       try Report(
-        network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
-        seconds: trainer.seconds, explanation: explanation(network), configuration: configuration
+        network, record: record, data: run.data, judged: test ?? run.data.test,
+        heldOut: test != nil, seconds: trainer.seconds, explanation: explanation(network),
+        configuration: run.configuration
       ).write(to: path)
     }
     try conclude(end, trainer, test, signal: interrupt.signal)
   }
 
+  /// All that a training is, before its first step.
+  struct Run {
+    var configuration: RunConfiguration
+    let data: Dataset
+    /// What is measured once, at the end, where other images are evaluated meanwhile.
+    let test: ImageSet?
+    let trainer: Trainer
+    /// The saved network that it starts from.
+    let start: Network?
+  }
+
+  /// - Parameters:
+  ///   - cache: where loaded data is kept for the next one
+  ///   - isQuiet: whether no progress is shown
+  func prepare(
+    goingOnFrom checkpoint: Checkpoint? = nil, cache: DataCache? = nil, isQuiet: Bool
+  ) throws -> Run {
+    var configuration = try configuration(goingOnFrom: checkpoint)
+    try checkOptions()
+    _ = try Architecture.layers(configuration.layers, source: "--layers")
+    let runtime = try compute.runtime(named: configuration.kernels, configuration.precision)
+    try checkFiles()
+    // A checkpoint has all weights itself.
+    let start = checkpoint == nil ? try takeStart(in: &configuration, runtime) : nil
+    if let frozen = try training.frozenLayers(of: Architecture.layers(configuration.layers)) {
+      configuration.training.frozenLayers = frozen
+    }
+    let (data, test) =
+      try cache?.data(for: configuration) { try load($0, isQuiet: isQuiet) }
+      ?? load(configuration, isQuiet: isQuiet)
+    // A network that wasn't written for other data has an output for each class.
+    if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
+      configuration.layers = Architecture.text(
+        configuration.layers, outputs: data.classNames.count)
+    }
+    let network =
+      try start?.copy(for: data, seed: configuration.training.seed)
+      ?? Network(
+        try Architecture.layers(configuration.layers, source: "--layers"),
+        seed: configuration.training.seed, runtime: runtime)
+    if start != nil { configuration.layers = Architecture.text(network.layers) }
+    // The defaults may be others elsewhere.
+    configuration.data = configuration.data ?? data.name
+    configuration.kernels = network.runtime.kernels.name
+    if files.config == nil && files.resume == nil && training.batchSize == nil {
+      configuration.training.batchSize = min(
+        configuration.training.batchSize, data.train.count)
+    }
+    let trainer = try Trainer(network, data, configuration.training)
+    if let checkpoint { try trainer.resume(checkpoint) }
+    return Run(configuration: configuration, data: data, test: test, trainer: trainer, start: start)
+  }
+
   // MARK: What is asked for
+
+  /// The options that another command takes over, which writes no files of a training.
+  static func parsed(_ arguments: [String], by command: String) throws -> Train {
+    let result: Train
+    do {
+      result = try Train.parse(arguments)
+    } catch {
+      // With the other command's usage behind it.
+      throw ValidationError(Train.message(for: error))
+    }
+    let files = result.files
+    let refused = [
+      ("--save", files.save), ("--log-dir", files.logDir), ("--report", files.report),
+      ("--write-config", files.writeConfig), ("--checkpoint", files.checkpoint),
+      ("--resume", files.resume), ("--profile", result.isProfiled ? "" : nil),
+    ]
+    if let (option, _) = refused.first(where: { $0.1 != nil }) {
+      throw StrideNetError(
+        .usage, "\(option) means nothing to \(command)", found: option,
+        expected: "options of train that say what is trained, and how")
+    }
+    return result
+  }
 
   /// What the options and defaults are laid over: at most one of these.
   private var basis: [String] { [files.resume, files.config, files.recipe].compactMap { $0 } }
@@ -137,7 +193,7 @@ struct Train: ParsableCommand {
 
   /// - Throws: ``StrideNetError`` for numbers that are wrong, before data is read, and for a training
   ///   that would go on with other settings
-  private func configuration(goingOnFrom checkpoint: Checkpoint?) throws -> RunConfiguration {
+  func configuration(goingOnFrom checkpoint: Checkpoint?) throws -> RunConfiguration {
     guard basis.count <= 1 else {
       throw StrideNetError(
         .usage, "two configurations", found: basis.joined(separator: ", "),
@@ -158,6 +214,22 @@ struct Train: ParsableCommand {
         hint: "leave these out: --resume knows them")
     }
     return configuration
+  }
+
+  /// The saved network that training starts from. What it wants of pictures, and its loss, it goes on
+  /// with unless told otherwise.
+  private func takeStart(in configuration: inout RunConfiguration, _ runtime: Runtime) throws
+    -> Network?
+  {
+    let isOpen = model == nil && layers == nil && basis.isEmpty
+    guard let start = try configuration.takeStart(isOpen: isOpen, runtime: runtime) else {
+      return nil
+    }
+    if basis.isEmpty || configuration.pictures == nil {
+      configuration.pictures = try dataOptions.pictures.options(for: start)
+    }
+    if basis.isEmpty && training.loss == nil { configuration.training.loss = start.loss }
+    return start
   }
 
   private func checkOptions() throws {
@@ -186,10 +258,12 @@ struct Train: ParsableCommand {
     }
   }
 
-  private func load(_ configuration: RunConfiguration) throws -> (data: Dataset, test: ImageSet?) {
+  func load(_ configuration: RunConfiguration, isQuiet: Bool) throws -> (
+    data: Dataset, test: ImageSet?
+  ) {
     do {
       let result = try configuration.loadData(
-        isStrict: dataOptions.strict, quiet || json ? nil : DataOptions.progress)
+        isStrict: dataOptions.strict, isQuiet ? nil : DataOptions.progress)
       DataOptions.tell(result.data.skipped)
       return result
     } catch let error as StrideNetError
@@ -235,6 +309,7 @@ struct Train: ParsableCommand {
         .usage, "bf16 has kernels of its own", found: "'\(kernels)' and --precision bf16",
         expected: "one of them")
     }
+    if let from = files.from { result.from = .init(path: from) }
     if let data = dataOptions.data { result.data = data }
     result.pictures = try dataOptions.pictures.over(result.pictures)
     if let split { result.split = split }
@@ -264,14 +339,20 @@ struct Train: ParsableCommand {
     trainer.shouldStop = { interrupt.requested }
     let showsProgress = !quiet && !json && Output.isTerminal
     if showsProgress || log != nil || record != nil {
+      var remaining = Remaining()
       trainer.onBatch { progress in
-        if showsProgress { Output.progress { line(progress, of: trainer) } }
+        if showsProgress {
+          remaining.note(progress, of: trainer.settings.epochs)
+          Output.progress { line(progress, of: trainer, left: remaining.text) }
+        }
         attempt {
           try log?.log(progress)
           try record?.note(progress)
         }
       }
     }
+    var advice = try trainer.advice()
+    if let advice { try tell(advice) }
     trainer.onEpoch { result in
       record?.note(result)
       attempt {
@@ -279,6 +360,11 @@ struct Train: ParsableCommand {
         // Saved first, so that an epoch that was reported isn't lost.
         if let save = files.save { try trainer.network.save(to: save) }
         try report(result, of: trainer, isHeldOut: isHeldOut)
+        // Once: the first thing that is wrong explains the others.
+        if advice == nil {
+          advice = try trainer.advice()
+          if let advice { try tell(advice) }
+        }
       }
     }
     let end = try trainer.run()
@@ -329,7 +415,7 @@ struct Train: ParsableCommand {
         at: "epoch \(epoch), batch \(batch)",
         found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
         expected: "steps small enough to go downhill",
-        hint: "try a tenth of the learning rate" + saved)
+        hint: "try a tenth of the learning rate, or clip gradients: --clip-norm 1" + saved)
     case .stopped:
       Output.note(
         "stopped" + saved

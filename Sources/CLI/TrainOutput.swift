@@ -3,7 +3,10 @@ import StrideNet
 /// What `stridenet train` prints on the way and at the end.
 extension Train {
   /// What is trained, and on what.
-  func announce(_ trainer: Trainer, _ configuration: RunConfiguration, _ test: ImageSet?) throws {
+  /// - Parameter start: the saved network that it starts from
+  func announce(
+    _ trainer: Trainer, _ configuration: RunConfiguration, _ test: ImageSet?, from start: Network?
+  ) throws {
     let network = trainer.network
     if KernelChoice.isDebugBuild {
       Output.complain(
@@ -11,6 +14,9 @@ extension Train {
       )
     }
     if quiet { return }
+    let frozen =
+      network.unfrozenCount == network.parameterCount
+      ? "" : ", \(network.unfrozenCount.grouped) of them trained"
     if json {
       try Output.json(
         StartEvent(
@@ -21,27 +27,51 @@ extension Train {
           kernels: network.runtime.kernels.name, precision: network.runtime.kernels.precision,
           isa: KernelChoice.instructionSet,
           threads: network.runtime.threads, parameters: network.parameterCount,
+          trained_parameters: network.unfrozenCount, from: configuration.from?.path,
+          new_last_layer: start.map { !isWhole($0, in: network) },
           data: trainer.source, train_images: trainer.train.count,
           validation_images: test == nil ? nil : trainer.test.count,
           test_images: (test ?? trainer.test).count, seed: trainer.settings.seed,
-          classes: network.classNames))
+          loss: network.loss, classes: network.classNames))
     } else {
       try Output.line(
         """
-        network  \(Architecture.text(network.layers)), \(network.parameterCount.grouped) parameters
+        network  \(Architecture.text(network.layers)), \(network.parameterCount.grouped) parameters\
+        \(frozen)
         data     \(trainer.source): \(trainer.train.count.grouped) training and \
         \(trainer.test.count.grouped) \(test == nil ? "test" : "validation") images of \
         \(network.input!)
         kernels  \(network.runtime.kernels), \(KernelChoice.instructionSet), \
         \(network.runtime.threads.threads)
         """)
+      if let start, let path = configuration.from?.path {
+        try Output.line(
+          "from     \(path), "
+            + (isWhole(start, in: network)
+              ? "all weights"
+              : "but for the last layer, which is new: \(classes(of: network)) instead of \(classes(of: start))")
+        )
+      }
     }
   }
 
+  /// Whether a network began with all of another's weights.
+  private func isWhole(_ start: Network, in network: Network) -> Bool {
+    start.snapshot() == network.snapshot()
+  }
+
+  private func classes(of network: Network) -> String {
+    network.classNames.isEmpty
+      ? "\(network.classes) classes without names" : Dataset.list(network.classNames).oneLine
+  }
+
   /// The progress line.
-  func line(_ p: BatchProgress, of trainer: Trainer) -> String {
-    "\(p.seconds.fixed(1)) s  epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(p.imagesPerSecond.grouped) images/s  \(trainer.network.loss.abbreviation) \(p.cce.fixed(4))  CE \(p.ce.percent())"
+  /// - Parameter left: the time that the rest will take
+  func line(_ p: BatchProgress, of trainer: Trainer, left: String) -> String {
+    // What matters first: a terminal may be narrow.
+    "epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
+      + "  \(left) left  \(trainer.network.loss.title) \(p.cce.fixed(4))  error \(p.ce.percent())"
+      + "  \(p.imagesPerSecond.grouped) images/s  \(p.seconds.fixed(1)) s"
   }
 
   /// A line an epoch.
@@ -54,13 +84,23 @@ extension Train {
     }
   }
 
+  /// What to try where the network doesn't learn.
+  func tell(_ advice: String) throws {
+    if quiet { return }
+    if json {
+      try Output.json(HintEvent(text: advice))
+    } else {
+      Output.note("hint: \(advice)")
+    }
+  }
+
   private func line(_ r: EpochResult, of trainer: Trainer, isHeldOut: Bool) -> String {
-    let loss = trainer.network.loss.abbreviation
+    let loss = trainer.network.loss.title
     return
       "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
       + "  \(r.imagesPerSecond.grouped.leftPadded(8)) images/s"
-      + "  train \(loss) \(r.trainCCE.fixed(4)) CE \(r.trainCE.percent())"
-      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4)) CE \(r.testCE.percent())"
+      + "  train \(loss) \(r.trainCCE.fixed(4)) error \(r.trainCE.percent())"
+      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4)) error \(r.testCE.percent())"
   }
 
   /// The last line, also of those that print no other.
@@ -81,13 +121,22 @@ extension Train {
     let model, layers, kernels: String
     let precision: Precision
     let isa: String
-    let threads, parameters: Int
+    let threads, parameters, trained_parameters: Int
+    let from: String?
+    /// Whether the last layer doesn't come from there.
+    let new_last_layer: Bool?
     let data: String
     let train_images: Int
     let validation_images: Int?
     let test_images: Int
     let seed: UInt64
+    let loss: Loss
     let classes: [String]
+  }
+
+  private struct HintEvent: Encodable {
+    var event = "hint"
+    let text: String
   }
 
   private struct EpochEvent: Encodable {

@@ -53,7 +53,8 @@ struct TrainingOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Leave these layers' weights as they are: 1-4,6.", valueName: "layers"))
+      "Leave these layers as they are: 1-4,6, or all-but-last, of those with weights.",
+      valueName: "layers"))
   var freeze: String?
 
   @Option(parsing: .unconditional, help: "Decides everything random (default: \(defaults.seed)).")
@@ -68,11 +69,17 @@ struct TrainingOptions: ParsableArguments {
     if let ema { settings.averageDecay = ema }
     if let patience { settings.patience = patience }
     if best { settings.keepsBest = true }
-    if let freeze { settings.frozenLayers = try Self.layers(freeze) }
     if let seed { settings.seed = seed }
   }
 
-  /// The layers, from 0, that "1-4,6" names.
+  /// The layers, from 0, that are frozen: by "1-4,6", "layers 1-4" or "all-but-last"; nil unless asked
+  /// for.
+  func frozenLayers(of layers: [any Layer]) throws -> [Int]? {
+    guard let freeze else { return nil }
+    if freeze == "all-but-last" { return Array(0..<(try Network.head(of: layers))) }
+    return try Self.layers(String(freeze.trimmingPrefix(/layers? */)))
+  }
+
   private static func layers(_ text: String) throws -> [Int] {
     try text.split(separator: ",", omittingEmptySubsequences: false).flatMap { part -> [Int] in
       let ends = part.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) ?? 0 }
@@ -81,7 +88,7 @@ struct TrainingOptions: ParsableArguments {
       else {
         throw StrideNetError(
           .usage, "no layers", at: "--freeze", found: "'\(part)'",
-          expected: "numbers from 1, or two with a dash between them: 1-4,6")
+          expected: "numbers from 1, or two with a dash between them: 1-4,6; or all-but-last")
       }
       return Array(first - 1...last - 1)
     }
@@ -185,6 +192,12 @@ struct RunFileOptions: ParsableArguments {
       "At the end write a page there that shows the training: curves, filters and feature maps over time, mistakes, where the time went.",
       valueName: "html"))
   var report: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Start from the weights there, which train --save wrote. Where the data has other classes, the last dense layer is new.",
+      valueName: "file"))
+  var from: String?
 
   @Option(
     help: ArgumentHelp(

@@ -17,6 +17,8 @@ extension Workbench {
     let input: [Int]
     let layers: [LayerState]
     let classes, kernels: [String]
+    /// Whether the outputs are probabilities, not just numbers.
+    let has_probabilities: Bool
     let kernel, isa, data: String
     let train_images, test_images: Int
     let presets: [String: String]
@@ -42,6 +44,7 @@ extension Workbench {
           window: windows.map { [$0.window.height, $0.window.width] })
       },
       classes: classNames(network.classes), kernels: KernelChoice.names,
+      has_probabilities: network.endsInSoftmax,
       kernel: KernelChoice.bound.name, isa: KernelChoice.instructionSet, data: data.source,
       train_images: data.train.count, test_images: data.test.count, presets: presets,
       is_original: text == original.text && weights == original.weights,

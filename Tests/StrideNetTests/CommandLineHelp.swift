@@ -11,8 +11,10 @@ import StrideNet
       "model variant --layers --data --threads --kernels --split --epochs --batch-size "
         + "--learning-rate --momentum --seed --limit --save --profile --quiet --json"
     ),
-    ("evaluate", "file --data --threads --kernels --json"),
-    ("predict", "file images --threads --kernels --json"),
+    ("evaluate", "file --data --threads --kernels --augment --views --json"),
+    ("predict", "file images --threads --kernels --augment --views --json"),
+    ("lr-find", "train-options --lowest --highest --steps --svg --json"),
+    ("sweep", "train-options --grid --range --random --halving --results --page --json"),
     ("data", "set --image-size --fit --colour --strict --sheet --save --json"),
     ("fetch", "set --mirror"), ("kernels", ""), ("bench", "--json"),
     ("trace", "network --image --batch --repeats --data --threads --kernels --json"),

@@ -53,12 +53,12 @@ import StrideNet
     // The file says what was a default: which data, which kernels.
     let brief = ["cnn", "--limit", "64", "--epochs", "1", "--validate", "0.1"]
     let end = try place.run(brief + ["--write-config", "cnn.json"])
-    #expect(end.code == 0 && end.out.contains("validation CCE"), "\(end.out) \(end.err)")
+    #expect(end.code == 0 && end.out.contains("validation cross-entropy"), "\(end.out) \(end.err)")
     let text = String(decoding: try place.read("cnn.json"), as: UTF8.self)
     #expect(text.contains(#""kernels" : "#) && text.contains(#""data" : "#), "\(text)")
     let again = try place.run("train", "--config", "cnn.json")
     #expect(again.lines.last?.suffix(64) == end.lines.last?.suffix(64))
-    #expect(again.out.contains("validation CCE"), "\(again.out)")
+    #expect(again.out.contains("validation cross-entropy"), "\(again.out)")
   }
 
   @Test(arguments: [

@@ -67,6 +67,24 @@ import StrideNet
     #expect(text.lines[0].hasPrefix("\(files[0]) 0  \(rows[0]["class"] as! Int)  "))
   }
 
+  /// What isn't a probability isn't shown as one.
+  @Test func outputsWithoutSoftmaxAreNumbers() throws {
+    let place = try Workplace()
+    let layers = ["--layers", "flatten dense(10)", "--loss", "mean_squared_error"]
+    #expect(try place.run(layers + Workplace.brief + ["--save", "w", "--quiet"]).code == 0)
+    let files = ["predict", "w", "digits/t10k-images-idx3-ubyte"]
+    let (text, json) = (try place.run(files), try place.run(files + ["--json"]))
+    #expect(text.code == 0 && !text.out.contains("%"), "\(text.out) \(text.err)")
+    for (line, row) in zip(text.lines, json.json) {
+      let outputs = try #require(row["outputs"] as? [Double])
+      #expect(outputs.count == 10 && row["probabilities"] == nil)
+      let shown = try #require(Double(line.split(separator: " ").last!))
+      #expect(abs(shown - outputs.max()!) < 1e-3 * abs(shown), "\(line)")
+    }
+    let trace = try place.run("trace", "w", "--data", "digits", "--json")
+    #expect((trace.json.last?["outputs"] as? [Double])?.count == 10, "\(trace.err)")
+  }
+
   /// A pipe that somebody reads is written to, once, and not opened before.
   @Test func writesToPipes() throws {
     let place = try Workplace()

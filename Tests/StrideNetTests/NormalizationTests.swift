@@ -154,6 +154,18 @@ import StrideNet
       try Architecture.layers(run.text),
       runtime: Runtime(threads: 2, kernels: try KernelChoice(named: kernels)))
     #expect(Architecture.text(network.layers) == run.text)
+    try Self.start(network, run)
+    let batches = try NetworkTests.batches(11, of: 32)
+    for (step, loss) in run.losses.enumerated() {
+      let found = try network.train(batches[step], learningRate: 0.05, momentum: 0.9).cce
+      #expect(abs(Double(found) - loss) <= 2e-4 * loss, "step \(step): \(found), PyTorch \(loss)")
+    }
+    let (_, cce, _) = try network.evaluate(batches[10].images, batches[10].labels)
+    #expect(abs(Double(cce) - run.eval) <= 5e-4 * run.eval, "\(cce), PyTorch \(run.eval)")
+  }
+
+  /// The weights that PyTorch's run began with.
+  static func start(_ network: Network, _ run: Expected.Run) throws {
     network.loss = .crossEntropy(labelSmoothing: 0.1)
     try network.build(for: Shape(28, 28, 1))
     let start = Dictionary(
@@ -168,13 +180,6 @@ import StrideNet
         Float(Double(value($0, 10 + number)) * (2 / Double(fanIn).squareRoot()))
       }
     }
-    let batches = try NetworkTests.batches(11, of: 32)
-    for (step, loss) in run.losses.enumerated() {
-      let found = try network.train(batches[step], learningRate: 0.05, momentum: 0.9).cce
-      #expect(abs(Double(found) - loss) <= 2e-4 * loss, "step \(step): \(found), PyTorch \(loss)")
-    }
-    let (_, cce, _) = try network.evaluate(batches[10].images, batches[10].labels)
-    #expect(abs(Double(cce) - run.eval) <= 5e-4 * run.eval, "\(cce), PyTorch \(run.eval)")
   }
 
   static let texts = [

@@ -222,15 +222,16 @@ function chart(place, series, options = {}) {
 }
 const lineColours = ["var(--warm)", "var(--cool)", "var(--good)", "#a855f7", "#ca8a04", "#0891b2", "#db2777", "#65a30d", "#7c3aed", "#475569"];
 
-// Probabilities as bars; the names are the classes'.
-function bars(place, values, names) {
+// Outputs as bars: shares of 1 where they are probabilities, else numbers; the names are the classes'.
+function bars(place, values, names, areProbabilities) {
   const best = values.indexOf(Math.max(...values));
+  const whole = areProbabilities ? 1 : Math.max(0, ...values) || 1;
   if (place.childElementCount !== values.length)
     place.replaceChildren(...values.map((_, i) => make("div", {}, make("span", {}, names[i] ?? String(i)), make("i", {}, make("b")), make("span"))));
   values.forEach((value, i) => {
     const row = place.children[i];
     row.className = i === best ? "best" : "";
-    row.children[1].firstChild.style.width = `${100 * value}%`;
-    row.children[2].textContent = percent(value);
+    row.children[1].firstChild.style.width = `${100 * Math.max(0, value) / whole}%`;
+    row.children[2].textContent = areProbabilities ? percent(value) : short(value);
   });
 }

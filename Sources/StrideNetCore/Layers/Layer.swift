@@ -239,6 +239,9 @@ public struct CustomPass {
   public let seed: UInt64
   public let step: Int
 
+  /// Whether the layer is to stay as it is (``Network/frozenLayers``): its statistics too.
+  public var isFrozen: Bool { parameters.contains(where: \.isFrozen) }
+
   /// The values of parameter number `index`.
   public func weights(_ index: Int) -> UnsafeBufferPointer<Float> {
     UnsafeBufferPointer(start: parameters[index].value, count: parameters[index].count)

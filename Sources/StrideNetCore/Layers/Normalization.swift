@@ -5,8 +5,8 @@
 ///
 /// with weight from 1 and bias from 0. Running means of both statistics are kept (from mean 0 and
 /// variance 1; the variance is the population's, n / (n − 1) times the mini-batch's); where nothing is
-/// trained they take the mini-batch's place, and a convolution before the layer then has the factors
-/// in its weights.
+/// trained, or the layer is frozen, they take the mini-batch's place; in the former case a convolution
+/// before the layer has the factors in its weights.
 public struct BatchNorm: Layer {
   /// Share of a mini-batch's statistics in the running ones.
   package let momentum: Float
@@ -128,8 +128,12 @@ final class BatchNormNode: ImageNode {
     if !activation.isPlain { activationPass.forward(y, pass) }
   }
 
+  /// Whether the running statistics take the mini-batch's place and stay as they are.
+  private var isFrozen: Bool { weight.isFrozen }
+
   /// Takes the statistics of the images from number `first` on.
   func measure(_ x: TensorView, at first: Int) {
+    if isFrozen { return }
     let sums = sums(first / imagesMeasured)
     Kernels.moments(
       rows: x.count / channels, channels, x.pointer, mean: sums, squares: sums + channels)
@@ -139,6 +143,10 @@ final class BatchNormNode: ImageNode {
   func finishStatistics(_ x: TensorView) {
     let pixels = x.shape.count / channels
     for c in 0..<channels {
+      if isFrozen {
+        setRows(c, mean: Double(runningMean.value[c]), variance: Double(runningVariance.value[c]))
+        continue
+      }
       var (n, mean, squares) = (0.0, 0.0, 0.0)
       for first in stride(from: 0, to: x.batch, by: imagesMeasured) {
         let sums = sums(first / imagesMeasured)
@@ -149,16 +157,19 @@ final class BatchNormNode: ImageNode {
         n += count
       }
       let variance = max(0, squares / n)
-      let inverse = 1 / (variance + Double(epsilon)).squareRoot()
-      row(.mean)[c] = Float(mean)
-      row(.inverse)[c] = Float(inverse)
-      row(.scale)[c] = Float(Double(weight.value[c]) * inverse)
-      row(.shift)[c] = Float(
-        Double(bias.value[c]) - mean * Double(weight.value[c]) * inverse)
+      setRows(c, mean: mean, variance: variance)
       runningMean.value[c] += momentum * (Float(mean) - runningMean.value[c])
       runningVariance.value[c] +=
         momentum * (Float(variance * n / max(1, n - 1)) - runningVariance.value[c])
     }
+  }
+
+  private func setRows(_ c: Int, mean: Double, variance: Double) {
+    let inverse = 1 / (variance + Double(epsilon)).squareRoot()
+    row(.mean)[c] = Float(mean)
+    row(.inverse)[c] = Float(inverse)
+    row(.scale)[c] = Float(Double(weight.value[c]) * inverse)
+    row(.shift)[c] = Float(Double(bias.value[c]) - mean * Double(weight.value[c]) * inverse)
   }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ part: Part) {
@@ -180,6 +191,7 @@ final class BatchNormNode: ImageNode {
   }
 
   override func addSums(_ x: TensorView, _ dy: TensorView, _ part: Part) {
+    if isFrozen { return }
     let total = sums(part.piece)
     let sums = part.isFirst ? total : part.scratch
     Kernels.normalizationSums(
@@ -192,6 +204,11 @@ final class BatchNormNode: ImageNode {
   func finishSums(_ x: TensorView) {
     let n = Double(x.count / channels)
     for c in 0..<channels {
+      if isFrozen {
+        // Statistics that stay have no slope.
+        (row(.a)[c], row(.b)[c]) = (0, 0)
+        continue
+      }
       var (sum, product) = (0.0, 0.0)
       for piece in 0..<Self.pieces(x.batch) {
         sum += Double(sums(piece)[c])

@@ -293,8 +293,10 @@ public final class Network {
 
   // MARK: What is trained
 
-  /// The layers, from 0, that training leaves as they are: gradients go through them, but no step
-  /// changes their weights. (Batch normalisation goes on taking its statistics.)
+  /// The layers, from 0, that training leaves as they are, bit for bit: gradients go through them, but
+  /// no step changes their weights, and batch normalisation there normalises by its running statistics,
+  /// which stay too. Below the lowest layer that is trained no gradients are computed; those of frozen
+  /// layers are 0.
   public var frozenLayers: Set<Int> = [] { didSet { markParameters() } }
   private var regularizers: [(layers: Range<Int>, regularizer: any Regularizer)] = []
 
@@ -315,6 +317,16 @@ public final class Network {
           parameter.shape.count > 1
           ? regularizers.filter { $0.layers.contains(index) }.map(\.regularizer) : []
       }
+    }
+    plan?.skipFrozen()
+    clearFrozenGradients()
+  }
+
+  /// What was left there by a backward pass is no part of the gradient.
+  func clearFrozenGradients() {
+    if frozenLayers.isEmpty { return }
+    for parameter in parameters where parameter.isFrozen {
+      parameter.gradient.update(repeating: 0, count: parameter.count)
     }
   }
 }

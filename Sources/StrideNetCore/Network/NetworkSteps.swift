@@ -232,6 +232,11 @@ extension Network {
   public var parameterCount: Int {
     parameters.reduce(0) { $0 + ($1.isTrained ? $1.count : 0) }
   }
+
+  /// The same without those of frozen layers.
+  package var unfrozenCount: Int {
+    parameters.reduce(0) { $0 + ($1.isTrained && !$1.isFrozen ? $1.count : 0) }
+  }
 }
 
 extension Network {
@@ -253,10 +258,12 @@ extension Network {
   func backward(_ x: TensorView, _ update: Update) {
     var pass = Pass(
       runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times)
+    defer { clearFrozenGradients() }
     guard let limit = update.optimizer.clipNorm else { return plan!.backward(x, nil, nil, pass) }
     // The norm is of all gradients: they come first, then the updates.
     pass.update = nil
     plan!.backward(x, nil, nil, pass)
+    clearFrozenGradients()
     var update = update
     update.scale = min(1, limit / (Float(gradientNorm()) + 1e-6))
     for step in plan!.steps {

@@ -25,6 +25,8 @@ package final class Plan {
   private var trainingCapacity = 0
 
   let input: Shape
+  // The lowest step whose backward pass anything trained needs.
+  private var lowest = 0
 
   /// - Parameters:
   ///   - input: the size of one example
@@ -63,6 +65,15 @@ package final class Plan {
       if chain?.sumTail != nil { chain = nil }
       index = last + 1
     }
+  }
+
+  /// From now on nothing is computed below the lowest step with a parameter that isn't frozen, unless
+  /// somebody wants the input's gradient; without frozen ones, everything is.
+  func skipFrozen() {
+    let hasFrozen = steps.contains { $0.parameters.contains(where: \.isFrozen) }
+    lowest =
+      hasFrozen
+      ? steps.firstIndex { !$0.parameters.allSatisfy(\.isFrozen) } ?? steps.count : 0
   }
 
   private func add(_ node: Node, _ range: ClosedRange<Int>, parametersOf finished: Range<Int>) {
@@ -139,7 +150,8 @@ package final class Plan {
     return TensorView(pointer, batch: batch, shape: index < 0 ? input : operations[index].output)
   }
 
-  private func output(_ index: Int, _ x: TensorView) -> TensorView {
+  /// The output of operation number `index`, the last of a step, in the last forward pass, from x.
+  func output(_ index: Int, _ x: TensorView) -> TensorView {
     view(outputs, index, x.batch, below: x.pointer)!
   }
 
@@ -170,12 +182,15 @@ package final class Plan {
   /// pass does.
   package func backward(_ x: TensorView, _ dy: TensorView?, _ dx: TensorView?, _ pass: Pass) {
     let last = steps.last?.last
-    for step in steps.reversed() {
+    let lowest = dx == nil ? lowest : 0
+    for index in (lowest..<steps.count).reversed() {
+      let step = steps[index]
       pass.times?.layer = step.first
       step.node.backward(
         output(step.first - 1, x), output(step.last, x),
         step.last == last ? dy ?? outputGradient(x.batch) : gradient(step.last, x.batch),
-        view(outputGradients, step.first - 1, x.batch, below: dx?.pointer), pass)
+        index == lowest && lowest > 0
+          ? nil : view(outputGradients, step.first - 1, x.batch, below: dx?.pointer), pass)
       // What the node hasn't told apart.
       pass.times?.lap(.backward)
       guard let update = pass.update, !step.node.updatesInBackward else { continue }

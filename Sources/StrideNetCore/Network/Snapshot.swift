@@ -176,15 +176,17 @@ extension Network {
     Snapshot(storage: try FloatStorage(values), parameters: parameterList)
   }
 
+  static var unbuilt: StrideNetError {
+    StrideNetError(
+      .usage, "a network without weights can't be copied",
+      hint: "train it, or build it for an input, first")
+  }
+
   /// Another network of the same layers with the same weights, in memory of its own; momentum starts
   /// anew there.
   /// - Throws: ``StrideNetError`` where there isn't so much memory, or if it isn't built
   public func copy() throws -> Network {
-    guard let input else {
-      throw StrideNetError(
-        .usage, "a network without weights can't be copied",
-        hint: "train it, or build it for an input, first")
-    }
+    guard let input else { throw Self.unbuilt }
     let copy = Network(layers, seed: seed, runtime: runtime)
     copy.loss = loss
     (copy.classNames, copy.pictureFit) = (classNames, pictureFit)

@@ -63,8 +63,8 @@ public protocol LossRule: Sendable {
   /// As `--loss` and files have it, which know a loss by it alone: its constants belong in it, as in
   /// "huber:0.5".
   var name: String { get }
-  /// What tables and progress lines call it.
-  var abbreviation: String { get }
+  /// What is shown beside its values: "cross-entropy".
+  var title: String { get }
   /// The loss of one example, and if somebody trains its slope for each output, which was 0 before.
   func loss(
     _ output: UnsafeBufferPointer<Float>, _ target: Target,
@@ -73,7 +73,7 @@ public protocol LossRule: Sendable {
 }
 
 extension LossRule {
-  public var abbreviation: String { name }
+  public var title: String { name }
 }
 
 /// A rule that is computed for a whole mini-batch, with a softmax before it if there is one.
@@ -111,7 +111,7 @@ package struct LossBatch {
 private struct CrossEntropy: BatchLoss {
   let smoothing: Float
   var name: String { smoothing == 0 ? "cross_entropy" : "cross_entropy:\(smoothing)" }
-  let abbreviation = "CCE"
+  let title = "cross-entropy"
   let kernel = "softmax_cross_entropy"
   let takesLogits = true
 
@@ -173,7 +173,7 @@ private func mean(
 /// Σ (y − t)² / K: the mean over the K outputs.
 private struct MeanSquaredError: BatchLoss {
   let name = "mean_squared_error"
-  let abbreviation = "MSE"
+  let title = "mean squared error"
   let kernel = "squared_error"
   let takesLogits = false
 
@@ -197,7 +197,7 @@ private struct MeanSquaredError: BatchLoss {
 /// Σ |y − t| / K
 private struct MeanAbsoluteError: LossRule {
   let name = "mean_absolute_error"
-  let abbreviation = "MAE"
+  let title = "mean absolute error"
 
   func loss(
     _ output: UnsafeBufferPointer<Float>, _ target: Target,
@@ -214,7 +214,7 @@ private struct MeanAbsoluteError: LossRule {
 /// end in sigmoid; probabilities are kept 10⁻⁷ away from 0 and 1.
 private struct BinaryCrossEntropy: LossRule {
   let name = "binary_cross_entropy"
-  let abbreviation = "BCE"
+  let title = "binary cross-entropy"
 
   func loss(
     _ output: UnsafeBufferPointer<Float>, _ target: Target,
@@ -279,8 +279,8 @@ public struct Loss: Sendable {
       expected: "0 up to, not with, 1")
   }
 
-  /// What tables and progress lines call it: CCE, the categorical cross-entropy, or MSE.
-  package var abbreviation: String { rule.abbreviation }
+  /// What is shown beside its values: "cross-entropy", "mean squared error".
+  public var title: String { rule.title }
 
   /// Whether it needs a softmax at the network's end, which it is computed with.
   var needsSoftmax: Bool { batchRule?.takesLogits ?? false }

@@ -6,11 +6,11 @@ public struct Metrics: Sendable {
   /// Images by label and by what they were taken for. Not a table: there may be many classes.
   private let counts: [Pair: Int]
 
-  fileprivate struct Pair: Hashable {
+  struct Pair: Hashable {
     let label, guess: Int
   }
 
-  fileprivate init(cce: Float, classes: Int, counts: [Pair: Int]) {
+  init(cce: Float, classes: Int, counts: [Pair: Int]) {
     (self.cce, classCount, self.counts) = (cce, classes, counts)
   }
 
@@ -25,6 +25,10 @@ public struct Metrics: Sendable {
       }
     }
     self.init(cce: cce, classes: confusion.count, counts: counts)
+  }
+
+  static var valuesAsTargets: StrideNetError {
+    StrideNetError(.badData, "values as targets", expected: "classes, which can be counted")
   }
 
   /// Images by label (row) and by what they were taken for (column).
@@ -76,9 +80,7 @@ extension Network {
   /// Evaluates on a whole set with classes as targets, chunk by chunk, and counts what was taken for
   /// what.
   public func metrics(_ set: any ExampleSource) throws -> Metrics {
-    guard set.targetCount == nil else {
-      throw StrideNetError(.badData, "values as targets", expected: "classes, which can be counted")
-    }
+    guard set.targetCount == nil else { throw Metrics.valuesAsTargets }
     let buffer = try prepare(set)
     let outputs = try FloatStorage(count: set.count * classes)
     let (cce, _) = try evaluate(set.count, keep: outputs.pointer) {
@@ -107,7 +109,7 @@ extension Network {
     return Metrics(cce: Float(sum / Double(images)), classes: classes, counts: counts)
   }
 
-  private func count(
+  func count(
     _ output: UnsafePointer<Float>, _ label: Int, in counts: inout [Metrics.Pair: Int]
   ) {
     let row = UnsafeBufferPointer(start: output, count: classes)

@@ -90,6 +90,11 @@ public final class Trainer {
       }
       network.frozenLayers = Set(frozen)
     }
+    guard network.frozenLayers.isEmpty || network.unfrozenCount > 0 else {
+      throw StrideNetError(
+        .usage, "nothing is left to train", found: "frozen layers with all of the weights",
+        expected: "a layer with weights that isn't frozen, in \(Architecture.text(network.layers))")
+    }
     self.network = network
     (self.train, self.test, self.source) = (train, test, source)
     self.settings = settings
@@ -108,7 +113,10 @@ public final class Trainer {
   private var batches: Int { (order.count + settings.batchSize - 1) / settings.batchSize }
 
   /// Mini-batch number `batch` of an epoch, both from 0.
-  private func step(_ epoch: Int, _ batch: Int) throws -> (cce: Float, ce: Float, rate: Float) {
+  /// - Parameter given: the learning rate, instead of the schedule's
+  private func step(_ epoch: Int, _ batch: Int, rate given: Float? = nil) throws -> (
+    cce: Float, ce: Float, rate: Float
+  ) {
     let range =
       batch * settings.batchSize..<min(order.count, (batch + 1) * settings.batchSize)
     network.times?.lap(.other)
@@ -118,13 +126,23 @@ public final class Trainer {
     let share = settings.schedule.share(
       step: epoch % settings.epochs * batches + batch, of: settings.epochs * batches,
       perEpoch: batches)
-    let rate = settings.learningRate * Float(share)
+    let rate = given ?? settings.learningRate * Float(share)
     let (cce, ce) = try network.step(
       x, targets, learningRate: rate, settings.optimizer, averageDecay: settings.averageDecay)
     sums.cce += Double(cce) * Double(range.count)
     sums.ce += Double(ce) * Double(range.count)
     return (cce, ce, rate)
   }
+
+  /// A step at some rate, from 0 on, with the mini-batch that a training has for it.
+  /// - Returns: the loss before it
+  func step(number: Int, rate: Float) throws -> Float {
+    shuffle(for: number / batches)
+    return try step(number / batches, number % batches, rate: rate).cce
+  }
+
+  /// The next step is the first one.
+  func forgetSteps() { (order, shuffles, sums) = (Array(0..<train.count), 0, (0, 0)) }
 
   // MARK: Watching
 

@@ -88,7 +88,7 @@ public struct BatchProgress: Sendable {
   public let seconds: Double
   /// In this epoch so far.
   public let imagesPerSecond: Double
-  /// This mini-batch's categorical cross-entropy and class error.
+  /// This mini-batch's loss, the categorical cross-entropy unless told otherwise, and class error.
   public let cce: Float
   public let ce: Float
 }

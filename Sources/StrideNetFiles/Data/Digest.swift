@@ -49,7 +49,7 @@ extension ExampleSource {
 
 extension Trainer {
   /// Tells data sets apart: SHA-256 of all examples and targets.
-  func dataDigest() -> String {
+  package func dataDigest() -> String {
     var digest = SHA256()
     guard let train = train as? ImageSet, let test = test as? ImageSet else {
       for set in [train, test] { Array(set.digest().utf8).withUnsafeBytes { digest.update($0) } }

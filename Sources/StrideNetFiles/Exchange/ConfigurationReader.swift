@@ -53,6 +53,7 @@ struct ConfigurationReader {
     var full = RunConfiguration()
     (full.data, full.split, full.limit, full.validate, full.kernels) = ("", 0, 0, 0, "")
     full.precision = .bf16
+    full.from = .init(path: "", sha256: "")
     full.pictures = PictureOptions(height: 0, width: 0)
     (full.training.averageDecay, full.training.patience) = (0, 0)
     full.training.optimizer.clipNorm = 0

@@ -9,6 +9,8 @@ import StrideNetCore
 public struct RunConfiguration: Sendable, Codable, Hashable {
   /// The network as `--layers` has it.
   public var layers: String
+  /// The saved network whose weights training starts from; nil for new ones.
+  package var from: SavedWeights?
   /// A data set's name or folder; nil for the default.
   package var data: String?
   /// Share of all images, shuffled, to train on, instead of the standard split.
@@ -30,6 +32,46 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     self.layers = layers
     self.training = training
     self.training.loss = training.loss ?? .crossEntropy()
+  }
+
+  /// A weight file, and the SHA-256 of the weights that it had; nil where that isn't known yet.
+  package struct SavedWeights: Sendable, Codable, Hashable {
+    package var path: String
+    package var sha256: String?
+
+    package init(path: String, sha256: String? = nil) { (self.path, self.sha256) = (path, sha256) }
+  }
+
+  /// Loads what training starts from and takes over its layers, and says of which weights they are.
+  /// - Parameter isOpen: whether the layers here are only the default
+  /// - Returns: the network as it was saved; nil where it starts from new weights
+  /// - Throws: ``StrideNetError`` where the file has other layers, or other weights than it had
+  package mutating func takeStart(isOpen: Bool, runtime: Runtime) throws -> Network? {
+    guard let from else { return nil }
+    let network = try Network.load(from: from.path, runtime: runtime)
+    let found = network.snapshot().sha256
+    if let sha256 = from.sha256, sha256 != found {
+      throw StrideNetError(
+        .badData, "other weights than the run started from", at: from.path,
+        found: "weights with SHA-256 \(found)", expected: sha256,
+        hint: "to start from these, leave from.sha256 out of the configuration")
+    }
+    let text = Architecture.text(network.layers)
+    if !isOpen {
+      // The last layer may have other outputs: which, the data says.
+      let wanted = try Architecture.layers(layers)
+      guard
+        layers == text
+          || (try? Architecture.text(Network.layers(wanted, outputs: network.classes))) == text
+      else {
+        throw StrideNetError(
+          .usage, "another network than the file has", at: from.path, found: layers, expected: text,
+          hint: "leave the network out: the file says which it is")
+      }
+    }
+    layers = text
+    self.from = SavedWeights(path: from.path, sha256: found)
+    return network
   }
 
   /// Loads the data as the configuration wants it, and the test set if the training evaluates other

@@ -183,3 +183,15 @@ extension Network {
     return stages
   }
 }
+
+extension Safetensors {
+  /// Whether there is a file that begins as these do: the header's length, then its JSON.
+  package static func begins(_ path: String) -> Bool {
+    var status = stat()
+    // Of a pipe, what was read would be gone.
+    guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG,
+      let file = FileHandle(forReadingAtPath: path), let head = try? file.read(upToCount: 9)
+    else { return false }
+    return head.count == 9 && head[8] == UInt8(ascii: "{") && head[4..<8].allSatisfy { $0 == 0 }
+  }
+}

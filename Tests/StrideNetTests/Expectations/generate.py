@@ -7,7 +7,7 @@ Needs torch and numpy. The folder holds the digits as gzip-compressed IDX files
 (train-images*.gz, train-labels*.gz); without it, the package's own sample is
 used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
 written next to the script: convolution.json, pooling.json, dense_softmax.json,
-activation.json, normalization.json, optimizers.json, training.json, exchange.json
+activation.json, normalization.json, frozen.json, optimizers.json, training.json, exchange.json
 and pytorch.safetensors (with the package safetensors), metrics.json (with
 scikit-learn).
 
@@ -56,6 +56,9 @@ normalization.json Float64. "batch" and "layer": normalisation of x = 3 value(i,
                    0.1, of the network whose text is there; parameters with one dimension
                    start as the layers have them. After them, "eval": loss without
                    smoothing of the next batch, with the running statistics.
+frozen.json        "network" of normalization.json once more, gradients clipped to a norm of 0.7;
+                   its layers 1, 3 and 8, from 0, are frozen from the sixth step on, batch
+                   normalisation there normalises by its running statistics. Float64.
 optimizers.json    "runs": the network flat of training.json, its start and batches, and 20 steps
                    of each optimiser; decay and L1 (its slope added by hand) on weights,
                    not on biases; clip is the largest norm of all gradients. "float32" and
@@ -366,7 +369,9 @@ class Channels(torch.nn.Module):
         return self.inside(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def residual_network(folder):
+def residual_network(folder, freezes=False):
+    """Ten steps; with freezes, layers 1, 3 and 8 (from 0) stay as they are from the sixth on,
+    and gradients are clipped."""
     nn = torch.nn
     net = nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
@@ -401,6 +406,9 @@ def residual_network(folder):
         t = torch.from_numpy(labels[part].astype(np.int64))
         if k == 10:
             net.eval()
+        if freezes and k == 5:
+            for module in (net[1], net[4], head[0]):
+                module.eval().requires_grad_(False)
         z = head(net(x).permute(0, 2, 3, 1).flatten(1))
         loss = F.cross_entropy(z, t, label_smoothing=0.1 if k < 10 else 0)
         if k == 10:
@@ -408,6 +416,8 @@ def residual_network(folder):
         losses += flat(loss)
         sgd.zero_grad()
         loss.backward()
+        if freezes:
+            torch.nn.utils.clip_grad_norm_(weights, 0.7)
         sgd.step()
 
 
@@ -598,6 +608,7 @@ def main():
     write("activation.json", activation())
     write("dense_softmax.json", dense_softmax())
     write("normalization.json", normalization(folder))
+    write("frozen.json", residual_network(folder, freezes=True))
     write("optimizers.json", optimizers(folder))
     write("training.json", training(folder))
     write("exchange.json", exchange())
