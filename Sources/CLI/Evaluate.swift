@@ -21,6 +21,9 @@ struct Evaluate: ParsableCommand {
   @Flag(help: "Also print what was taken for what, and precision, recall and F1 of each class.")
   var confusion = false
 
+  @Option(parsing: .unconditional, help: .topK)
+  var topK: Int?
+
   @Flag(help: "Print JSON, an object a line.")
   var json = false
 
@@ -30,6 +33,7 @@ struct Evaluate: ParsableCommand {
       throw StrideNetError(
         .usage, "two sets of images", found: "--data and --pictures", expected: "one of them")
     }
+    try topK.map { try network.checkTopK($0) }
     if confusion && network.classes > 1000 {
       throw StrideNetError(
         .usage, "too many classes for a table", at: "--confusion",
@@ -53,7 +57,9 @@ struct Evaluate: ParsableCommand {
       try Output.json(
         EvaluateEvent(
           data: source, test_images: metrics.images, test_cce: cce, test_ce: ce,
-          test_accuracy: metrics.accuracy, weights_sha256: network.snapshot().sha256,
+          test_accuracy: metrics.accuracy, top_k: topK,
+          test_top_k_accuracy: topK.flatMap(metrics.topAccuracy),
+          weights_sha256: network.snapshot().sha256,
           confusion: confusion ? metrics.confusion : nil,
           classes: confusion ? metrics.classes : nil,
           class_names: network.classNames.isEmpty ? nil : network.classNames,
@@ -63,6 +69,7 @@ struct Evaluate: ParsableCommand {
       try Output.line(
         """
         network  \(Architecture.text(network.layers))
+        \(network.normalization.map { "inputs   \($0.text)\n" } ?? "")\
         data     \(source): \(metrics.images.grouped) test images
         """)
       if let labelled {
@@ -76,7 +83,8 @@ struct Evaluate: ParsableCommand {
       }
       try Output.line(
         """
-        test \(network.loss.abbreviation) \(cce.fixed(4))  CE \(ce.percent())  accuracy \((1 - ce).percent())
+        test \(network.loss.abbreviation) \(cce.fixed(4))  CE \(ce.percent())  accuracy \((1 - ce).percent())\
+        \(topK.map { "  top-\($0) \(metrics.topAccuracy($0)!.percent())" } ?? "")
         """)
       if confusion { try printTable(metrics, network) }
     }
@@ -129,6 +137,8 @@ struct Evaluate: ParsableCommand {
     let test_images: Int
     let test_cce, test_ce: Float
     let test_accuracy: Double
+    let top_k: Int?
+    let test_top_k_accuracy: Double?
     let weights_sha256: String
     let confusion: [[Int]]?
     let classes: [Metrics.Class]?

@@ -50,20 +50,42 @@ struct Train: ParsableCommand {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "Hold out the last so many training images, or below 1 this share of them, and evaluate those; the test set is measured once, at the end.",
+      "Hold out so many training images, or below 1 this share of them, of all classes alike, and evaluate those; the test set is measured once, at the end.",
       valueName: "images"))
   var validate: Double?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Cross-validation: train so many networks, each without another part of the training images, and evaluate that; --save writes file-1, file-2 and so on.",
+      valueName: "parts"))
+  var folds: Int?
 
   @Option(
     parsing: .unconditional,
     help: "Train on the first so many images; the test set stays whole.")
   var limit: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "What pixels become before the first layer: none, 0 to 255; unit, 0 to 1; standard, mean 0 and deviation 1 in each channel of the training images (default: unit). Saved with the weights.",
+      valueName: "way"))
+  var normalize: InputNormalization.Method?
+
+  @Flag(
+    help:
+      "Leave the images in their files and read them while the network trains, for data sets larger than memory; without it, those that would fill half of it."
+  )
+  var stream = false
+
   @Flag(help: "Then print where the time went: each layer's passes, their kernels and why those.")
   var profile = false
 
   // What it was called before.
   @Flag(help: .hidden) var explain = false
+
+  @Option(parsing: .unconditional, help: .topK)
+  var topK: Int?
 
   @Flag(help: "Print nothing but errors and the last line.")
   var quiet = false
@@ -72,37 +94,36 @@ struct Train: ParsableCommand {
   var json = false
 
   /// Whether the passes are timed and shown.
-  private var isProfiled: Bool { profile || explain }
+  var isProfiled: Bool { profile || explain }
 
   func run() throws {
     let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
     var configuration = try configuration(goingOnFrom: checkpoint)
+    if dataOptions.data == nil, let checkpoint, let resume = files.resume {
+      configuration.data = checkpoint.placeOfData(besides: resume)
+      if let data = configuration.data, data != checkpoint.configuration.data, !quiet && !json {
+        Output.note("the data is read from \(data)")
+      }
+    }
     try checkOptions()
+    try checkFolds(configuration)
     _ = try Architecture.layers(configuration.layers, source: "--layers")
     let runtime = try compute.runtime(named: configuration.kernels, configuration.precision)
     try checkFiles()
+    try chooseStream(&configuration)
     let (data, test) = try load(configuration)
-    // A network that wasn't written for other data has an output for each class.
-    if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
-      configuration.layers = Architecture.text(
-        configuration.layers, outputs: data.classNames.count)
+    if let folds = configuration.folds, let data = data as? Dataset {
+      return try crossValidate(folds, configuration, data, runtime)
     }
-    let network = Network(
-      try Architecture.layers(configuration.layers, source: "--layers"),
-      seed: configuration.training.seed, runtime: runtime)
-    // The defaults may be others elsewhere.
-    configuration.data = configuration.data ?? data.name
-    configuration.kernels = network.runtime.kernels.name
-    if basis.isEmpty && training.batchSize == nil {
-      configuration.training.batchSize = min(
-        configuration.training.batchSize, data.train.count)
-    }
-    let trainer = try Trainer(network, data, configuration.training)
+    let trainer = try trainer(&configuration, data, runtime)
+    let network = trainer.network
     if let checkpoint { try trainer.resume(checkpoint) }
     if let path = files.writeConfig { try configuration.write(to: path) }
     if let checkpointPath {
-      trainer.writeCheckpoints(
-        to: checkpointPath, every: files.checkpointEvery ?? 1, configuration)
+      // A run that goes on elsewhere is to find it.
+      var kept = configuration
+      kept.data = kept.data.map(Dataset.fullPath)
+      trainer.writeCheckpoints(to: checkpointPath, every: files.checkpointEvery ?? 1, kept)
     }
     if isProfiled || files.report != nil { network.timePasses() }
     let record = try files.report.map { _ in try TrainingRecord(trainer) }
@@ -110,6 +131,15 @@ struct Train: ParsableCommand {
     let interrupt = Interrupt()
     try announce(trainer, configuration, test)
 
+    if let checkpoint, checkpoint.epochs >= configuration.training.epochs {
+      let text =
+        "all \(checkpoint.epochs) epochs were done before; with --epochs it goes on to more"
+      if json {
+        try Output.json(FinishedEvent(epochs: checkpoint.epochs))
+      } else if !quiet {
+        try Output.line("finished \(text)")
+      }
+    }
     let log = try files.logDir.map {
       try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
     }
@@ -120,13 +150,45 @@ struct Train: ParsableCommand {
     {
       try network.save(to: save)
     }
-    if let path = files.report, let record {
+    if let path = files.report, let record, let data = data as? Dataset {
       try Report(
-        network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
+        network, record: record, data: data, judged: test as? ImageSet ?? data.test,
+        heldOut: test != nil,
         seconds: trainer.seconds, explanation: explanation(network), configuration: configuration
       ).write(to: path)
     }
     try conclude(end, trainer, test, signal: interrupt.signal)
+  }
+
+  /// A new network, made for the data, and its trainer; what follows from the data is set in the
+  /// configuration.
+  func trainer(
+    _ configuration: inout RunConfiguration, _ data: any TrainingData, _ runtime: Runtime
+  ) throws -> Trainer {
+    // A network that wasn't written for other data has an output for each class.
+    if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
+      configuration.layers = Architecture.text(
+        configuration.layers, outputs: data.classNames.count)
+    }
+    let network = Network(
+      try Architecture.layers(configuration.layers, source: "--layers"),
+      seed: configuration.training.seed, runtime: runtime)
+    network.normalization = try data.normalization(configuration.normalize)
+    // The defaults may be others elsewhere.
+    configuration.data = configuration.data ?? data.name
+    configuration.kernels = network.runtime.kernels.name
+    if basis.isEmpty && training.batchSize == nil {
+      configuration.training.batchSize = min(
+        configuration.training.batchSize, data.labels.count)
+    }
+    if let weights = training.classWeights {
+      try network.build(for: data.shape)
+      configuration.training.classWeights = try Dataset.classWeights(
+        weights, data.classNames, data.labels, outputs: network.classes)
+    }
+    let trainer = try data.trainer(network, configuration.training)
+    try topK.map { try network.checkTopK($0) }
+    return trainer
   }
 
   // MARK: What is asked for
@@ -150,6 +212,10 @@ struct Train: ParsableCommand {
     guard var before = checkpoint?.configuration else { return configuration }
     // The data may lie elsewhere now: whether it is the same, its digest tells.
     before.data = configuration.data
+    // And there may be more to do.
+    if configuration.training.epochs > before.training.epochs {
+      before.training.epochs = configuration.training.epochs
+    }
     let differences = configuration.differences(from: before)
     guard differences.isEmpty else {
       throw StrideNetError(
@@ -165,6 +231,11 @@ struct Train: ParsableCommand {
       throw StrideNetError(
         .usage, "a table that isn't to be printed", found: "--profile and --quiet",
         expected: "one of them")
+    }
+    if files.resume != nil && training.classWeights != nil {
+      throw StrideNetError(
+        .usage, "a training goes on with the settings it began with", at: files.resume,
+        found: "--class-weights", hint: "leave it out: --resume knows them")
     }
     if let every = files.checkpointEvery, every < 1 {
       throw StrideNetError(
@@ -186,11 +257,38 @@ struct Train: ParsableCommand {
     }
   }
 
-  private func load(_ configuration: RunConfiguration) throws -> (data: Dataset, test: ImageSet?) {
+  /// Images stay in their files where that is asked for, or where they would fill half of the memory.
+  private func chooseStream(_ configuration: inout RunConfiguration) throws {
+    if stream { configuration.stream = true }
+    if configuration.stream == true, files.report != nil {
+      throw StrideNetError(
+        .usage, "--report means nothing with --stream", found: "--report and --stream",
+        expected: "one of them, since a page shows images from all of the data",
+        hint: "stridenet report makes one of a saved network")
+    }
+    guard configuration.stream == nil, files.resume == nil, files.report == nil,
+      configuration.split == nil, configuration.folds == nil, let data = configuration.data,
+      Dataset.isTooLargeForMemory(data, configuration.pictures ?? PictureOptions())
+    else { return }
+    configuration.stream = true
+    Output.note("the images would take more than half of the memory: they are read with --stream")
+  }
+
+  private func load(_ configuration: RunConfiguration) throws -> (
+    data: any TrainingData, test: (any ExampleSource)?
+  ) {
+    let (isStrict, cache) = (dataOptions.strict, dataOptions.pictures.cache)
+    let progress = quiet || json ? nil : DataOptions.progress
     do {
-      let result = try configuration.loadData(
-        isStrict: dataOptions.strict, quiet || json ? nil : DataOptions.progress)
-      DataOptions.tell(result.data.skipped)
+      let result: (data: any TrainingData, test: (any ExampleSource)?)
+      if configuration.stream == true {
+        let streamed = try configuration.streamData(isStrict: isStrict, cache: cache, progress)
+        result = (streamed.data, streamed.test)
+      } else {
+        let loaded = try configuration.loadData(isStrict: isStrict, cache: cache, progress)
+        result = (loaded.data, loaded.test)
+      }
+      DataOptions.tell(result.data)
       return result
     } catch let error as StrideNetError
       where error.kind == .missingInput && files.resume != nil && dataOptions.data == nil
@@ -240,6 +338,8 @@ struct Train: ParsableCommand {
     if let split { result.split = split }
     if let limit { result.limit = limit }
     if let validate { result.validate = validate }
+    if let folds { result.folds = folds }
+    if let normalize { result.normalize = normalize == .unit ? nil : normalize }
     try optimizer.apply(to: &result.training, isNew: base == nil)
     try training.apply(to: &result.training)
     return result
@@ -293,7 +393,7 @@ struct Train: ParsableCommand {
   // MARK: The end
 
   private func conclude(
-    _ end: TrainingEnd, _ trainer: Trainer, _ test: ImageSet?, signal: Int32?
+    _ end: TrainingEnd, _ trainer: Trainer, _ test: (any ExampleSource)?, signal: Int32?
   ) throws {
     let (network, keepsBest) = (trainer.network, trainer.settings.keepsBest)
     // The epoch whose weights the network has.
@@ -304,13 +404,29 @@ struct Train: ParsableCommand {
       try ProfileTable.print(explanation, json: json)
     }
     let accuracy = try accuracy(trainer, test, last)
+    let topAccuracy = try last.flatMap { _ in
+      try topK.flatMap { try network.metrics(test ?? trainer.test).topAccuracy($0) }
+    }
     if keepsBest, let last, !quiet, !json { try Output.line("best     epoch \(last.epoch)") }
     try printDone(
       DoneEvent(
         seconds: trainer.seconds, epoch: last?.epoch, test_accuracy: accuracy,
+        top_k: topK, test_top_k_accuracy: topAccuracy,
         weights_sha256: network.snapshot().sha256))
     // As a shell has it for a program that a signal ended.
     if case .stopped = end { throw ExitCode(128 + (signal ?? SIGINT)) }
+  }
+
+  func diverged(
+    _ settings: TrainingSettings, _ epoch: Int, _ batch: Int, at place: String = "",
+    _ saved: String = ""
+  ) -> StrideNetError {
+    StrideNetError(
+      .badData, "training diverged: the loss is no longer a finite number",
+      at: "\(place)epoch \(epoch), batch \(batch)",
+      found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
+      expected: "steps small enough to go downhill",
+      hint: "try a tenth of the learning rate" + saved)
   }
 
   /// Why it ended, where that isn't all epochs' being done.
@@ -323,13 +439,7 @@ struct Train: ParsableCommand {
       } ?? ""
     switch end {
     case .diverged(let epoch, let batch):
-      let settings = trainer.settings
-      throw StrideNetError(
-        .badData, "training diverged: the loss is no longer a finite number",
-        at: "epoch \(epoch), batch \(batch)",
-        found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
-        expected: "steps small enough to go downhill",
-        hint: "try a tenth of the learning rate" + saved)
+      throw diverged(trainer.settings, epoch, batch, saved)
     case .stopped:
       Output.note(
         "stopped" + saved
@@ -344,7 +454,8 @@ struct Train: ParsableCommand {
 
   /// On the test set, or on images held out. A test set that nothing has seen is measured once, with
   /// the final weights.
-  private func accuracy(_ trainer: Trainer, _ test: ImageSet?, _ last: EpochResult?) throws
+  private func accuracy(_ trainer: Trainer, _ test: (any ExampleSource)?, _ last: EpochResult?)
+    throws
     -> Double?
   {
     guard let last else { return nil }

@@ -3,7 +3,9 @@ import StrideNet
 /// What `stridenet train` prints on the way and at the end.
 extension Train {
   /// What is trained, and on what.
-  func announce(_ trainer: Trainer, _ configuration: RunConfiguration, _ test: ImageSet?) throws {
+  func announce(_ trainer: Trainer, _ configuration: RunConfiguration, _ test: (any ExampleSource)?)
+    throws
+  {
     let network = trainer.network
     if KernelChoice.isDebugBuild {
       Output.complain(
@@ -24,7 +26,7 @@ extension Train {
           data: trainer.source, train_images: trainer.train.count,
           validation_images: test == nil ? nil : trainer.test.count,
           test_images: (test ?? trainer.test).count, seed: trainer.settings.seed,
-          classes: network.classNames))
+          classes: network.classNames, normalization: network.normalization))
     } else {
       try Output.line(
         """
@@ -32,6 +34,7 @@ extension Train {
         data     \(trainer.source): \(trainer.train.count.grouped) training and \
         \(trainer.test.count.grouped) \(test == nil ? "test" : "validation") images of \
         \(network.input!)
+        \(network.normalization.map { "inputs   \($0.text)\n" } ?? "")\
         kernels  \(network.runtime.kernels), \(KernelChoice.instructionSet), \
         \(network.runtime.threads.threads)
         """)
@@ -67,8 +70,9 @@ extension Train {
   func printDone(_ done: DoneEvent) throws {
     if json { return try Output.json(done) }
     let text = done.test_accuracy.map { "test accuracy \($0.percent()), " } ?? ""
+    let top = done.test_top_k_accuracy.map { "top-\(done.top_k!) \($0.percent()), " } ?? ""
     try Output.line(
-      "\(text)trained for \(done.seconds.fixed(2)) s, weights SHA-256 \(done.weights_sha256)")
+      "\(text)\(top)trained for \(done.seconds.fixed(2)) s, weights SHA-256 \(done.weights_sha256)")
     if quiet { return }
     if let save = files.save, done.epoch != nil { try Output.line("saved    \(save)") }
     if let report = files.report { try Output.line("report   \(report)") }
@@ -88,6 +92,7 @@ extension Train {
     let test_images: Int
     let seed: UInt64
     let classes: [String]
+    let normalization: InputNormalization?
   }
 
   private struct EpochEvent: Encodable {
@@ -105,11 +110,19 @@ extension Train {
     }
   }
 
+  /// A checkpoint after whose epochs there are none to come.
+  struct FinishedEvent: Encodable {
+    var event = "finished"
+    let epochs: Int
+  }
+
   struct DoneEvent: Encodable {
     var event = "done"
     let seconds: Double
     let epoch: Int?
     let test_accuracy: Double?
+    let top_k: Int?
+    let test_top_k_accuracy: Double?
     let weights_sha256: String
   }
 }

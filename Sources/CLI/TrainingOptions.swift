@@ -56,8 +56,21 @@ struct TrainingOptions: ParsableArguments {
       "Leave these layers' weights as they are: 1-4,6.", valueName: "layers"))
   var freeze: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "What classes count in the loss: balanced, the rarer the more, or a file with a line name,weight for each.",
+      valueName: "weights"))
+  var classWeights: String?
+
   @Option(parsing: .unconditional, help: "Decides everything random (default: \(defaults.seed)).")
   var seed: UInt64?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Decides the images' order, and which --split, --validate and --folds take, in --seed's place.",
+      valueName: "seed"))
+  var shuffle: UInt64?
 
   func apply(to settings: inout TrainingSettings) throws {
     if let epochs { settings.epochs = epochs }
@@ -70,6 +83,7 @@ struct TrainingOptions: ParsableArguments {
     if best { settings.keepsBest = true }
     if let freeze { settings.frozenLayers = try Self.layers(freeze) }
     if let seed { settings.seed = seed }
+    if let shuffle { settings.shuffleSeed = shuffle }
   }
 
   /// The layers, from 0, that "1-4,6" names.

@@ -186,7 +186,8 @@ extension Network {
         hint: "train it, or build it for an input, first")
     }
     let copy = Network(layers, seed: seed, runtime: runtime)
-    copy.loss = loss
+    (copy.loss, copy.normalization) = (loss, normalization)
+    copy.classWeights = classWeights
     (copy.classNames, copy.pictureFit) = (classNames, pictureFit)
     try copy.build(for: input)
     copy.stepCount = stepCount
