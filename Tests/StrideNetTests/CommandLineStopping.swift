@@ -127,7 +127,7 @@ import StrideNet
     try FileManager.default.copyItem(atPath: "\(place.path)/c", toPath: "\(away.path)/c")
     let along = try elsewhere.run("train", "--resume", "\(away.path)/c")
     #expect(along.code == 0 && along.out.contains(whole), "\(along.err)")
-    #expect(along.err == "the data is read from \(away.path)/digits\n")
+    #expect(along.err.contains("the data is read from \(away.path)/digits\n"))
     try FileManager.default.moveItem(
       atPath: "\(away.path)/digits", toPath: "\(place.path)/moved")
     let lost = try place.run("train", "--resume", "c")

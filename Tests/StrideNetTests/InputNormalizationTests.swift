@@ -163,6 +163,29 @@ import StrideNet
 
   // MARK: On the command line
 
+  /// The page asks the network as it is saved, and so does the report.
+  @Test func pagesShowTheSame() throws {
+    let network = Network(try Architecture.layers("flatten softmax(10)"))
+    network.normalization = try InputNormalization(mean: [0.4], deviation: [0.05])
+    try network.build(for: Shape(8, 8, 1))
+    let served = try Served(["w.safetensors", "--data", "digits"]) { place in
+      try network.save(to: "\(place.path)/w.safetensors")
+    }
+    let test = try Dataset.load("\(served.place.path)/digits", environment: [:]).test
+    let look = served.fields("look", #"{"input":{"test":5}}"#)
+    let found = (look["probabilities"] as? [Any])?.compactMap { ($0 as? NSNumber)?.floatValue }
+    let expected = try network.predict(test.batch([5]).images).values
+    expectClose(found ?? [], expected, within: 1e-5, "the page")
+    let why = served.fields("provenance", #"{"input":{"test":5},"layer":2,"at":[0,0,3]}"#)
+    #expect(why["agrees"] as? Bool == true)
+    let accuracy = try network.metrics(test).accuracy
+    let judged = try served.place.run("evaluate", "w.safetensors", "--data", "digits", "--json")
+    #expect(judged.json.first?["test_accuracy"] as? Double == accuracy)
+    let report = try served.place.run(
+      "report", "w.safetensors", "--data", "digits", "--out", "r.html")
+    #expect(report.code == 0, "\(report.err)")
+  }
+
   @Test func isSavedAndGoneOnWith() throws {
     let place = try Workplace()
     let training = Workplace.tinyTraining + ["--normalize", "standard", "--json"]

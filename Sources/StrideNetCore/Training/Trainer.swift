@@ -323,7 +323,7 @@ public final class Trainer {
 
   /// The order of an epoch follows from that of the one before.
   private func shuffle(for epoch: Int) {
-    if shuffles <= epoch, let own = train.order(epoch: epoch, seed: settings.orderSeed) {
+    if let own = train.order(epoch: epoch, seed: settings.orderSeed) {
       precondition(own.count == order.count, "an order of other examples than there are")
       (order, shuffles) = (own, epoch + 1)
       return
