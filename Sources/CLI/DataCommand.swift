@@ -31,7 +31,8 @@ struct DataCommand: ParsableCommand {
     }
     let data = try Dataset.load(
       data, pictures.options(), progress: json ? nil : DataOptions.progress)
-    let event = DataEvent(data)
+    for note in data.notes { Output.note(note) }
+    let event = DataEvent(data, cache: pictures.cache)
     if json { try Output.json(event) } else { try describe(event, data) }
     if let sheet { try PNG.write(Self.sheet(of: data), to: sheet) }
     if let save { try data.save(to: save) }
@@ -79,6 +80,11 @@ struct DataCommand: ParsableCommand {
     for line in aligned([head] + rows, textColumns: [0]) { try Output.line(line) }
     try Output.line("")
     try printDoubtful(event, data)
+    if let cache = event.cache {
+      try Output.line(
+        "cache       \(cache.sets) set\(cache.sets == 1 ? "" : "s") of decoded pictures, "
+          + "\((Double(cache.bytes) / 1e6).fixed(1)) MB, in \(cache.folder)")
+    }
     try Output.line("network     \(event.network)")
   }
 
@@ -119,11 +125,24 @@ private struct DataEvent: Encodable {
   let channels: [Channel]
   let duplicates: [Dataset.Duplicate]
   let skipped: [Dataset.Skipped]
+  /// All that the folder of decoded pictures has, if these are of it.
+  let cache: Cache?
+  struct Cache: Encodable {
+    let folder: String
+    let sets, bytes: Int
+  }
   /// What would be trained without saying which network.
   let network: String
 
-  init(_ set: Dataset) {
+  init(_ set: Dataset, cache folder: String?) {
     data = set.source
+    cache =
+      set.sizes.isEmpty
+      ? nil
+      : folder.map { folder in
+        let sizes = PictureOptions.cachedSizes(in: folder)
+        return Cache(folder: folder, sets: sizes.count, bytes: sizes.reduce(0, +))
+      }
     (train_images, test_images) = (set.train.count, set.test.count)
     validation_images = set.validation?.count
     image_size = [set.train.height, set.train.width, set.train.channels]
@@ -135,7 +154,7 @@ private struct DataEvent: Encodable {
       Class(name: name, images: counts.map { $0[UInt16(label)] ?? 0 })
     }
     picture_sizes = set.sizes
-    channels = set.channelStatistics.map { Channel(mean: $0.mean, deviation: $0.deviation) }
+    channels = set.train.channelStatistics.map { Channel(mean: $0.mean, deviation: $0.deviation) }
     (duplicates, skipped) = (set.duplicates, set.skipped)
     let text = Architecture.text(RunConfiguration().layers, outputs: names.count)
     let network = (try? Architecture.layers(text)).map { Network($0) }

@@ -25,6 +25,9 @@ struct Evaluate: ParsableCommand {
   @Flag(help: "Also print what was taken for what, and precision, recall and F1 of each class.")
   var confusion = false
 
+  @Option(parsing: .unconditional, help: .topK)
+  var topK: Int?
+
   @Flag(help: "Print JSON, an object a line.")
   var json = false
 
@@ -35,6 +38,7 @@ struct Evaluate: ParsableCommand {
       throw StrideNetError(
         .usage, "two sets of images", found: "--data and --pictures", expected: "one of them")
     }
+    try topK.map { try network.checkTopK($0) }
     if confusion && network.classes > 1000 {
       throw StrideNetError(
         .usage, "too many classes for a table", at: "--confusion",
@@ -58,7 +62,9 @@ struct Evaluate: ParsableCommand {
       try Output.json(
         EvaluateEvent(
           data: source, test_images: metrics.images, test_cce: cce, test_ce: ce,
-          test_accuracy: metrics.accuracy, weights_sha256: network.snapshot().sha256,
+          test_accuracy: metrics.accuracy, top_k: topK,
+          test_top_k_accuracy: topK.flatMap(metrics.topAccuracy),
+          weights_sha256: network.snapshot().sha256,
           networks: files.count == 1
             ? nil : ensemble.networks.map { $0.snapshot().sha256 },
           views: ensemble.views?.count,
@@ -70,6 +76,7 @@ struct Evaluate: ParsableCommand {
     } else {
       for network in ensemble.networks {
         try Output.line("network  \(Architecture.text(network.layers))")
+        if let inputs = network.normalization { try Output.line("inputs   \(inputs.text)") }
       }
       if let views = ensemble.views {
         try Output.line("views    \(views.count) of each image: \(views.augmentation)")
@@ -86,7 +93,8 @@ struct Evaluate: ParsableCommand {
       }
       try Output.line(
         """
-        test \(network.loss.title) \(cce.fixed(4))  error \(ce.percent())  accuracy \((1 - ce).percent())
+        test \(network.loss.title) \(cce.fixed(4))  error \(ce.percent())  accuracy \((1 - ce).percent())\
+        \(topK.map { "  top-\($0) \(metrics.topAccuracy($0)!.percent())" } ?? "")
         """)
       if confusion { try printTable(metrics, network) }
     }
@@ -139,6 +147,8 @@ struct Evaluate: ParsableCommand {
     let test_images: Int
     let test_cce, test_ce: Float
     let test_accuracy: Double
+    let top_k: Int?
+    let test_top_k_accuracy: Double?
     /// That of the first network, and of several those of all.
     let weights_sha256: String
     let networks: [String]?

@@ -38,7 +38,7 @@ struct LRFind: ParsableCommand {
     let train = try Train.parsed(arguments, by: "lr-find")
     if let svg { try AtomicFile.checkWritable(svg) }
     let interrupt = Interrupt()
-    let run = try train.prepare(isQuiet: json)
+    let run = try train.begin(train.settle(isQuiet: json))
     run.trainer.shouldStop = { interrupt.requested }
     var done = 0
     let sweep = try run.trainer.sweepLearningRates(from: lowest, to: highest, steps: steps) {

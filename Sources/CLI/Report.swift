@@ -41,8 +41,9 @@ struct ReportCommand: ParsableCommand {
     let wanted = dataOptions.data ?? checkpoint?.configuration.data
     configuration.data = wanted
     configuration.pictures = try dataOptions.pictures.options(for: network)
-    let loaded = try configuration.loadData(isStrict: dataOptions.strict, DataOptions.progress)
-    DataOptions.tell(loaded.data.skipped)
+    let loaded = try configuration.loadData(
+      isStrict: dataOptions.strict, cache: dataOptions.pictures.cache, DataOptions.progress)
+    DataOptions.tell(loaded.data)
     let (data, test) = (try loaded.data.labelled(for: network), loaded.test)
     try requireFinite([network.evaluate(test ?? data.test).cce], file ?? "the digits' network")
     configuration.data = wanted ?? data.name

@@ -62,6 +62,7 @@ struct ComputeOptions: ParsableArguments {
 }
 
 extension Precision: ExpressibleByArgument {}
+extension InputNormalization.Method: ExpressibleByArgument {}
 
 /// Data sets on the command line.
 struct DataOptions: ParsableArguments {
@@ -79,7 +80,7 @@ struct DataOptions: ParsableArguments {
   func load(for network: Network? = nil) throws -> Dataset {
     let data = try Dataset.load(
       data, try pictures.options(for: network), progress: Self.progress)
-    Self.tell(data.skipped)
+    Self.tell(data)
     return try network.map(data.labelled) ?? data
   }
 
@@ -88,8 +89,9 @@ struct DataOptions: ParsableArguments {
   }
 
   /// Names what was passed over; of very many the first.
-  static func tell(_ skipped: [Dataset.Skipped]) {
-    let most = 20
+  static func tell(_ data: any TrainingData) {
+    for note in data.notes { Output.note(note) }
+    let (most, skipped) = (20, data.skipped)
     for file in skipped.prefix(most) {
       Output.note("passed over: \(file.file.oneLine), \(file.why)")
     }
@@ -157,6 +159,12 @@ struct PictureArguments: ParsableArguments {
   @Flag(help: "End where a file can't be used, instead of naming it and going on.")
   var strict = false
 
+  @Flag(help: "Neither read decoded pictures from the cache folder nor keep them there.")
+  var noCache = false
+
+  /// Where decoded pictures are kept.
+  var cache: String? { noCache ? nil : PictureOptions.usualCache() }
+
   /// The options as given, over others.
   func over(_ base: PictureOptions?) throws -> PictureOptions? {
     guard imageSize != nil || fit != nil || colour != nil else { return base }
@@ -170,7 +178,7 @@ struct PictureArguments: ParsableArguments {
   /// The options as given, for the rest such that images fit a network.
   func options(for network: Network? = nil) throws -> PictureOptions {
     var options = try over(nil) ?? PictureOptions()
-    options.isStrict = strict
+    (options.isStrict, options.cache) = (strict, cache)
     guard let network, let input = network.input else { return options }
     if imageSize == nil { (options.height, options.width) = (input.height, input.width) }
     if colour == nil { options.colour = input.channels == 1 ? .grey : .rgb }
@@ -218,5 +226,20 @@ struct ImageOptions: ParsableArguments {
         .usage, "--image out of range", found: "\(image)", expected: "0 … \(test.count - 1)")
     }
     return test.batch([image])
+  }
+}
+
+extension ArgumentHelp {
+  static let topK = ArgumentHelp(
+    "Also the share of test images whose class is among the so many likeliest.", valueName: "k")
+}
+
+extension Network {
+  /// - Throws: ``StrideNetError`` unless there are so many classes to be among
+  func checkTopK(_ k: Int) throws {
+    guard (1...max(1, classes)).contains(k) else {
+      throw StrideNetError(
+        .usage, "--top-k out of range", found: "\(k)", expected: "1 … \(classes), the classes")
+    }
   }
 }

@@ -278,7 +278,7 @@ struct SweepRunner {
     _ train: Train, _ choice: [SweepPlan.Choice], _ words: [String], _ place: String
   ) throws -> (Sweep.Result, isNew: Bool)? {
     if interrupt.requested { return nil }
-    let run = try train.prepare(cache: cache, isQuiet: json)
+    let run = try train.begin(train.settle(cache: cache, isQuiet: json))
     let trainer = run.trainer
     lossTitle = trainer.network.loss.title
     let line = SweepPlan.line(words)
@@ -375,16 +375,16 @@ struct SweepFile {
 /// The data that was loaded last, for trainings one after the other on the same.
 final class DataCache {
   private var key: RunConfiguration?
-  private var loaded: (data: Dataset, test: ImageSet?)?
+  private var loaded: (data: any TrainingData, test: (any ExampleSource)?)?
   private var digest: String?
 
   func data(
     for configuration: RunConfiguration,
-    _ load: (RunConfiguration) throws -> (data: Dataset, test: ImageSet?)
-  ) rethrows -> (data: Dataset, test: ImageSet?) {
+    _ load: (RunConfiguration) throws -> (data: any TrainingData, test: (any ExampleSource)?)
+  ) rethrows -> (data: any TrainingData, test: (any ExampleSource)?) {
     // What isn't about data is the same in all keys; the seed is: a split goes by it.
     var key = configuration
-    (key.layers, key.kernels, key.precision, key.from) = ("", nil, nil, nil)
+    (key.layers, key.kernels, key.precision, key.from, key.normalize) = ("", nil, nil, nil, nil)
     key.training = TrainingSettings()
     key.training.seed = configuration.training.seed
     if let loaded, key == self.key { return loaded }

@@ -50,20 +50,42 @@ struct Train: ParsableCommand {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "Hold out the last so many training images, or below 1 this share of them, and evaluate those; the test set is measured once, at the end.",
+      "Hold out so many training images, or below 1 this share of them, of all classes alike, and evaluate those; the test set is measured once, at the end.",
       valueName: "images"))
   var validate: Double?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Cross-validation: train so many networks, each without another part of the training images, and evaluate that; --save writes file-1, file-2 and so on.",
+      valueName: "parts"))
+  var folds: Int?
 
   @Option(
     parsing: .unconditional,
     help: "Train on the first so many images; the test set stays whole.")
   var limit: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "What pixels become before the first layer: none, 0 to 255; unit, 0 to 1; standard, mean 0 and deviation 1 in each channel of the training images (default: unit). Saved with the weights.",
+      valueName: "way"))
+  var normalize: InputNormalization.Method?
+
+  @Flag(
+    help:
+      "Leave the images in their files and read them while the network trains, for data sets larger than memory; without it, those that would fill half of it."
+  )
+  var stream = false
+
   @Flag(help: "Then print where the time went: each layer's passes, their kernels and why those.")
   var profile = false
 
   // What it was called before.
   @Flag(help: .hidden) var explain = false
+
+  @Option(parsing: .unconditional, help: .topK)
+  var topK: Int?
 
   @Flag(help: "Print nothing but errors and the last line.")
   var quiet = false
@@ -72,23 +94,40 @@ struct Train: ParsableCommand {
   var json = false
 
   /// Whether the passes are timed and shown.
-  private var isProfiled: Bool { profile || explain }
+  var isProfiled: Bool { profile || explain }
 
   func run() throws {
     let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
-    let run = try prepare(goingOnFrom: checkpoint, isQuiet: quiet || json)
-    let (trainer, network, test) = (run.trainer, run.trainer.network, run.test)
+    let isQuiet = quiet || json
+    let set = try settle(goingOnFrom: checkpoint, isQuiet: isQuiet)
+    if let folds = set.configuration.folds, let data = set.data as? Dataset {
+      return try crossValidate(folds, set, data)
+    }
+    let run = try begin(set)
+    let (trainer, network, test) = (run.trainer, run.trainer.network, set.test)
+    if let checkpoint { try trainer.resume(checkpoint) }
     if let path = files.writeConfig { try run.configuration.write(to: path) }
     if let checkpointPath {
-      trainer.writeCheckpoints(
-        to: checkpointPath, every: files.checkpointEvery ?? 1, run.configuration)
+      // A run that goes on elsewhere is to find it.
+      var kept = run.configuration
+      kept.data = kept.data.map(Dataset.fullPath)
+      trainer.writeCheckpoints(to: checkpointPath, every: files.checkpointEvery ?? 1, kept)
     }
     if isProfiled || files.report != nil { network.timePasses() }
     let record = try files.report.map { _ in try TrainingRecord(trainer) }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
-    try announce(trainer, run.configuration, test, from: run.start)
+    try announce(trainer, run.configuration, test, from: set.start)
 
+    if let checkpoint, checkpoint.epochs >= run.configuration.training.epochs {
+      let text =
+        "all \(checkpoint.epochs) epochs were done before; with --epochs it goes on to more"
+      if json {
+        try Output.json(FinishedEvent(epochs: checkpoint.epochs))
+      } else if !quiet {
+        try Output.line("finished \(text)")
+      }
+    }
     let log = try files.logDir.map {
       try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
     }
@@ -99,9 +138,9 @@ struct Train: ParsableCommand {
     {
       try network.save(to: save)
     }
-    if let path = files.report, let record {
+    if let path = files.report, let record, let data = set.data as? Dataset {
       try Report(
-        network, record: record, data: run.data, judged: test ?? run.data.test,
+        network, record: record, data: data, judged: test as? ImageSet ?? data.test,
         heldOut: test != nil, seconds: trainer.seconds, explanation: explanation(network),
         configuration: run.configuration
       ).write(to: path)
@@ -109,25 +148,40 @@ struct Train: ParsableCommand {
     try conclude(end, trainer, test, signal: interrupt.signal)
   }
 
-  /// All that a training is, before its first step.
-  struct Run {
+  /// What is trained on, and with which settings.
+  struct Settled {
     var configuration: RunConfiguration
-    let data: Dataset
+    let data: any TrainingData
     /// What is measured once, at the end, where other images are evaluated meanwhile.
-    let test: ImageSet?
-    let trainer: Trainer
-    /// The saved network that it starts from.
+    let test: (any ExampleSource)?
+    let runtime: Runtime
+    /// The saved network that training starts from.
     let start: Network?
   }
 
+  /// A training before its first step.
+  struct Run {
+    /// With what follows from the data.
+    let configuration: RunConfiguration
+    let trainer: Trainer
+  }
+
+  /// Checks the options and loads the data.
   /// - Parameters:
   ///   - cache: where loaded data is kept for the next one
   ///   - isQuiet: whether no progress is shown
-  func prepare(
+  func settle(
     goingOnFrom checkpoint: Checkpoint? = nil, cache: DataCache? = nil, isQuiet: Bool
-  ) throws -> Run {
+  ) throws -> Settled {
     var configuration = try configuration(goingOnFrom: checkpoint)
+    if dataOptions.data == nil, let checkpoint, let resume = files.resume {
+      configuration.data = checkpoint.placeOfData(besides: resume)
+      if let data = configuration.data, data != checkpoint.configuration.data, !isQuiet {
+        Output.note("the data is read from \(data)")
+      }
+    }
     try checkOptions()
+    try checkFolds(configuration)
     _ = try Architecture.layers(configuration.layers, source: "--layers")
     let runtime = try compute.runtime(named: configuration.kernels, configuration.precision)
     try checkFiles()
@@ -136,30 +190,55 @@ struct Train: ParsableCommand {
     if let frozen = try training.frozenLayers(of: Architecture.layers(configuration.layers)) {
       configuration.training.frozenLayers = frozen
     }
+    try chooseStream(&configuration)
     let (data, test) =
       try cache?.data(for: configuration) { try load($0, isQuiet: isQuiet) }
       ?? load(configuration, isQuiet: isQuiet)
+    return Settled(
+      configuration: configuration, data: data, test: test, runtime: runtime, start: start)
+  }
+
+  /// The network, new or from the saved one, made for the data, and its trainer.
+  /// - Parameter data: what is trained on, where that isn't all
+  func begin(_ set: Settled, on data: (any TrainingData)? = nil) throws -> Run {
+    var configuration = set.configuration
+    let data = data ?? set.data
     // A network that wasn't written for other data has an output for each class.
     if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
       configuration.layers = Architecture.text(
         configuration.layers, outputs: data.classNames.count)
     }
-    let network =
-      try start?.copy(for: data, seed: configuration.training.seed)
-      ?? Network(
-        try Architecture.layers(configuration.layers, source: "--layers"),
-        seed: configuration.training.seed, runtime: runtime)
-    if start != nil { configuration.layers = Architecture.text(network.layers) }
+    let network = try network(set, data, configuration)
+    if set.start != nil { configuration.layers = Architecture.text(network.layers) }
     // The defaults may be others elsewhere.
     configuration.data = configuration.data ?? data.name
     configuration.kernels = network.runtime.kernels.name
     if files.config == nil && files.resume == nil && training.batchSize == nil {
       configuration.training.batchSize = min(
-        configuration.training.batchSize, data.train.count)
+        configuration.training.batchSize, data.labels.count)
     }
-    let trainer = try Trainer(network, data, configuration.training)
-    if let checkpoint { try trainer.resume(checkpoint) }
-    return Run(configuration: configuration, data: data, test: test, trainer: trainer, start: start)
+    if let weights = training.classWeights {
+      try network.build(for: data.shape)
+      configuration.training.classWeights = try Dataset.classWeights(
+        weights, data.classNames, data.labels, outputs: network.classes)
+    }
+    let trainer = try data.trainer(network, configuration.training)
+    try topK.map { try network.checkTopK($0) }
+    return Run(configuration: configuration, trainer: trainer)
+  }
+
+  private func network(
+    _ set: Settled, _ data: any TrainingData, _ configuration: RunConfiguration
+  ) throws -> Network {
+    if let start = set.start, let data = data as? Dataset {
+      // Its inputs go on being what they were.
+      return try start.copy(for: data, seed: configuration.training.seed)
+    }
+    let network = Network(
+      try Architecture.layers(configuration.layers, source: "--layers"),
+      seed: configuration.training.seed, runtime: set.runtime)
+    network.normalization = try data.normalization(configuration.normalize)
+    return network
   }
 
   // MARK: What is asked for
@@ -175,7 +254,9 @@ struct Train: ParsableCommand {
     }
     let files = result.files
     let refused = [
-      ("--save", files.save), ("--log-dir", files.logDir), ("--report", files.report),
+      ("--folds", result.folds.map(String.init)), ("--stream", result.stream ? "" : nil),
+      ("--top-k", result.topK.map(String.init)), ("--save", files.save),
+      ("--log-dir", files.logDir), ("--report", files.report),
       ("--write-config", files.writeConfig), ("--checkpoint", files.checkpoint),
       ("--resume", files.resume), ("--profile", result.isProfiled ? "" : nil),
     ]
@@ -206,6 +287,10 @@ struct Train: ParsableCommand {
     guard var before = checkpoint?.configuration else { return configuration }
     // The data may lie elsewhere now: whether it is the same, its digest tells.
     before.data = configuration.data
+    // And there may be more to do.
+    if configuration.training.epochs > before.training.epochs {
+      before.training.epochs = configuration.training.epochs
+    }
     let differences = configuration.differences(from: before)
     guard differences.isEmpty else {
       throw StrideNetError(
@@ -225,6 +310,11 @@ struct Train: ParsableCommand {
     guard let start = try configuration.takeStart(isOpen: isOpen, runtime: runtime) else {
       return nil
     }
+    guard normalize == nil else {
+      throw StrideNetError(
+        .usage, "--normalize means nothing with --from", found: "--normalize and --from",
+        expected: "one of them, since a saved network goes on with the inputs it learned from")
+    }
     if basis.isEmpty || configuration.pictures == nil {
       configuration.pictures = try dataOptions.pictures.options(for: start)
     }
@@ -237,6 +327,11 @@ struct Train: ParsableCommand {
       throw StrideNetError(
         .usage, "a table that isn't to be printed", found: "--profile and --quiet",
         expected: "one of them")
+    }
+    if files.resume != nil && training.classWeights != nil {
+      throw StrideNetError(
+        .usage, "a training goes on with the settings it began with", at: files.resume,
+        found: "--class-weights", hint: "leave it out: --resume knows them")
     }
     if let every = files.checkpointEvery, every < 1 {
       throw StrideNetError(
@@ -258,13 +353,41 @@ struct Train: ParsableCommand {
     }
   }
 
+  /// Images stay in their files where that is asked for, or where they would fill half of the memory.
+  private func chooseStream(_ configuration: inout RunConfiguration) throws {
+    if stream { configuration.stream = true }
+    let others = [("--report", files.report != nil), ("--from", configuration.from != nil)]
+    if configuration.stream == true, let (option, _) = others.first(where: \.1) {
+      throw StrideNetError(
+        .usage, "\(option) means nothing with --stream", found: "\(option) and --stream",
+        expected: option == "--from"
+          ? "one of them, since images that stay in their files train a new network"
+          : "one of them, since a page shows images from all of the data",
+        hint: option == "--from" ? nil : "stridenet report makes one of a saved network")
+    }
+    guard configuration.stream == nil, files.resume == nil, !others.contains(where: \.1),
+      configuration.split == nil, configuration.folds == nil, let data = configuration.data,
+      Dataset.isTooLargeForMemory(data, configuration.pictures ?? PictureOptions())
+    else { return }
+    configuration.stream = true
+    Output.note("the images would take more than half of the memory: they are read with --stream")
+  }
+
   func load(_ configuration: RunConfiguration, isQuiet: Bool) throws -> (
-    data: Dataset, test: ImageSet?
+    data: any TrainingData, test: (any ExampleSource)?
   ) {
+    let (isStrict, cache) = (dataOptions.strict, dataOptions.pictures.cache)
+    let progress = isQuiet ? nil : DataOptions.progress
     do {
-      let result = try configuration.loadData(
-        isStrict: dataOptions.strict, isQuiet ? nil : DataOptions.progress)
-      DataOptions.tell(result.data.skipped)
+      let result: (data: any TrainingData, test: (any ExampleSource)?)
+      if configuration.stream == true {
+        let streamed = try configuration.streamData(isStrict: isStrict, cache: cache, progress)
+        result = (streamed.data, streamed.test)
+      } else {
+        let loaded = try configuration.loadData(isStrict: isStrict, cache: cache, progress)
+        result = (loaded.data, loaded.test)
+      }
+      DataOptions.tell(result.data)
       return result
     } catch let error as StrideNetError
       where error.kind == .missingInput && files.resume != nil && dataOptions.data == nil
@@ -315,6 +438,8 @@ struct Train: ParsableCommand {
     if let split { result.split = split }
     if let limit { result.limit = limit }
     if let validate { result.validate = validate }
+    if let folds { result.folds = folds }
+    if let normalize { result.normalize = normalize == .unit ? nil : normalize }
     try optimizer.apply(to: &result.training, isNew: base == nil)
     try training.apply(to: &result.training)
     return result
@@ -379,7 +504,7 @@ struct Train: ParsableCommand {
   // MARK: The end
 
   private func conclude(
-    _ end: TrainingEnd, _ trainer: Trainer, _ test: ImageSet?, signal: Int32?
+    _ end: TrainingEnd, _ trainer: Trainer, _ test: (any ExampleSource)?, signal: Int32?
   ) throws {
     let (network, keepsBest) = (trainer.network, trainer.settings.keepsBest)
     // The epoch whose weights the network has.
@@ -390,13 +515,29 @@ struct Train: ParsableCommand {
       try ProfileTable.print(explanation, json: json)
     }
     let accuracy = try accuracy(trainer, test, last)
+    let topAccuracy = try last.flatMap { _ in
+      try topK.flatMap { try network.metrics(test ?? trainer.test).topAccuracy($0) }
+    }
     if keepsBest, let last, !quiet, !json { try Output.line("best     epoch \(last.epoch)") }
     try printDone(
       DoneEvent(
         seconds: trainer.seconds, epoch: last?.epoch, test_accuracy: accuracy,
+        top_k: topK, test_top_k_accuracy: topAccuracy,
         weights_sha256: network.snapshot().sha256))
     // As a shell has it for a program that a signal ended.
     if case .stopped = end { throw ExitCode(128 + (signal ?? SIGINT)) }
+  }
+
+  func diverged(
+    _ settings: TrainingSettings, _ epoch: Int, _ batch: Int, at place: String = "",
+    _ saved: String = ""
+  ) -> StrideNetError {
+    StrideNetError(
+      .badData, "training diverged: the loss is no longer a finite number",
+      at: "\(place)epoch \(epoch), batch \(batch)",
+      found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
+      expected: "steps small enough to go downhill",
+      hint: "try a tenth of the learning rate, or clip gradients: --clip-norm 1" + saved)
   }
 
   /// Why it ended, where that isn't all epochs' being done.
@@ -409,13 +550,7 @@ struct Train: ParsableCommand {
       } ?? ""
     switch end {
     case .diverged(let epoch, let batch):
-      let settings = trainer.settings
-      throw StrideNetError(
-        .badData, "training diverged: the loss is no longer a finite number",
-        at: "epoch \(epoch), batch \(batch)",
-        found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
-        expected: "steps small enough to go downhill",
-        hint: "try a tenth of the learning rate, or clip gradients: --clip-norm 1" + saved)
+      throw diverged(trainer.settings, epoch, batch, saved)
     case .stopped:
       Output.note(
         "stopped" + saved
@@ -430,7 +565,8 @@ struct Train: ParsableCommand {
 
   /// On the test set, or on images held out. A test set that nothing has seen is measured once, with
   /// the final weights.
-  private func accuracy(_ trainer: Trainer, _ test: ImageSet?, _ last: EpochResult?) throws
+  private func accuracy(_ trainer: Trainer, _ test: (any ExampleSource)?, _ last: EpochResult?)
+    throws
     -> Double?
   {
     guard let last else { return nil }

@@ -5,7 +5,8 @@ extension Train {
   /// What is trained, and on what.
   /// - Parameter start: the saved network that it starts from
   func announce(
-    _ trainer: Trainer, _ configuration: RunConfiguration, _ test: ImageSet?, from start: Network?
+    _ trainer: Trainer, _ configuration: RunConfiguration, _ test: (any ExampleSource)?,
+    from start: Network?
   ) throws {
     let network = trainer.network
     if KernelChoice.isDebugBuild {
@@ -32,7 +33,7 @@ extension Train {
           data: trainer.source, train_images: trainer.train.count,
           validation_images: test == nil ? nil : trainer.test.count,
           test_images: (test ?? trainer.test).count, seed: trainer.settings.seed,
-          loss: network.loss, classes: network.classNames))
+          loss: network.loss, classes: network.classNames, normalization: network.normalization))
     } else {
       try Output.line(
         """
@@ -41,6 +42,7 @@ extension Train {
         data     \(trainer.source): \(trainer.train.count.grouped) training and \
         \(trainer.test.count.grouped) \(test == nil ? "test" : "validation") images of \
         \(network.input!)
+        \(network.normalization.map { "inputs   \($0.text)\n" } ?? "")\
         kernels  \(network.runtime.kernels), \(KernelChoice.instructionSet), \
         \(network.runtime.threads.threads)
         """)
@@ -107,8 +109,9 @@ extension Train {
   func printDone(_ done: DoneEvent) throws {
     if json { return try Output.json(done) }
     let text = done.test_accuracy.map { "test accuracy \($0.percent()), " } ?? ""
+    let top = done.test_top_k_accuracy.map { "top-\(done.top_k!) \($0.percent()), " } ?? ""
     try Output.line(
-      "\(text)trained for \(done.seconds.fixed(2)) s, weights SHA-256 \(done.weights_sha256)")
+      "\(text)\(top)trained for \(done.seconds.fixed(2)) s, weights SHA-256 \(done.weights_sha256)")
     if quiet { return }
     if let save = files.save, done.epoch != nil { try Output.line("saved    \(save)") }
     if let report = files.report { try Output.line("report   \(report)") }
@@ -132,6 +135,7 @@ extension Train {
     let seed: UInt64
     let loss: Loss
     let classes: [String]
+    let normalization: InputNormalization?
   }
 
   private struct HintEvent: Encodable {
@@ -154,11 +158,19 @@ extension Train {
     }
   }
 
+  /// A checkpoint after whose epochs there are none to come.
+  struct FinishedEvent: Encodable {
+    var event = "finished"
+    let epochs: Int
+  }
+
   struct DoneEvent: Encodable {
     var event = "done"
     let seconds: Double
     let epoch: Int?
     let test_accuracy: Double?
+    let top_k: Int?
+    let test_top_k_accuracy: Double?
     let weights_sha256: String
   }
 }

@@ -57,8 +57,21 @@ struct TrainingOptions: ParsableArguments {
       valueName: "layers"))
   var freeze: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "What classes count in the loss: balanced, the rarer the more, or a file with a line name,weight for each.",
+      valueName: "weights"))
+  var classWeights: String?
+
   @Option(parsing: .unconditional, help: "Decides everything random (default: \(defaults.seed)).")
   var seed: UInt64?
+
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Decides the images' order, and which --split, --validate and --folds take, in --seed's place.",
+      valueName: "seed"))
+  var shuffle: UInt64?
 
   func apply(to settings: inout TrainingSettings) throws {
     if let epochs { settings.epochs = epochs }
@@ -70,6 +83,7 @@ struct TrainingOptions: ParsableArguments {
     if let patience { settings.patience = patience }
     if best { settings.keepsBest = true }
     if let seed { settings.seed = seed }
+    if let shuffle { settings.shuffleSeed = shuffle }
   }
 
   /// The layers, from 0, that are frozen: by "1-4,6", "layers 1-4" or "all-but-last"; nil unless asked

@@ -69,6 +69,7 @@ extension Workbench {
     try checkMemory(training + looking, "a network that is too large for this page")
     let network = Network(
       layers, seed: settings.seed, runtime: Runtime(threads: threads, kernels: kernels))
+    network.normalization = normalization
     // Sizes and settings that don't fit are said here, by whoever asked.
     let trainer = try Trainer(network, data, settings)
     let (described, weights) = (Architecture.text(layers), network.snapshot())

@@ -12,6 +12,8 @@ package final class Workbench {
   /// How drawings become images.
   let fit: Picture.Fit?
   let original: (text: String, weights: Snapshot)
+  /// Of all networks here: they are of the same images.
+  let normalization: InputNormalization?
   private(set) var text: String
   private(set) var weights: Snapshot
   // The network as each kernel variant runs it: which weights it has, and the largest batch so far.
@@ -45,6 +47,7 @@ package final class Workbench {
     self.fit = fit ?? network.pictureFit
     (text, weights) = (Architecture.text(network.layers), network.snapshot())
     original = (text, weights)
+    normalization = network.normalization
     self.memory = memory
     // The program, its threads and what the allocator keeps; the images, a byte each; and the network
     // that the page begins with.
@@ -145,6 +148,7 @@ package final class Workbench {
     // One image is no work for several threads.
     let runtime = Runtime(threads: 1, kernels: try KernelChoice(named: name))
     let network = Network(try Architecture.layers(text), runtime: runtime)
+    network.normalization = normalization
     try network.build(for: data.train.shape)
     try network.restore(weights)
     networks[name] = (network, generation, batch)

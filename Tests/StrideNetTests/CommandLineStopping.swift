@@ -113,7 +113,23 @@ import StrideNet
     let running = try place.start(Workplace.thorough + ["--checkpoint", "c", "--json"])
     try running.wait(for: #""epoch":2"#)
     _ = running.stop(SIGINT)
-    try FileManager.default.moveItem(atPath: "\(place.path)/digits", toPath: "\(place.path)/moved")
+    // From another folder, by the path it had; and moved along with the checkpoint.
+    let away = try TemporaryFolder()
+    let elsewhere = try Workplace()
+    try FileManager.default.removeItem(atPath: "\(elsewhere.path)/digits")
+    for name in ["c", "c2"] {
+      try FileManager.default.copyItem(
+        atPath: "\(place.path)/c", toPath: "\(elsewhere.path)/\(name)")
+    }
+    let far = try elsewhere.run("train", "--resume", "c", "--json")
+    #expect(try far.digest == whole)
+    try FileManager.default.moveItem(atPath: "\(place.path)/digits", toPath: "\(away.path)/digits")
+    try FileManager.default.copyItem(atPath: "\(place.path)/c", toPath: "\(away.path)/c")
+    let along = try elsewhere.run("train", "--resume", "\(away.path)/c")
+    #expect(along.code == 0 && along.out.contains(whole), "\(along.err)")
+    #expect(along.err.contains("the data is read from \(away.path)/digits\n"))
+    try FileManager.default.moveItem(
+      atPath: "\(away.path)/digits", toPath: "\(place.path)/moved")
     let lost = try place.run("train", "--resume", "c")
     #expect(lost.code == 66 && lost.err.contains("--data"), "\(lost.err)")
     try place.writeDigits("other") { file, bytes in
@@ -124,6 +140,27 @@ import StrideNet
     #expect(
       try place.run("train", "--resume", "c", "--data", "moved", "--json").digest == whole)
     // From then on it knows.
+    #expect(try place.run("train", "--resume", "c", "--json").digest == whole)
+  }
+
+  /// A run that is finished says so, and goes on where it is to have more epochs.
+  @Test func aFinishedRunGoesOnToMoreEpochs() throws {
+    let place = try Workplace()
+    let constant = Workplace.tinyTraining + ["--schedule", "constant", "--ema", "0.9"]
+    let whole = try place.run(constant + ["--epochs", "5", "--json"]).digest
+    _ = try place.run(constant + ["--epochs", "3", "--checkpoint", "c"])
+    let again = try place.run("train", "--resume", "c")
+    #expect(
+      again.code == 0 && again.out.contains("finished all 3 epochs were done"), "\(again.out)")
+    let json = try place.run("train", "--resume", "c", "--json").json
+    #expect(json.contains { $0["event"] as? String == "finished" && $0["epochs"] as? Int == 3 })
+    let fewer = try place.run("train", "--resume", "c", "--epochs", "2")
+    #expect(fewer.code == 64 && fewer.err.contains("training.epochs: 2, 3"), "\(fewer.err)")
+    // With a rate that doesn't depend on how long it goes on, as if it had been so from the start.
+    let more = try place.run("train", "--resume", "c", "--epochs", "5", "--json", "--threads", "3")
+    #expect(try more.digest == whole)
+    #expect(more.json.compactMap { $0["epoch"] as? Int } == [4, 5, 5])
+    // That it is of five epochs now is in the checkpoint.
     #expect(try place.run("train", "--resume", "c", "--json").digest == whole)
   }
 

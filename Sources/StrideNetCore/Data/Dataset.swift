@@ -17,6 +17,8 @@ public struct Dataset: Sendable {
   package var fit: Picture.Fit?
   /// What was found and couldn't be used.
   package var skipped: [Skipped] = []
+  /// What else is to be said of the reading.
+  package var notes: [String] = []
   /// Of pictures, the files of `train`, `test` and `validation`, and how many there are of each size.
   package var pictureFiles: [[String]] = []
   package var sizes: [String: Int] = [:]
@@ -54,7 +56,7 @@ public struct Dataset: Sendable {
     var result = try Dataset(
       name: name, source: "\(source), \(change)", train: train, test: test,
       validation: validation, classNames: classNames)
-    (result.fit, result.skipped) = (fit, skipped)
+    (result.fit, result.skipped, result.notes) = (fit, skipped, notes)
     return result
   }
 
@@ -86,31 +88,57 @@ public struct Dataset: Sendable {
         found: "\(n)", expected: "1 to \(train.count)")
     }
     try train.probe(n)
-    let chosen = train.isSortedByClass ? train.evenly(n) : Array(0..<n)
+    let chosen = train.labels.isSortedByClass ? train.evenly(n) : Array(0..<n)
     return try with(
-      "\(train.isSortedByClass ? "" : "first ")\(n) training images", train: train.picking(chosen),
+      "\(train.labels.isSortedByClass ? "" : "first ")\(n) training images",
+      train: train.picking(chosen),
       test: test, validation: validation)
   }
 
-  /// The last training images are held out, or of a set that is sorted by class some of all of it:
-  /// they take the test set's place, which nothing sees then.
-  /// - Parameter amount: their number, or below 1 their share
-  public func holdingOut(_ amount: Double) throws -> Dataset {
-    let n = Int(exactly: amount < 1 ? (amount * Double(train.count)).rounded() : amount) ?? 0
-    guard n > 0, n < train.count else {
+  /// Some training images are held out, of each class its share as nearly as whole images go: they
+  /// take the test set's place, which nothing sees then.
+  /// - Parameters:
+  ///   - amount: their number, or below 1 their share
+  ///   - seed: decides which
+  public func holdingOut(_ amount: Double, seed: UInt64 = 1) throws -> Dataset {
+    let n = try Self.heldOut(amount, of: train.count, at: source)
+    return try holdingOut(
+      train.labels.stratified(n, seed: seed), "\(n) training images of all classes held out")
+  }
+
+  /// - Parameter amount: a number of images, or below 1 a share of them
+  package static func heldOut(_ amount: Double, of count: Int, at source: String) throws -> Int {
+    let n = Int(exactly: amount < 1 ? (amount * Double(count)).rounded() : amount) ?? 0
+    guard n > 0, n < count else {
       throw StrideNetError(
         .usage, "these training images can't be held out", at: source, found: "\(amount)",
-        expected: "a share of at least one image, such as 0.1, or 1 to \(train.count - 1)")
+        expected: "a share of at least one image, such as 0.1, or 1 to \(count - 1)")
     }
+    return n
+  }
+
+  /// The training images at some places take the test set's place.
+  private func holdingOut(_ places: [Int], _ change: String) throws -> Dataset {
     try train.probe(train.count)
-    let isSorted = train.isSortedByClass
-    let out = isSorted ? train.evenly(n) : Array(train.count - n..<train.count)
-    let kept = Set(out)
+    let out = Set(places)
     return try with(
-      isSorted
-        ? "\(n) training images of all classes held out" : "last \(n) training images held out",
-      train: train.picking((0..<train.count).filter { !kept.contains($0) }),
-      test: train.picking(out))
+      change, train: train.picking((0..<train.count).filter { !out.contains($0) }),
+      test: train.picking(places))
+  }
+
+  /// The training images in so many parts, each of which is held out once as ``holdingOut(_:seed:)``
+  /// does, while the others train: each class is in each part as often as in any other, give or take
+  /// one image.
+  /// - Throws: ``StrideNetError`` where there are fewer images than parts, or fewer parts than two
+  public func folds(_ count: Int, seed: UInt64 = 1) throws -> [Dataset] {
+    guard count >= 2, count <= train.count else {
+      throw StrideNetError(
+        .usage, "no such number of folds", at: source, found: "\(count)",
+        expected: "2 to \(train.count), the number of training images")
+    }
+    return try train.labels.folds(count, seed: seed).enumerated().map { index, places in
+      try holdingOut(places, "fold \(index + 1) of \(count) held out")
+    }
   }
 
   /// The images that come to choose by take the test set's place, which nothing sees then.
@@ -124,15 +152,19 @@ public struct Dataset: Sendable {
   package func checkLabels(classes: Int) throws {
     // Of labels without names the first that is none of the network's tells more.
     let isOutside = isNumbered && classNames.count > classes
-    guard classNames.isEmpty || classNames.count == classes || isOutside else {
-      let more = classNames.count < classes ? "more" : "fewer"
-      throw StrideNetError(
-        .badData, "a network with \(more) outputs than the data has classes", at: source,
-        found: "\(classes) outputs", expected: "\(classNames.count), for \(Self.list(classNames))",
-        hint: "end the network in softmax(\(classNames.count))")
-    }
+    if !isOutside { try Self.checkNames(classNames, outputs: classes, at: source) }
     try train.checkLabels(classes: classes, of: "\(source), training")
     try test.checkLabels(classes: classes, of: "\(source), test")
+  }
+
+  /// - Throws: ``StrideNetError`` if a network has other outputs than there are names, if there are any
+  package static func checkNames(_ names: [String], outputs: Int, at source: String) throws {
+    if names.isEmpty || names.count == outputs { return }
+    let more = names.count < outputs ? "more" : "fewer"
+    throw StrideNetError(
+      .badData, "a network with \(more) outputs than the data has classes", at: source,
+      found: "\(outputs) outputs", expected: "\(names.count), for \(list(names))",
+      hint: "end the network in softmax(\(names.count))")
   }
 
   /// Whether the classes are called by their labels.
@@ -164,7 +196,7 @@ public struct Dataset: Sendable {
       name: name, source: source, train: train.relabelled(label), test: test.relabelled(label),
       validation: validation?.relabelled(label), classNames: names)
     (result.fit, result.skipped, result.sizes) = (fit, skipped, sizes)
-    result.pictureFiles = pictureFiles
+    (result.pictureFiles, result.notes) = (pictureFiles, notes)
     return result
   }
 

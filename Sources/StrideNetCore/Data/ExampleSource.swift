@@ -16,11 +16,18 @@ public protocol ExampleSource: Sendable {
   /// Tells sources apart, so that a training goes on with the data that it began with; nil where
   /// nothing is quicker than to read all of it, which is what is done then.
   var identity: String? { get }
+  /// The order of an epoch's examples, from 0, where the source has one of its own that it can read
+  /// well; nil where they are to be shuffled as a whole.
+  func order(epoch: Int, seed: UInt64) -> [Int]?
+  /// What went wrong while it was read, which ends the training.
+  var failure: (any Error)? { get }
 }
 
 extension ExampleSource {
   public var targetCount: Int? { nil }
   public var identity: String? { nil }
+  public var failure: (any Error)? { nil }
+  public func order(epoch: Int, seed: UInt64) -> [Int]? { nil }
   public func label(_ index: Int) -> Int { fatalError("\(Self.self) has no labels") }
   public func readTarget(_ index: Int, into target: UnsafeMutableBufferPointer<Float>) {
     fatalError("\(Self.self) has no targets")
@@ -84,6 +91,33 @@ public struct TensorSet: ExampleSource {
   public init(_ inputs: Tensor, targets: Tensor) throws {
     (batch, labels) = (Batch(images: inputs, targets: targets), [])
     try check(targets.batch)
+  }
+
+  /// All of some mini-batches, one after the other.
+  /// - Throws: ``StrideNetError`` where there are none, or they are of different kinds
+  public init(_ batches: some Sequence<Batch>) throws {
+    let all = Array(batches)
+    let targets = all.compactMap(\.targets)
+    guard let first = all.first, all.allSatisfy({ $0.images.shape == first.images.shape }),
+      targets.isEmpty || targets.count == all.count,
+      targets.allSatisfy({ $0.shape == first.targets?.shape })
+    else {
+      throw StrideNetError(
+        .badData, all.isEmpty ? "no mini-batches" : "mini-batches of different kinds",
+        found: all.map { "\($0.images.shape)" }.first { $0 != "\(all[0].images.shape)" },
+        expected: "at least one, and all with the same size and targets")
+    }
+    func joined(_ tensors: [Tensor]) throws -> Tensor {
+      try Tensor(
+        batch: tensors.reduce(0) { $0 + $1.batch }, shape: tensors[0].shape,
+        tensors.flatMap(\.values))
+    }
+    let images = try joined(all.map(\.images))
+    if targets.isEmpty {
+      try self.init(images, labels: all.flatMap { $0.labels.map(Int.init) })
+    } else {
+      try self.init(images, targets: joined(targets))
+    }
   }
 
   private func check(_ targets: Int) throws {

@@ -115,12 +115,9 @@ public struct ImageSet: Sendable {
       unchecked: count, height, width, channels, pixels, labels.map { UInt16(label(Int($0))) })
   }
 
-  /// Whether images of a class stand side by side, as they come from folders: the first ones are then
-  /// of one class.
-  var isSortedByClass: Bool {
-    let steps = zip(labels, labels.dropFirst()).filter { $0 != $1 }
-    return !steps.isEmpty && steps.allSatisfy { $0 < $1 } && 2 * (steps.count + 1) <= count
-  }
+  /// How much each class counts where all are to count alike: images / (classes · its images), as
+  /// scikit-learn's "balanced"; 1 for classes without images.
+  public func balancedClassWeights(classes: Int) -> [Float] { labels.balancedWeights(classes) }
 
   /// So many places, spread evenly.
   func evenly(_ n: Int) -> [Int] { Self.evenly(n, of: count) }
@@ -139,6 +136,65 @@ public struct ImageSet: Sendable {
   }
 
   var imageText: String { "\(height)×\(width)×\(channels)" }
+}
+
+extension [UInt16] {
+  /// Whether images of a class stand side by side, as they come from folders: the first ones are then
+  /// of one class.
+  package var isSortedByClass: Bool {
+    let steps = zip(self, dropFirst()).filter { $0 != $1 }
+    return !steps.isEmpty && steps.allSatisfy { $0 < $1 } && 2 * (steps.count + 1) <= count
+  }
+
+  /// The places of each class, in an order that the seed decides.
+  private func shuffledClasses(_ seed: UInt64) -> [[Int]] {
+    // Apart from the streams of weights and epochs.
+    var random = SeededGenerator(seed: seed, stream: 1 << 40)
+    return Dictionary(grouping: indices) { self[$0] }.sorted { $0.key < $1.key }
+      .map { _, places in
+        var places = places
+        random.shuffle(&places)
+        return places
+      }
+  }
+
+  /// So many places, of each class as many as its share comes to, rounded so that the sum is right; a
+  /// class isn't taken as a whole where that can be helped.
+  package func stratified(_ n: Int, seed: UInt64) -> [Int] {
+    let classes = shuffledClasses(seed)
+    var counts = classes.map { $0.count * n / count }
+    func add(_ limit: (Int) -> Int) {
+      // The largest remainders first; of equal ones the first classes.
+      let order = classes.indices.sorted {
+        (classes[$1].count * n % count, $0) < (classes[$0].count * n % count, $1)
+      }
+      while counts.reduce(0, +) < n {
+        let open = order.filter { counts[$0] < limit(classes[$0].count) }
+        if open.isEmpty { return }
+        for index in open.prefix(n - counts.reduce(0, +)) { counts[index] += 1 }
+      }
+    }
+    add { $0 - 1 }
+    add { $0 }
+    return zip(classes, counts).flatMap { $0.prefix($1) }.sorted()
+  }
+
+  /// The places in so many parts, dealt out class after class.
+  package func folds(_ parts: Int, seed: UInt64) -> [[Int]] {
+    var result = [[Int]](repeating: [], count: parts)
+    for (turn, place) in shuffledClasses(seed).joined().enumerated() {
+      result[turn % parts].append(place)
+    }
+    return result.map { $0.sorted() }
+  }
+
+  /// See ``ImageSet/balancedClassWeights(classes:)``.
+  package func balancedWeights(_ classes: Int) -> [Float] {
+    var counts = [Int](repeating: 0, count: classes)
+    for label in self where label < classes { counts[Int(label)] += 1 }
+    let present = counts.count { $0 > 0 }
+    return counts.map { $0 > 0 ? Float(Double(count) / Double(present * $0)) : 1 }
+  }
 }
 
 extension ImageSet {

@@ -133,6 +133,7 @@ public struct Ensemble {
 
   private func metrics(_ next: () throws -> Batch?) throws -> Metrics {
     var (sum, images, confusion) = (0.0, 0, [Metrics.Pair: Int]())
+    var ranks = [Int](repeating: 0, count: first.classes + 1)
     while let batch = try next() {
       try first.prepare(batch)
       let output = try predict(batch.images, from: images)
@@ -141,11 +142,12 @@ public struct Ensemble {
           // Of probabilities: those that were averaged.
           let row = UnsafeBufferPointer(start: output.example(n), count: first.classes)
           sum += Double(first.loss.rule.loss(row, .label(Int(label)), gradient: nil))
-          first.count(output.example(n), Int(label), in: &confusion)
+          first.count(output.example(n), Int(label), in: &confusion, &ranks)
         }
       }
       images += batch.labels.count
     }
-    return Metrics(cce: Float(sum / Double(images)), classes: first.classes, counts: confusion)
+    return Metrics(
+      cce: Float(sum / Double(images)), classes: first.classes, counts: confusion, ranks: ranks)
   }
 }

@@ -32,6 +32,13 @@ public final class Network {
   /// What the classes are called, from output 0; empty where nobody said. A trainer takes them from
   /// its data, and they are saved with the weights.
   public var classNames: [String] = []
+  /// What each class counts in training; nil where all count alike.
+  package var classWeights: [Float]?
+  /// What is done to inputs before the first layer; nil for nothing. Set before training, and saved
+  /// with the weights.
+  public var normalization: InputNormalization?
+  // The inputs of the last pass after that.
+  var normalizedInputs = FloatStorage.empty
   /// How the pictures that it was trained on were fitted into its input, if they were pictures.
   package var pictureFit: Picture.Fit?
   /// Training steps so far. Dropout's masks are a function of it.
@@ -275,6 +282,10 @@ public final class Network {
       count(plan, stages, batch, training: training, optimizer, in: &need)
       try need.require()
       try plan.reserve(batch, training: training)
+    }
+    try checkNormalization(for: input!)
+    if normalization != nil, normalizedInputs.count < batch * input!.count {
+      normalizedInputs = try FloatStorage(count: batch * input!.count)
     }
     if losses.count < batch {
       losses = try FloatStorage(count: batch)

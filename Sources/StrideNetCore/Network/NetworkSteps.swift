@@ -252,10 +252,11 @@ extension Network {
       times: training ? times : nil)
     pass.keepsWeights = !training && isReady
     defer { if !training { isReady = true } }
-    return (training ? plan! : inferencePlan?.plan ?? plan!).forward(x, pass)
+    return (training ? plan! : inferencePlan?.plan ?? plan!).forward(normalized(x), pass)
   }
 
   func backward(_ x: TensorView, _ update: Update) {
+    let x = normalizedInput(x)
     var pass = Pass(
       runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times)
     defer { clearFrozenGradients() }
@@ -297,7 +298,7 @@ extension Network {
       loss.compute(
         LossBatch(
           output: output, gradient: gradient, loss: losses.pointer, wrong: wrong.baseAddress!),
-        targets, endsInSoftmax: endsInSoftmax)
+        targets, endsInSoftmax: endsInSoftmax, classWeights: training ? classWeights : nil)
       var sum = 0.0
       var errors = 0
       for i in 0..<output.batch {

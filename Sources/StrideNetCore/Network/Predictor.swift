@@ -16,6 +16,7 @@ public final class Predictor: @unchecked Sendable {
   private let layers: [any Layer]
   private let input: Shape
   private let loss: Loss
+  private let normalization: InputNormalization?
   package let weights: Snapshot
   private let kernels: KernelChoice
   private let lock = Mutex<Void>(())
@@ -23,6 +24,7 @@ public final class Predictor: @unchecked Sendable {
 
   fileprivate init(_ network: Network, input: Shape) {
     (layers, self.input, loss) = (network.layers, input, network.loss)
+    normalization = network.normalization
     (weights, kernels) = (network.snapshot(), network.runtime.kernels)
   }
 
@@ -38,7 +40,7 @@ public final class Predictor: @unchecked Sendable {
 
   private func make() throws -> Network {
     let network = Network(layers, runtime: Runtime(threads: 1, kernels: kernels))
-    network.loss = loss
+    (network.loss, network.normalization) = (loss, normalization)
     try network.build(for: input, sharing: weights)
     return network
   }

@@ -188,7 +188,8 @@ extension Network {
   public func copy() throws -> Network {
     guard let input else { throw Self.unbuilt }
     let copy = Network(layers, seed: seed, runtime: runtime)
-    copy.loss = loss
+    (copy.loss, copy.normalization) = (loss, normalization)
+    copy.classWeights = classWeights
     (copy.classNames, copy.pictureFit) = (classNames, pictureFit)
     try copy.build(for: input)
     copy.stepCount = stepCount

@@ -29,7 +29,7 @@ extension Network {
     let result = Network(
       try outputs.map { try Self.layers(layers, outputs: $0) } ?? layers, seed: seed,
       runtime: runtime)
-    result.loss = loss
+    (result.loss, result.normalization) = (loss, normalization)
     try result.build(for: input)
     for index in layers.indices where index != head {
       try result.copyWeights(from: self, layers: index..<index + 1)

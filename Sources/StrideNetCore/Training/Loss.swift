@@ -121,6 +121,35 @@ private struct CrossEntropy: BatchLoss {
       scale: batch.scale, dlogits: batch.gradient, loss: batch.loss, wrong: batch.wrong)
   }
 
+  /// With what each class counts: of an image with label y, t as above times w, and divided by the
+  /// mean of w[y] over the batch.
+  func compute(_ batch: LossBatch, labels: UnsafePointer<Int32>, _ weights: [Float]) {
+    let (rows, count) = (batch.output.batch, batch.output.shape.count)
+    precondition(weights.count == count)
+    let total = (0..<rows).reduce(0.0) { $0 + Double(weights[Int(labels[$1])]) }
+    let share = Float(Double(rows) / total)
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { target in
+      for row in 0..<rows {
+        let label = Int(labels[row])
+        for i in 0..<count { target[i] = smoothing / Float(count) * weights[i] * share }
+        target[label] += (1 - smoothing) * weights[label] * share
+        let output = UnsafeMutableBufferPointer(start: batch.output.example(row), count: count)
+        let gradient = batch.gradient.map {
+          UnsafeMutableBufferPointer(start: $0 + row * count, count: count)
+        }
+        batch.loss[row] = loss(
+          ofLogits: output, .values(UnsafeBufferPointer(target)), gradient: gradient)
+        if let gradient { for i in 0..<count { gradient[i] *= batch.scale } }
+        // The first largest, as elsewhere.
+        let isRight = (0..<count).allSatisfy {
+          output[$0] < output[label] || $0 == label
+            || $0 > label && output[$0] == output[label]
+        }
+        batch.wrong[row] = isRight && !output[label].isNaN ? 0 : 1
+      }
+    }
+  }
+
   /// Of an example whose target is no class: `output` are logits, and become probabilities.
   func loss(
     ofLogits output: UnsafeMutableBufferPointer<Float>, _ target: Target,
@@ -290,9 +319,16 @@ public struct Loss: Sendable {
 
   /// Replaces logits by probabilities; writes each row's loss and whether it was wrong; the gradient,
   /// unless it is nil, gets that of what came in.
-  /// - Parameter endsInSoftmax: the output is of logits
-  package func compute(_ batch: LossBatch, _ targets: Targets, endsInSoftmax: Bool) {
+  /// - Parameters:
+  ///   - endsInSoftmax: the output is of logits
+  ///   - classWeights: of the cross-entropy of classes, what each counts
+  package func compute(
+    _ batch: LossBatch, _ targets: Targets, endsInSoftmax: Bool, classWeights: [Float]? = nil
+  ) {
     let (output, count) = (batch.output, batch.output.shape.count)
+    if let classWeights, case .labels(let labels) = targets, let rule = rule as? CrossEntropy {
+      return rule.compute(batch, labels: labels, classWeights)
+    }
     if case .labels(let labels) = targets, let rule = batchRule, rule.takesLogits {
       return rule.compute(batch, labels: labels)
     }

@@ -5,13 +5,15 @@ public struct Metrics: Sendable {
   private let classCount: Int
   /// Images by label and by what they were taken for. Not a table: there may be many classes.
   private let counts: [Pair: Int]
+  /// Images by how many outputs came before their label's; empty where that wasn't counted.
+  private let ranks: [Int]
 
   struct Pair: Hashable {
     let label, guess: Int
   }
 
-  init(cce: Float, classes: Int, counts: [Pair: Int]) {
-    (self.cce, classCount, self.counts) = (cce, classes, counts)
+  init(cce: Float, classes: Int, counts: [Pair: Int], ranks: [Int] = []) {
+    (self.cce, classCount, self.counts, self.ranks) = (cce, classes, counts, ranks)
   }
 
   /// - Parameters:
@@ -44,6 +46,12 @@ public struct Metrics: Sendable {
   public var accuracy: Double { Double(right) / Double(images) }
   /// The class error: share of the others.
   public var ce: Double { Double(images - right) / Double(images) }
+
+  /// Top-k accuracy: share of the images whose label is among their k largest outputs; of equal ones
+  /// the first come first. Nil where outputs weren't counted.
+  public func topAccuracy(_ k: Int) -> Double? {
+    ranks.isEmpty ? nil : Double(ranks.prefix(max(0, k)).reduce(0, +)) / Double(images)
+  }
 
   /// What one class came to; nil where nothing was divided by.
   public struct Class: Sendable, Encodable {
@@ -87,34 +95,44 @@ extension Network {
       buffer.gather(set, $0, runtime)
     }
     var counts: [Metrics.Pair: Int] = [:]
+    var ranks = [Int](repeating: 0, count: classes + 1)
     for i in 0..<set.count {
-      count(outputs.pointer + i * classes, set.label(i), in: &counts)
+      count(outputs.pointer + i * classes, set.label(i), in: &counts, &ranks)
     }
-    return Metrics(cce: cce, classes: classes, counts: counts)
+    return Metrics(cce: cce, classes: classes, counts: counts, ranks: ranks)
   }
 
   /// The same of mini-batches one after the other.
   public func metrics(_ batches: some Sequence<Batch>) throws -> Metrics {
     var (sum, images, counts) = (0.0, 0, [Metrics.Pair: Int]())
+    var ranks: [Int] = []
     for batch in batches {
       let (output, cce, _) = try evaluate(batch.images, batch.labels)
       sum += Double(cce) * Double(output.batch)
       images += output.batch
+      if ranks.isEmpty { ranks = [Int](repeating: 0, count: classes + 1) }
       output.withView { output in
         for (i, label) in batch.labels.enumerated() {
-          count(output.example(i), Int(label), in: &counts)
+          count(output.example(i), Int(label), in: &counts, &ranks)
         }
       }
     }
-    return Metrics(cce: Float(sum / Double(images)), classes: classes, counts: counts)
+    return Metrics(
+      cce: Float(sum / Double(images)), classes: classes, counts: counts, ranks: ranks)
   }
 
   func count(
-    _ output: UnsafePointer<Float>, _ label: Int, in counts: inout [Metrics.Pair: Int]
+    _ output: UnsafePointer<Float>, _ label: Int, in counts: inout [Metrics.Pair: Int],
+    _ ranks: inout [Int]
   ) {
     let row = UnsafeBufferPointer(start: output, count: classes)
     // The first largest, as in training.
     let best = row.indices.max { row[$0] < row[$1] || (row[$0] == row[$1] && $0 > $1) }!
     counts[Metrics.Pair(label: label, guess: best), default: 0] += 1
+    let before = row.indices.count {
+      row[$0] > row[label] || row[$0] == row[label] && $0 < label
+    }
+    // What is no number comes behind all that are.
+    ranks[row[label].isNaN ? classes : before] += 1
   }
 }

@@ -81,6 +81,8 @@ public final class Trainer {
     settings.loss = network.loss
     try network.requireClassifier(for: shape, batch: settings.batchSize, settings.optimizer)
     try checkTargets(network.classes)
+    try Self.check(settings.classWeights, network, train)
+    network.classWeights = settings.classWeights
     if let frozen = settings.frozenLayers {
       guard frozen.allSatisfy(network.layers.indices.contains) else {
         throw StrideNetError(
@@ -110,6 +112,23 @@ public final class Trainer {
     }
   }
 
+  private static func check(
+    _ classWeights: [Float]?, _ network: Network, _ train: any ExampleSource
+  ) throws {
+    guard let classWeights else { return }
+    guard network.loss.needsSoftmax, train.targetCount == nil else {
+      throw StrideNetError(
+        .usage, "class weights are for the cross-entropy of classes",
+        found: train.targetCount == nil ? "\(network.loss)" : "values as targets",
+        expected: "cross_entropy, with classes as targets")
+    }
+    guard classWeights.count == network.classes else {
+      throw StrideNetError(
+        .usage, "another number of class weights than the network has outputs",
+        found: "\(classWeights.count)", expected: "\(network.classes)")
+    }
+  }
+
   private var batches: Int { (order.count + settings.batchSize - 1) / settings.batchSize }
 
   /// Mini-batch number `batch` of an epoch, both from 0.
@@ -122,6 +141,7 @@ public final class Trainer {
     network.times?.lap(.other)
     augmenter?.epoch = epoch
     let (x, targets) = buffer.gather(train, order[range], network.runtime, augmenter)
+    if let failure = train.failure { throw failure }
     network.times?.lap(.gather)
     let share = settings.schedule.share(
       step: epoch % settings.epochs * batches + batch, of: settings.epochs * batches,
@@ -322,8 +342,13 @@ public final class Trainer {
 
   /// The order of an epoch follows from that of the one before.
   private func shuffle(for epoch: Int) {
+    if let own = train.order(epoch: epoch, seed: settings.orderSeed) {
+      precondition(own.count == order.count, "an order of other examples than there are")
+      (order, shuffles) = (own, epoch + 1)
+      return
+    }
     while shuffles <= epoch {
-      var random = SeededGenerator(seed: settings.seed, stream: UInt64(2 + shuffles))
+      var random = SeededGenerator(seed: settings.orderSeed, stream: UInt64(2 + shuffles))
       random.shuffle(&order)
       shuffles += 1
     }
@@ -388,6 +413,7 @@ public final class Trainer {
       stopped = stopped || isToStop
       return buffer.gather(set, range, network.runtime)
     }
+    if let failure = set.failure { throw failure }
     return stopped ? nil : result
   }
 }

@@ -25,8 +25,16 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
   public var patience: Int?
   /// Ends with the weights of the epoch with the lowest loss, instead of the last one's.
   public var keepsBest = false
+  /// What each class counts in the loss, from label 0; nil where all count alike. The loss of a
+  /// mini-batch is then Σ w·loss / Σ w over its images, as of PyTorch's `CrossEntropyLoss(weight=…)`.
+  /// Evaluations are without.
+  public var classWeights: [Float]?
   /// Everything random: the order of the images here, the first weights in the network.
   public var seed: UInt64 = 1
+  /// The seed of the images' order alone, and of which are held out; nil for ``seed``.
+  public var shuffleSeed: UInt64?
+  /// The one that is used.
+  package var orderSeed: UInt64 { shuffleSeed ?? seed }
 
   /// Share of the last step that the next one keeps.
   package var momentum: Float {
@@ -65,6 +73,11 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
       try require(
         averageDecay > 0 && averageDecay < 1, .averageDecay, "decay of the moving average",
         averageDecay, "between 0 and 1")
+    }
+    if let classWeights {
+      try require(
+        !classWeights.isEmpty && classWeights.allSatisfy { $0.isFinite && $0 > 0 }, .classWeights,
+        "class weights", classWeights, "a finite number above 0 for each class")
     }
     if let patience {
       try require(patience > 0, .patience, "patience", patience, "at least 1")

@@ -12,6 +12,8 @@ struct ArraySet {
     let group: String
     let split: Split
     let content: Content
+    /// Of an array that has a file for itself.
+    let path: String?
     let array: () throws -> NumberArray
   }
 
@@ -39,7 +41,9 @@ struct ArraySet {
   /// What IDX files have at their ends, and what says nothing.
   private static let types = ["ubyte", "byte", "short", "int", "float", "double", "class", "npy"]
 
-  private mutating func add(_ name: String, _ array: @escaping () throws -> NumberArray) {
+  private mutating func add(
+    _ name: String, path: String? = nil, _ array: @escaping () throws -> NumberArray
+  ) {
     let words = name.lowercased().split { !$0.isLetter && !$0.isNumber }.map(String.init)
     var (split, content, group): (Split, Content?, [String]) = (.all, nil, [])
     for word in words {
@@ -55,7 +59,7 @@ struct ArraySet {
     items.append(
       Item(
         name: name, group: group.joined(separator: "-"), split: split, content: content,
-        array: array))
+        path: path, array: array))
   }
 
   // MARK: Places
@@ -88,14 +92,15 @@ struct ArraySet {
       } else if lower.hasSuffix(".npy") || lower.hasSuffix(".npz") {
         // An archive of one array is as good as that.
         guard let arrays = try? NPY.arrays(at: path), arrays.count == 1 else { continue }
-        add(String(name.dropLast(4)), arrays[0].array)
+        add(
+          String(name.dropLast(4)), path: lower.hasSuffix(".npy") ? path : nil, arrays[0].array)
       }
     }
   }
 
   // MARK: The data set
 
-  func dataset(name: String, _ options: PictureOptions) throws -> Dataset {
+  private func style() throws -> (group: String, Style) {
     let groups = Set(items.filter { $0.content == .images }.map(\.group)).sorted()
     guard groups.count == 1, let group = groups.first else {
       throw groups.isEmpty
@@ -104,14 +109,22 @@ struct ArraySet {
           "several data sets", found: groups.joined(separator: ", "), expected: "one of them",
           hint: "name it: --data \(path)/\(groups[0])")
     }
-    let style = try Style(group, in: path)
+    return (group, try Style(group, in: path))
+  }
+
+  private func labels(_ split: Split, _ group: String, _ style: Style) throws -> [Int] {
+    guard let labels = try array(.labels, split, group) else {
+      throw wrong("images without labels", found: all, expected: Self.expected)
+    }
+    return try style.labels(labels)
+  }
+
+  func dataset(name: String, _ options: PictureOptions) throws -> Dataset {
+    let (group, style) = try style()
     var parts: [Split: (images: NumberArray, labels: [Int])] = [:]
     for split in Split.allCases {
       guard let images = try array(.images, split, group) else { continue }
-      guard let labels = try array(.labels, split, group) else {
-        throw wrong("images without labels", found: all, expected: Self.expected)
-      }
-      parts[split] = (images, try style.labels(labels))
+      parts[split] = (images, try labels(split, group, style))
     }
     guard let train = parts[.train] ?? parts[.all] else {
       throw wrong("no images to train with", found: all, expected: Self.expected)
@@ -169,6 +182,43 @@ struct ArraySet {
     StrideNetError(
       .badData, what, at: path, found: found ?? (all.isEmpty ? nil : all), expected: expected,
       hint: hint)
+  }
+}
+
+extension ArraySet {
+  private func path(of split: Split) -> String? {
+    items.first { $0.content == .images && $0.split == split }?.path
+  }
+
+  /// The size of the file with the images to train with; 0 where they have none for themselves.
+  var streamableBytes: Int {
+    (path(of: .train) ?? path(of: .all)).flatMap { FileStamp($0)?.size } ?? 0
+  }
+
+  /// The data set, with its images in their files.
+  func streamed(name: String, _ memory: Int) throws -> StreamedDataset {
+    let (group, style) = try style()
+    guard !style.isTransposed else {
+      throw wrong("images on their sides can't be read one by one", found: group)
+    }
+    var sets: [Split: StreamedImages] = [:]
+    for split in Split.allCases {
+      guard let path = path(of: split) else { continue }
+      let all = try labels(split, group, style).map { UInt16(clamping: $0) }
+      sets[split] = try Dataset.checked(NPY.layout(at: path), all, memory)
+    }
+    guard let train = sets[.train] ?? sets[.all] else {
+      throw wrong(
+        "arrays that can't be read in part",
+        expected: "x_train.npy and y_train.npy, and the same for test",
+        hint: "write them with numpy.save; of .npz an image can't be read alone")
+    }
+    let rest = [sets[.test] ?? sets[.validation], sets[.test].flatMap { _ in sets[.validation] }]
+    let all = [train] + rest.compactMap { $0 }
+    let largest = all.compactMap { $0.labels.max() }.max()!
+    return try Dataset.streamed(
+      name: name, source: path, all,
+      classNames: try classNames(style, group, largest: Int(largest)))
   }
 }
 

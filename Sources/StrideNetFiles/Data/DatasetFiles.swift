@@ -87,6 +87,23 @@ extension Dataset {
   package static let kinds =
     "a folder of IDX files (\(files[0]) …), of pictures in a folder for each class, of CIFAR's files or of train.csv and test.csv; or a file .npz, .csv or .safetensors"
 
+  /// Whether it is a data set's name, not a path.
+  static func isName(_ data: String) -> Bool { data == "sample" || fetchable.contains(data) }
+
+  /// The path from the root on, if it is a path.
+  package static func fullPath(_ data: String) -> String {
+    isName(data) ? data : URL(fileURLWithPath: data).standardizedFileURL.path
+  }
+
+  /// Whether there is a file or folder, or files whose names begin so.
+  static func isThere(_ path: String) -> Bool {
+    let url = URL(fileURLWithPath: path)
+    let names = try? FileManager.default.contentsOfDirectory(
+      atPath: url.deletingLastPathComponent().path)
+    return FileManager.default.fileExists(atPath: path)
+      || names?.contains { $0.hasPrefix(url.lastPathComponent + "-") } ?? false
+  }
+
   /// The data sets with a name that aren't part of the library.
   static let fetchable = ["mnist", "fashion-mnist"]
 
@@ -104,15 +121,20 @@ extension Dataset {
       // Which data set lies there directly can't be told from names: the usual one is assumed.
       if name == "mnist" { folders.append(own) }
     }
-    // The specification of XDG_CACHE_HOME says to ignore a relative path.
-    if let cache = environment["XDG_CACHE_HOME"], cache.hasPrefix("/") {
-      folders.append("\(cache)/stridenet/\(name)")
-    } else if let home = environment["HOME"], !home.isEmpty {
-      folders.append("\(home)/.cache/stridenet/\(name)")
-    }
+    if let cache = cacheFolder(environment) { folders.append("\(cache)/\(name)") }
     // From Debian's package dataset-fashion-mnist.
     if name == "fashion-mnist" { folders.append("/usr/share/datasets/fashion-mnist") }
     return folders
+  }
+
+  /// The library's in the user's cache folder, if it is known where that is.
+  static func cacheFolder(_ environment: [String: String]) -> String? {
+    // The specification of XDG_CACHE_HOME says to ignore a relative path.
+    if let cache = environment["XDG_CACHE_HOME"], cache.hasPrefix("/") {
+      return "\(cache)/stridenet"
+    }
+    guard let home = environment["HOME"], !home.isEmpty else { return nil }
+    return "\(home)/.cache/stridenet"
   }
 
   /// The path of one of `files` in a folder, under whichever of its names; in a folder of that name,
@@ -163,7 +185,7 @@ extension Dataset {
   }
 
   /// Those of a list beside the files, or numbers.
-  private static func classNames(_ folder: String, _ name: String, _ largest: UInt8) throws
+  static func classNames(_ folder: String, _ name: String, _ largest: UInt8) throws
     -> [String]
   {
     if name == "fashion-mnist" { return clothes }

@@ -7,24 +7,6 @@ extension Dataset {
     [("training", train), ("test", test)] + (validation.map { [("validation", $0)] } ?? [])
   }
 
-  /// Mean and standard deviation of each channel of the training images, of values of 0…1.
-  package var channelStatistics: [(mean: Double, deviation: Double)] {
-    (0..<train.channels).map { channel in
-      var counts = [Int](repeating: 0, count: 256)
-      train.pixels.withUnsafeBufferPointer { pixels in
-        for i in stride(from: channel, to: pixels.count, by: train.channels) {
-          counts[Int(pixels[i])] += 1
-        }
-      }
-      func mean(_ value: (Double) -> Double) -> Double {
-        counts.enumerated().reduce(0) { $0 + value(Double($1.offset) / 255) * Double($1.element) }
-          / Double(train.pixels.count / train.channels)
-      }
-      let middle = mean { $0 }
-      return (middle, mean { ($0 - middle) * ($0 - middle) }.squareRoot())
-    }
-  }
-
   /// An image of the test set that is in the training set too.
   package struct Duplicate: Encodable {
     package let test, train: String

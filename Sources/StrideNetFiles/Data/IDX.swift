@@ -83,6 +83,26 @@ public enum IDX {
     return magic[0...1] == [0, 0] && magic[2] != 8 && kinds[magic[2]] != nil
   }
 
+  /// The dimensions of a file of images that are bytes and not compressed.
+  static func streamableSizes(at path: String) throws -> [Int] {
+    let stream = try ByteStream(InputFile(path))
+    guard !stream.isGzip else {
+      throw StrideNetError(
+        .badData, "a compressed file whose images can't be read one by one", at: path,
+        expected: "an IDX file as it is", hint: "gunzip it")
+    }
+    let (rank, _) = try rank(stream, 3...4, "images", bytes)
+    let sizes = try sizes(stream, rank, "images")
+    let found = try stream.length(limit: .max)
+    guard let whole = Shape.product(sizes, plus: 4 + 4 * rank), whole == found else {
+      throw StrideNetError(
+        .badData, "a file of another length than its header says", at: path,
+        found: found.map { "\($0) bytes" }, expected: "\(NumberArray.text(sizes)) and a header",
+        hint: "the file is damaged or incomplete: get it again")
+    }
+    return sizes
+  }
+
   private static let bytes: [UInt8: NumberArray.Kind] = [8: .unsigned(1)]
   private static let kinds = bytes.merging([
     9: .signed(1), 11: .signed(2), 12: .signed(4), 13: .float(4), 14: .float(8),
@@ -203,7 +223,7 @@ final class ByteStream {
   let name: String
   private let raw: (_ into: UnsafeMutableRawBufferPointer, _ from: Int) throws -> Int
   private let rawSize: Int
-  private let isGzip: Bool
+  let isGzip: Bool
 
   /// How much of the raw bytes was taken.
   private var offset = 0

@@ -30,10 +30,31 @@ enum NPY {
   }
 
   static func array(_ bytes: [UInt8], _ place: String) throws -> NumberArray {
+    let (kind, shape, start, isBig) = try header(bytes, place)
+    let data = bytes[start...]
+    let size = Shape.product(shape + [kind.size])!
+    guard data.count == size else {
+      throw wrong(
+        place, "\(data.count) bytes of numbers", "\(size), for \(NumberArray.text(shape))")
+    }
+    return try NumberArray(place, shape, kind, data, big: isBig)
+  }
+
+  private static func wrong(_ place: String, _ found: String, _ expected: String? = nil)
+    -> StrideNetError
+  {
+    StrideNetError(
+      .badData, "a NumPy array that can't be read", at: place, found: found, expected: expected,
+      hint: "write it anew: numpy.savez(file, x_train=…, y_train=…)")
+  }
+
+  /// What an array's first bytes say of it: also where its numbers begin, and whether a number's
+  /// largest byte comes first.
+  static func header(_ bytes: [UInt8], _ place: String) throws -> (
+    kind: NumberArray.Kind, shape: [Int], start: Int, isBig: Bool
+  ) {
     func wrong(_ found: String, _ expected: String? = nil) -> StrideNetError {
-      StrideNetError(
-        .badData, "a NumPy array that can't be read", at: place, found: found, expected: expected,
-        hint: "write it anew: numpy.savez(file, x_train=…, y_train=…)")
+      Self.wrong(place, found, expected)
     }
     guard bytes.count > 12, bytes.starts(with: [0x93] + Array("NUMPY".utf8)) else {
       throw wrong("no header")
@@ -55,17 +76,13 @@ enum NPY {
     let shape = sizes.split(separator: ",").map {
       Int($0.trimmingCharacters(in: .whitespaces)) ?? -1
     }
-    guard let size = Shape.product(shape + [kind.size]), size >= 0 else {
+    guard Shape.product(shape + [kind.size]) ?? -1 >= 0 else {
       throw wrong("a shape of \(sizes)")
     }
     guard order == "False" || shape.count < 2 else {
       throw wrong("columns before rows (fortran_order)", "numpy.ascontiguousarray(…)")
     }
-    let data = bytes[(start + length)...]
-    guard data.count == size else {
-      throw wrong("\(data.count) bytes of numbers", "\(size), for \(NumberArray.text(shape))")
-    }
-    return try NumberArray(place, shape, kind, data, big: type.hasPrefix(">"))
+    return (kind, shape, start + length, type.hasPrefix(">"))
   }
 
   private static func kind(_ text: String) -> NumberArray.Kind? {

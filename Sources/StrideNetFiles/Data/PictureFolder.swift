@@ -82,7 +82,7 @@ package struct PictureFolder {
 
 extension Dataset {
   /// The folders that a split may have, by the names that they go under.
-  private static let splits = [
+  static let splits = [
     ["train", "training"], ["test", "testing"], ["val", "valid", "validation"],
   ]
 
@@ -99,17 +99,8 @@ extension Dataset {
     _ folder: String, name: String, _ options: PictureOptions,
     _ progress: (@Sendable (Int, Int) -> Void)?
   ) throws -> Dataset {
-    var parts: [PictureFolder?] = splits.map { names in
-      names.map { "\(folder)/\($0)" }.first(where: hasClassFolders).map { PictureFolder($0) }
-    }
-    // Only a validation set beside the training set is what is tested.
-    if parts[0] != nil && parts[1] == nil { parts.swapAt(1, 2) }
-    let isSplit = parts[0] != nil && parts[1] != nil
-    if !isSplit { parts = [PictureFolder(parts[0]?.path ?? folder)] }
-    let folders = parts.compactMap { $0 }
-    guard folders.contains(where: { $0.classes.contains { !$0.files.isEmpty } }) else {
-      throw nothing(in: folder)
-    }
+    let folders = try classFolders(folder)
+    let isSplit = folders.count > 1
     let names = try classNames(of: folders, in: folder)
     var reader = PictureReader(folders, names, options)
     let sets = try reader.read(progress)
@@ -120,7 +111,7 @@ extension Dataset {
         validation: sets.count > 2 ? sets[2] : nil, classNames: names)
       : try Dataset(name: name, source: folder, splitting: sets[0], classNames: names)
     result.fit = options.fit
-    (result.skipped, result.sizes) = (reader.skipped, reader.sizes)
+    (result.skipped, result.sizes, result.notes) = (reader.skipped, reader.sizes, reader.notes)
     result.pictureFiles = reader.files
     if !isSplit {
       let test = Set(Dataset.heldOut(sets[0].labels))
@@ -133,9 +124,24 @@ extension Dataset {
     return result
   }
 
+  /// What is for training, for the test and perhaps for validation, or all in one.
+  static func classFolders(_ folder: String) throws -> [PictureFolder] {
+    var parts: [PictureFolder?] = splits.map { names in
+      names.map { "\(folder)/\($0)" }.first(where: hasClassFolders).map { PictureFolder($0) }
+    }
+    // Only a validation set beside the training set is what is tested.
+    if parts[0] != nil && parts[1] == nil { parts.swapAt(1, 2) }
+    let isSplit = parts[0] != nil && parts[1] != nil
+    if !isSplit { parts = [PictureFolder(parts[0]?.path ?? folder)] }
+    let folders = parts.compactMap { $0 }
+    guard folders.contains(where: { $0.classes.contains { !$0.files.isEmpty } }) else {
+      throw nothing(in: folder)
+    }
+    return folders
+  }
+
   /// - Throws: ``StrideNetError`` where they aren't classes to tell apart
-  private static func classNames(of folders: [PictureFolder], in folder: String) throws -> [String]
-  {
+  static func classNames(of folders: [PictureFolder], in folder: String) throws -> [String] {
     var names = ClassList.sorted(Set(folders.flatMap { $0.classes.map(\.name) }))
     if let wanted = try ClassList.names(in: folder) {
       guard Set(wanted) == Set(names), wanted.count == names.count else {

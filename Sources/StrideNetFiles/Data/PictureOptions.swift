@@ -16,6 +16,9 @@ public struct PictureOptions: Sendable, Codable, Hashable {
   /// Whether a file that can't be used ends the reading; else it is named. No part of what decides
   /// the images.
   package var isStrict = false
+  /// A folder where the decoded images are kept for the next time, or nil. No part of what decides
+  /// them: they are known by the names, sizes and times of the pictures' files and by these options.
+  public var cache: String?
 
   private enum CodingKeys: CodingKey { case height, width, fit, colour }
 

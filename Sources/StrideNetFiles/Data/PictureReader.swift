@@ -12,8 +12,8 @@ struct PictureReader {
   }
 
   private let items: [Item]
-  private let parts: Int
-  private let folder: String
+  /// The folders' paths.
+  private let parts: [String]
   private let classNames: [String]
   private let options: PictureOptions
   private(set) var skipped: [Dataset.Skipped]
@@ -21,10 +21,12 @@ struct PictureReader {
   private(set) var files: [[String]] = []
   /// How many pictures there are of each size.
   private(set) var sizes: [String: Int] = [:]
+  /// What is to be said, but for files that were passed over.
+  private(set) var notes: [String] = []
 
   init(_ folders: [PictureFolder], _ names: [String], _ options: PictureOptions) {
     let labels = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, $0) })
-    (parts, folder, classNames) = (folders.count, folders[0].path, names)
+    (parts, classNames) = (folders.map(\.path), names)
     self.options = options
     items = folders.enumerated().flatMap { part, folder in
       // In the order of the labels, which a list of classes may have changed.
@@ -38,40 +40,63 @@ struct PictureReader {
   /// - Parameter progress: told how many files of how many are done, on any thread
   mutating func read(_ progress: (@Sendable (Int, Int) -> Void)?) throws -> [ImageSet] {
     try requireAll()
-    let known = each(progress) { try PictureFile($0.path).size() }
+    let cache = cache
+    if let cache, let found = cached(cache) {
+      let pixels = found.pixels
+      try take(found.description)
+      return try parts.indices.map { part in
+        try set(pixels[part], found.description.parts[part], found.description.shape)
+      }
+    }
+    let shape = try shape(progress)
+    try MemoryNeed.probe(
+      bytes: 2 * items.count * shape.count, for: "\(items.count) pictures of \(shape)")
+    let images = decoded(items.indices, shape, progress)
+    try requireAll()
+    let sets = try sets(images, shape)
+    if let cache { keep(sets, images, in: cache) }
+    return sets
+  }
+
+  /// The size of all images.
+  private mutating func shape(_ progress: (@Sendable (Int, Int) -> Void)?) throws -> Shape {
+    let known = each(items.indices, progress) { try PictureFile($0.path).size() }
     for case .success((let h, let w)) in known { sizes["\(h)×\(w)", default: 0] += 1 }
     let (height, width) = size(known)
-    let channels = options.colour == .grey || options.fit == .digits ? 1 : 3
-    let shape = Shape(height, width, channels)
-    let bytes = items.count * shape.count
-    try MemoryNeed.probe(bytes: 2 * bytes, for: "\(items.count) pictures of \(shape)")
+    return Shape(height, width, options.colour == .grey || options.fit == .digits ? 1 : 3)
+  }
+
+  /// Some pictures' images; nil for those that can't be read, which are named.
+  private mutating func decoded(
+    _ range: Range<Int>, _ shape: Shape, _ progress: (@Sendable (Int, Int) -> Void)?
+  ) -> [[UInt8]?] {
     let fit = options.fit
-    let images = each(progress) { item in
+    let images = each(range, progress) { item in
       try Picture.read(at: item.path).fitted(to: shape, fit).pixels
     }
-    for (item, image) in zip(items, images) {
+    for (item, image) in zip(items[range], images) {
       guard case .failure(let error) = image else { continue }
       let known = error as? StrideNetError
       let why = [known?.what ?? "\(error)", known?.found].compactMap { $0 }.joined(separator: ": ")
       skipped.append(.init(file: item.path, why: why))
     }
-    try requireAll()
-    return try sets(images.map { try? $0.get() }, shape)
+    return images.map { try? $0.get() }
   }
 
   /// What comes of each file, in order.
   private func each<T: Sendable>(
-    _ progress: (@Sendable (Int, Int) -> Void)?, _ work: @Sendable (Item) throws -> T
+    _ range: Range<Int>, _ progress: (@Sendable (Int, Int) -> Void)?,
+    _ work: @Sendable (Item) throws -> T
   ) -> [Result<T, any Error>] {
     let items = items
-    let done = Atomic<Int>(0)
-    return [Result<T, any Error>](unsafeUninitializedCapacity: items.count) { buffer, count in
+    let done = Atomic<Int>(range.lowerBound)
+    return [Result<T, any Error>](unsafeUninitializedCapacity: range.count) { buffer, count in
       let cells = Cells(start: buffer.baseAddress)
-      DispatchQueue.concurrentPerform(iterations: items.count) { i in
-        (cells.start! + i).initialize(to: Result { try work(items[i]) })
+      DispatchQueue.concurrentPerform(iterations: range.count) { i in
+        (cells.start! + i).initialize(to: Result { try work(items[range.lowerBound + i]) })
         progress?(done.add(1, ordering: .relaxed).newValue, items.count)
       }
-      count = items.count
+      count = range.count
     }
   }
 
@@ -99,33 +124,189 @@ struct PictureReader {
       hint: "\(skipped.count) such files; without --strict they are named and passed over")
   }
 
+  // MARK: Kept pictures
+
+  /// Where the images are kept, if they are.
+  private var cache: PictureCache? {
+    guard let folder = options.cache else { return nil }
+    var digest = SHA256()
+    func add(_ text: String) { digest.update(Array("\(text.utf8.count) \(text)".utf8)) }
+    // Another version may decode otherwise; the number behind it is for changes within one.
+    add("\(Runtime.version) 1")
+    add("\(options.height ?? 0)x\(options.width ?? 0) \(options.fit) \(options.colour)")
+    for name in classNames { add(name) }
+    for item in items {
+      // A file that can't be asked can't be read either.
+      guard let stamp = FileStamp(item.path) else { return nil }
+      add("\(item.part) \(item.label) \(item.path.dropFirst(parts[item.part].count))")
+      add("\(stamp.size) \(stamp.modified) \(stamp.changed)")
+    }
+    return PictureCache(folder, key: digest.hex)
+  }
+
+  /// What is kept, if it is whole.
+  private mutating func cached(_ cache: PictureCache) -> (
+    description: PictureCache.Description, pixels: [[UInt8]]
+  )? {
+    guard let (file, description) = described(cache) else { return nil }
+    do {
+      return (description, try cache.pixels(file, description))
+    } catch {
+      notes.append(Self.broken(cache, error))
+      return nil
+    }
+  }
+
+  private mutating func described(_ cache: PictureCache) -> (
+    file: InputFile, description: PictureCache.Description
+  )? {
+    guard cache.isThere else { return nil }
+    do {
+      let (file, description) = try cache.description()
+      let places = description.parts.joined()
+      guard description.parts.count == parts.count, places.allSatisfy(items.indices.contains),
+        description.skipped.keys.allSatisfy(items.indices.contains)
+      else { throw StrideNetError(.badData, "pictures that aren't there", at: cache.path) }
+      return (file, description)
+    } catch {
+      notes.append(Self.broken(cache, error))
+      return nil
+    }
+  }
+
+  private static func broken(_ cache: PictureCache, _ error: any Error) -> String {
+    let found = (error as? StrideNetError)?.found.map { " (\($0))" } ?? ""
+    return "the cached pictures aren't whole\(found) and are made anew: \(cache.path)"
+  }
+
+  /// Takes over what is said of kept pictures.
+  private mutating func take(_ description: PictureCache.Description) throws {
+    sizes = description.sizes
+    for (place, why) in description.skipped.sorted(by: { $0.key < $1.key }) {
+      skipped.append(.init(file: items[place].path, why: why))
+    }
+    try requireAll()
+    for (part, places) in description.parts.enumerated() { try note(places, of: part) }
+  }
+
+  /// Keeps what was decoded; that it can't be is no more than said.
+  private mutating func keep(_ sets: [ImageSet], _ images: [[UInt8]?], in cache: PictureCache) {
+    // Something may have changed meanwhile.
+    guard cache.path == self.cache?.path,
+      sets.reduce(0, { $0 + $1.pixels.count }) <= PictureCache.most
+    else { return }
+    do {
+      try cache.write { file in
+        var checksum: UInt = PictureCache.crc(0, [])
+        for set in sets {
+          try file.append(set.pixels)
+          checksum = PictureCache.crc(checksum, set.pixels)
+        }
+        return description(
+          sets[0].shape, isGrey: false, checksum, read: images.map { $0 != nil })
+      }
+    } catch {
+      notes.append(
+        "the decoded pictures couldn't be kept: \((error as? StrideNetError)?.description ?? "\(error)")"
+      )
+    }
+  }
+
+  private func description(
+    _ stored: Shape, isGrey: Bool, _ checksum: UInt, read: [Bool]
+  ) -> PictureCache.Description {
+    let reasons = Dictionary(skipped.map { ($0.file, $0.why) }) { first, _ in first }
+    return .init(
+      height: stored.height, width: stored.width, channels: stored.channels, isGrey: isGrey,
+      parts: parts.indices.map { part in
+        items.indices.filter { items[$0].part == part && read[$0] }
+      },
+      skipped: Dictionary(
+        uniqueKeysWithValues: items.indices.filter { !read[$0] }.map {
+          ($0, reasons[items[$0].path] ?? "can't be read")
+        }),
+      sizes: sizes, checksum: checksum)
+  }
+
+  /// The images in a file, for those who read them when they are needed: decoded some at a time where
+  /// they aren't there yet.
+  /// - Throws: ``StrideNetError`` where there is no place to keep them
+  mutating func stored(_ progress: (@Sendable (Int, Int) -> Void)?) throws -> (
+    path: String, description: PictureCache.Description, labels: [[Int]]
+  ) {
+    try requireAll()
+    guard let cache else {
+      throw StrideNetError(
+        .usage, "pictures are read while a network trains from where they are kept decoded",
+        found: "no cache",
+        expected: "XDG_CACHE_HOME or HOME, and neither --no-cache nor "
+          + "STRIDENET_NO_CACHE")
+    }
+    func labels(_ description: PictureCache.Description) -> [[Int]] {
+      description.parts.map { $0.map { items[$0].label } }
+    }
+    if let (_, description) = described(cache) {
+      try take(description)
+      return (cache.path, description, labels(description))
+    }
+    let shape = try shape(progress)
+    var (read, isGrey) = ([Bool](), shape.channels == 3 && options.colour == .auto)
+    var result: PictureCache.Description?
+    try cache.write { file in
+      var checksum: UInt = PictureCache.crc(0, [])
+      for start in stride(from: 0, to: items.count, by: 512) {
+        let images = decoded(start..<min(items.count, start + 512), shape, progress)
+        for image in images.compactMap({ $0 }) {
+          try file.append(image)
+          checksum = PictureCache.crc(checksum, image)
+          isGrey = isGrey && Self.isGrey(image)
+        }
+        read += images.map { $0 != nil }
+      }
+      try requireAll()
+      result = description(shape, isGrey: isGrey, checksum, read: read)
+      return result!
+    }
+    for (part, places) in result!.parts.enumerated() { try note(places, of: part) }
+    return (cache.path, result!, labels(result!))
+  }
+
   private mutating func sets(_ images: [[UInt8]?], _ shape: Shape) throws -> [ImageSet] {
     let isGrey =
       shape.channels == 3 && options.colour == .auto
       && images.allSatisfy { $0.map(Self.isGrey) ?? true }
-    files = (0..<parts).map { part in
-      zip(items, images).filter { $0.part == part && $1 != nil }.map(\.0.path)
-    }
-    return try (0..<parts).map { part in
-      var (pixels, labels): ([UInt8], [Int]) = ([], [])
-      pixels.reserveCapacity(files[part].count * shape.count / (isGrey ? 3 : 1))
-      for (item, image) in zip(items, images) where item.part == part {
-        guard let image else { continue }
+    let read = items.indices.filter { images[$0] != nil }
+    return try parts.indices.map { part in
+      let places = read.filter { items[$0].part == part }
+      var pixels: [UInt8] = []
+      pixels.reserveCapacity(places.count * shape.count / (isGrey ? 3 : 1))
+      for place in places {
+        let image = images[place]!
         pixels += isGrey ? stride(from: 0, to: image.count, by: 3).map { image[$0] } : image
-        labels.append(item.label)
       }
-      let found = Set(labels)
-      if let lost = items.first(where: { $0.part == part && !found.contains($0.label) }) {
-        throw StrideNetError(
-          .badData, "a class of which no picture can be read",
-          at: URL(filePath: lost.path).deletingLastPathComponent().path,
-          found: skipped.first { $0.file == lost.path }.map { "\($0.file), \($0.why)" },
-          expected: PictureFile.kinds)
-      }
-      return try ImageSet(
-        count: labels.count, height: shape.height, width: shape.width,
-        channels: isGrey ? 1 : shape.channels, pixels: pixels, labels: labels)
+      try note(places, of: part)
+      return try set(
+        pixels, places, Shape(shape.height, shape.width, isGrey ? 1 : shape.channels))
     }
+  }
+
+  /// Notes the files of a part that were read.
+  private mutating func note(_ places: [Int], of part: Int) throws {
+    let found = Set(places.map { items[$0].label })
+    if let lost = items.first(where: { $0.part == part && !found.contains($0.label) }) {
+      throw StrideNetError(
+        .badData, "a class of which no picture can be read",
+        at: URL(filePath: lost.path).deletingLastPathComponent().path,
+        found: skipped.first { $0.file == lost.path }.map { "\($0.file), \($0.why)" },
+        expected: PictureFile.kinds)
+    }
+    files.append(places.map { items[$0].path })
+  }
+
+  private func set(_ pixels: [UInt8], _ places: [Int], _ shape: Shape) throws -> ImageSet {
+    try ImageSet(
+      count: places.count, height: shape.height, width: shape.width, channels: shape.channels,
+      pixels: pixels, labels: places.map { items[$0].label })
   }
 
   private static func isGrey(_ pixels: [UInt8]) -> Bool {

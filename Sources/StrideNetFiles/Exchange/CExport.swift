@@ -61,6 +61,7 @@ private struct CFile {
   let program: CProgram
   let input, output: Shape
   let architecture: String
+  let normalization: InputNormalization?
   let isClassifier: Bool
   /// What functions and arrays are called that others see.
   let name: String?
@@ -71,6 +72,7 @@ private struct CFile {
     (input, output) = (stages[0].input, stages.last!.output)
     isClassifier = stages.last!.operations.last!.activation.isSoftmax
     architecture = Architecture.text(network.layers)
+    normalization = network.normalization
     self.name = name
     self.classes = name == nil ? nil : classes ?? (0..<output.count).map(network.className)
     if let count = classes?.count, count != output.count {
@@ -79,7 +81,8 @@ private struct CFile {
         expected: "\(output.count)")
     }
     program = try CProgram(
-      stages, prefix: name ?? "predict", result: isClassifier ? "probabilities" : "output")
+      stages, network.normalization, prefix: name ?? "predict",
+      result: isClassifier ? "probabilities" : "output")
   }
 
   func write(to path: String) throws {
@@ -144,10 +147,22 @@ private struct CFile {
   private var sizes: String {
     """
          image          \(input.height) rows of \(input.width) pixels of \(input.channels) \
-    value\(input.channels == 1 ? "" : "s") each, bytes divided by 255
+    value\(input.channels == 1 ? "" : "s") each, bytes divided by 255\(normalizationText)
          \(program.result.padding(13))  \
     \(isClassifier ? "of the classes 0 to \(output.count - 1)" : "\(output) values")
     """
+  }
+
+  private var normalizationText: String {
+    guard let normalization else { return "" }
+    func list(_ values: [Double]) -> String {
+      values.map { "\(Float($0))" }.joined(separator: ", ")
+    }
+    return "\n" + String(repeating: " ", count: 20)
+      + CProgram.wrapped(
+        "(predict itself subtracts the mean, \(list(normalization.mean)), and divides by the "
+          + "deviation, \(list(normalization.deviation)))",
+        indent: String(repeating: " ", count: 20))
   }
 
   // MARK: The file

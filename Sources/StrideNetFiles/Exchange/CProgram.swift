@@ -79,16 +79,29 @@ struct CProgram {
   private var listed = (values: 0, pixels: 0, row: 0)
   private var slots: (sizes: [Int], ofPlaces: [Int]) = ([], [])
 
-  init(_ stages: [Stage], prefix: String, result: String) throws {
+  init(
+    _ stages: [Stage], _ normalization: InputNormalization?, prefix: String, result: String
+  ) throws {
     (self.prefix, self.result) = (prefix, result)
     let input = stages[0].input
     let isFlat = input.height == 1 && input.width == 1
     let image = Value(name: isFlat ? "image" : "x0", shape: input, isFlat: isFlat, place: nil)
-    let last = try layers(stages, image)
+    let last = try layers(stages, normalization.map { normalized(image, $0) } ?? image)
     next(reading: last)
     code("\n/* The result. */")
     code("for (int i = 0; i < \(last.shape.count); i++)\n  \(result)[i] = \(last.array)[i];")
     slots = assignedSlots()
+  }
+
+  private mutating func normalized(_ image: Value, _ factors: InputNormalization) -> Value {
+    next(reading: image)
+    let x = image.isFlat ? image : self.image(image)
+    let scale = constant("input_scale", [factors.scale.count], factors.scale)
+    let shift = constant("input_shift", [factors.shift.count], factors.shift)
+    let y = buffer("_input", image.shape, isFlat: image.isFlat)
+    code("\n/* The pixels, less their channel's mean, divided by its deviation. */")
+    code(loops(y, "\(y.element) = \(x.element) * \(scale)[c] + \(shift)[c];"))
+    return y
   }
 
   // MARK: Text

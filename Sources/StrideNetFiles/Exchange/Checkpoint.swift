@@ -16,6 +16,7 @@ public struct Checkpoint {
 
   public let configuration: RunConfiguration
   private let place: Place
+  private let normalization: InputNormalization?
   private let arrays: [String: [Float]]
   private let path: String
 
@@ -47,6 +48,21 @@ public struct Checkpoint {
   public var results: [EpochResult] { place.progress.results }
   /// Epochs that are finished.
   package var epochs: Int { results.count }
+
+  /// Where the data may lie now: where it was, or where the end of its path leads from the working
+  /// folder or the checkpoint's.
+  package func placeOfData(besides checkpoint: String) -> String? {
+    guard let data = configuration.data, !Dataset.isName(data), !Dataset.isThere(data) else {
+      return configuration.data
+    }
+    let parts = data.split(separator: "/").map(String.init)
+    let folder = URL(fileURLWithPath: checkpoint).deletingLastPathComponent().path
+    for start in parts.indices {
+      let end = parts[start...].joined(separator: "/")
+      if let found = [end, "\(folder)/\(end)"].first(where: Dataset.isThere) { return found }
+    }
+    return data
+  }
 
   // MARK: Writing
 
@@ -110,6 +126,7 @@ public struct Checkpoint {
         found: placeText, expected: "what a training came to, epoch by epoch",
         hint: "the file is damaged")
     }
+    normalization = try Network.normalization(file.metadata, path)
     arrays = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.values) })
     self.path = path
   }
@@ -124,6 +141,7 @@ public struct Checkpoint {
         found: "\(trainer.source), \(trainer.train.count) training images",
         expected: "the \(place.images) training images that it was made with")
     }
+    network.normalization = normalization
     let count = network.snapshot().values.count
     func values(_ name: String, required: Bool) throws -> [Float]? {
       let found = arrays[Self.prefix + name]
@@ -169,9 +187,13 @@ public struct Checkpoint {
 
 extension Trainer {
   /// Goes on from a checkpoint: from then on every number is what it would have been without a stop.
+  /// The settings may have more epochs than those of the checkpoint: the learning rate is then that of
+  /// the longer run, from where it goes on.
   /// - Throws: ``StrideNetError`` where it doesn't fit the network, the data or the settings
   public func resume(_ checkpoint: Checkpoint) throws {
-    guard checkpoint.configuration.training == settings else {
+    var before = checkpoint.configuration.training
+    before.epochs = max(before.epochs, settings.epochs)
+    guard before == settings else {
       var other = checkpoint.configuration
       other.training = settings
       throw StrideNetError(

@@ -52,13 +52,15 @@ struct ConfigurationReader {
   private static var everyKey: [String: Any] {
     var full = RunConfiguration()
     (full.data, full.split, full.limit, full.validate, full.kernels) = ("", 0, 0, 0, "")
-    full.precision = .bf16
+    (full.precision, full.normalize, full.folds) = (.bf16, .unit, 0)
+    full.stream = true
     full.from = .init(path: "", sha256: "")
     full.pictures = PictureOptions(height: 0, width: 0)
     (full.training.averageDecay, full.training.patience) = (0, 0)
     full.training.optimizer.clipNorm = 0
     full.training.augmentation = Augmentation()
-    full.training.frozenLayers = []
+    (full.training.frozenLayers, full.training.classWeights) = ([], [])
+    full.training.shuffleSeed = 0
     return full.dictionary
   }
 

@@ -8,7 +8,7 @@ extension Network {
   /// network's is "output", (batch, values) or, where that is an image, (batch, channels, height,
   /// width). Flatten goes through an image in that order, too, so the columns of the dense weights
   /// behind it are permuted. Dropout isn't in the model, and batch normalisation uses the running
-  /// statistics.
+  /// statistics. What is done to pixels before the first layer, ``Network/normalization``, is.
   /// - Throws: ``StrideNetError`` naming a layer that ONNX has no operators for, such as one of
   ///   one's own
   public func exportONNX(to path: String) throws {
@@ -20,7 +20,7 @@ extension Network {
         found: "\(count)", expected: "at most 2²⁸: 1 GB")
     }
     var graph = ONNXGraph()
-    try graph.build(stages)
+    try graph.build(stages, normalization)
     var model = Message()
     model.integer(1, 8)  // the format's version
     model.text(2, "StrideNet")
@@ -97,10 +97,16 @@ private struct ONNXGraph {
     let image: Shape?
   }
 
-  mutating func build(_ stages: [Stage]) throws {
+  mutating func build(_ stages: [Stage], _ normalization: InputNormalization?) throws {
     let (input, output) = (stages[0].input, stages.last!.output)
-    let image = Value(name: "image", image: input)
+    var image = Value(name: "image", image: input)
     inputs = [("image", [input.channels, input.height, input.width])]
+    if let normalization {
+      let sizes = [input.channels, 1, 1]
+      let mean = constant("input.mean", sizes, normalization.mean.map { Float($0) })
+      let deviation = constant("input.deviation", sizes, normalization.deviation.map { Float($0) })
+      image = Value(name: node("Div", [node("Sub", ["image", mean]), deviation]), image: input)
+    }
     let endsInSoftmax = stages.last!.operations.last!.activation.isSoftmax
     let result = try layers(stages, image, number: nil, leavingSoftmax: endsInSoftmax)
     if endsInSoftmax {

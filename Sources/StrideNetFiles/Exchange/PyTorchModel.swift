@@ -36,7 +36,7 @@ struct PyTorchModel {
     text = Self.sequential(modules)
   }
 
-  func source(_ input: Shape, file: String) -> String {
+  func source(_ input: Shape, _ normalization: InputNormalization?, file: String) -> String {
     let image =
       Self.isPixel(input)
       ? "(N, \(input.count))" : "(N, \(input.channels), \(input.height), \(input.width))"
@@ -62,13 +62,36 @@ struct PyTorchModel {
 
 
       """
+    let normalize = """
+
+
+      class Normalize(nn.Module):
+          def __init__(self, mean, deviation):
+              super().__init__()
+              self.register_buffer("mean", torch.tensor(mean), persistent=False)
+              self.register_buffer("deviation", torch.tensor(deviation), persistent=False)
+
+          def forward(self, x):
+              return (x - self.mean) / self.deviation
+
+
+      """
+    // A number a channel, in the shape of one example.
+    let wrapped = normalization.map { n in
+      let factors = [n.mean, n.deviation].map { values in
+        "["
+          + values.map { Self.isPixel(input) ? "\(Float($0))" : "[[\(Float($0))]]" }
+          .joined(separator: ", ") + "]"
+      }
+      return "model = nn.Sequential(Normalize(\(factors.joined(separator: ", "))), model)\n"
+    }
     return """
-      from safetensors.torch import load_file
+      \(wrapped == nil ? "" : "import torch\n")from safetensors.torch import load_file
       from torch import nn
-      \(needsResidual ? residual : "")\(needsChannelNorm ? channelNorm : "")
+      \(needsResidual ? residual : "")\(needsChannelNorm ? channelNorm : "")\(wrapped == nil ? "" : normalize)
       model = \(text)
       model.load_state_dict(load_file(\(Self.quoted(file))))
-      model.eval()  # takes \(image), pixels from 0 to 1
+      \(wrapped ?? "")model.eval()  # takes \(image), pixels from 0 to 1
 
       """
   }

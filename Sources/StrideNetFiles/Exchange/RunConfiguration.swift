@@ -17,11 +17,17 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   package var split: Double?
   /// The first so many training images only.
   package var limit: Int?
-  /// The last so many training images, or below 1 this share of them, are held out and evaluated
-  /// instead of the test set.
+  /// So many training images, or below 1 this share of them, are held out and evaluated instead of the
+  /// test set.
   package var validate: Double?
+  /// Into how many parts the training images go, each of which is held out once.
+  package var folds: Int?
+  /// Whether images stay in their files and are read while the network trains.
+  package var stream: Bool?
   /// How pictures become images; nil for the usual way.
   package var pictures: PictureOptions?
+  /// What is done to pixels before the first layer; nil for nothing more than to divide them by 255.
+  public var normalize: InputNormalization.Method?
   /// The kernel variant; nil for the one bound at build time.
   package var kernels: String?
   /// Of the products; nil for float32.
@@ -77,15 +83,44 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   /// Loads the data as the configuration wants it, and the test set if the training evaluates other
   /// images.
   package func loadData(
-    isStrict: Bool = false, _ progress: (@Sendable (_ done: Int, _ all: Int) -> Void)? = nil
+    isStrict: Bool = false, cache: String? = nil,
+    _ progress: (@Sendable (_ done: Int, _ all: Int) -> Void)? = nil
   ) throws -> (data: Dataset, test: ImageSet?) {
     var options = pictures ?? PictureOptions()
-    options.isStrict = isStrict
+    (options.isStrict, options.cache) = (isStrict, cache)
     var data = try Dataset.load(data, options, progress: progress)
-    if let split { data = try data.split(split, seed: training.seed) }
+    if let split { data = try data.split(split, seed: training.orderSeed) }
+    if folds != nil {
+      if let limit { data = try data.limited(to: limit) }
+      return (data, nil)
+    }
     let test = validate == nil && data.validation == nil ? nil : data.test
     if let validate {
-      data = try data.holdingOut(validate)
+      data = try data.holdingOut(validate, seed: training.orderSeed)
+    } else {
+      data = try data.choosingByValidation()
+    }
+    if let limit { data = try data.limited(to: limit) }
+    return (data, test)
+  }
+
+  /// The same of a data set whose images stay in their files.
+  package func streamData(
+    isStrict: Bool = false, cache: String? = nil,
+    _ progress: (@Sendable (_ done: Int, _ all: Int) -> Void)? = nil
+  ) throws -> (data: StreamedDataset, test: StreamedImages?) {
+    guard split == nil && folds == nil, let name = data else {
+      throw StrideNetError(
+        .usage, "images that stay in their files can't be shuffled as a whole or cut into folds",
+        found: data == nil ? "no data set" : split == nil ? "--folds" : "--split",
+        expected: "--data, with or without --validate and --limit")
+    }
+    var options = pictures ?? PictureOptions()
+    (options.isStrict, options.cache) = (isStrict, cache)
+    var data = try Dataset.stream(name, options, progress: progress)
+    let test = validate == nil && data.validation == nil ? nil : data.test
+    if let validate {
+      data = try data.holdingOut(validate, seed: training.orderSeed)
     } else {
       data = try data.choosingByValidation()
     }

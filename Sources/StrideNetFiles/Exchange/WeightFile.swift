@@ -9,6 +9,7 @@ extension Network {
   private static let lossKey = "stridenet.loss"
   private static let classesKey = "stridenet.classes"
   private static let fitKey = "stridenet.fit"
+  private static let normalizationKey = "stridenet.normalization"
 
   /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
   /// at all.
@@ -36,6 +37,11 @@ extension Network {
       result[Self.classesKey] = ClassList.json(classNames)
     }
     result[Self.fitKey] = pictureFit?.rawValue
+    result[Self.normalizationKey] = normalization.map {
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = .sortedKeys
+      return String(decoding: try! encoder.encode($0), as: UTF8.self)
+    }
     return result
   }
 
@@ -116,9 +122,27 @@ extension Network {
         names, outputs: network.classes, at: "\(path), metadata '\(classesKey)'")
     }
     network.pictureFit = file.metadata[fitKey].flatMap(Picture.Fit.init)
+    network.normalization = try normalization(file.metadata, path)
+    try network.checkNormalization(for: network.input!)
     let byName = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.values) })
     try network.setWeights { byName[$0]! }
     return network
+  }
+
+  /// What a file's metadata say that is done to inputs.
+  static func normalization(
+    _ metadata: [String: String], _ path: String
+  ) throws -> InputNormalization? {
+    try metadata[normalizationKey].map { text in
+      guard let result = try? JSONDecoder().decode(InputNormalization.self, from: Data(text.utf8))
+      else {
+        throw StrideNetError(
+          .badData, "a normalisation that isn't one",
+          at: "\(path), metadata '\(normalizationKey)'", found: String(text.prefix(200)),
+          expected: #"{"deviation":[…],"mean":[…]}, a finite number for each channel"#)
+      }
+      return result
+    }
   }
 
   private static func matches(

@@ -109,7 +109,8 @@ struct LayerWalk {
                 LossBatch(
                   output: output, gradient: gradient.pointer, loss: losses.pointer,
                   wrong: wrong.baseAddress!),
-                targets, endsInSoftmax: network.endsInSoftmax)
+                targets, endsInSoftmax: network.endsInSoftmax,
+                classWeights: network.classWeights)
             }
           }
         }

@@ -52,6 +52,7 @@ public struct Trace: Sendable {
     public var gradientNorm: Double? { gradient.map { Trace.norm($0.values) } }
   }
 
+  /// What the first layer was given: the images, after ``Network/normalization``.
   public let input: Tensor
   public let layers: [Layer]
   /// What softmax made the probabilities of; nil where the network doesn't end in it.
@@ -102,6 +103,7 @@ extension Network {
   /// - Parameter batch: with targets, for the way back
   private func trace(_ x: Tensor, _ batch: Batch?, _ repeats: Int) throws -> Trace {
     precondition(x.batch > 0 && repeats > 0)
+    let x = try normalized(x)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
     var walk = LayerWalk(self, x, training: batch != nil, repeats: repeats)

@@ -9,7 +9,7 @@ used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
 written next to the script: convolution.json, pooling.json, dense_softmax.json,
 activation.json, normalization.json, frozen.json, optimizers.json, training.json, exchange.json
 and pytorch.safetensors (with the package safetensors), metrics.json (with
-scikit-learn).
+scikit-learn), class_weights.json.
 
 Inputs are never stored, only results, because the tests make the same inputs:
 
@@ -46,6 +46,8 @@ dense_softmax.json "dense": x (n, in) = value(i, 1), w = value(i, 2),
                    rows' cross-entropies), losses (each row's) and dlogits (of
                    the mean). With scale 2000 most probabilities are 0 or 1; the
                    losses stay finite. Float64.
+class_weights.json "cases"; logits = 6 * value(i, 1), a weight of each class 0.6 + value(i, 2), labels
+                   as in dense_softmax.json; loss, the weighted mean, and dlogits. Float64.
 normalization.json Float64. "batch" and "layer": normalisation of x = 3 value(i, 1) + 1 with
                    gain 1 + value(i, 2) and bias value(i, 3), dy = value(i, 4); batch: after
                    ReLU with "relu", and the running statistics after two passes, the
@@ -591,6 +593,20 @@ def metrics():
         precision=number(precision), recall=number(recall), f1=number(f1))
 
 
+def class_weights():
+    """CrossEntropyLoss(weight=..., reduction="mean") of logits and labels as in dense_softmax.json."""
+    cases = []
+    for n, classes, smoothing in ((1, 3, 0), (7, 4, 0), (13, 10, 0.1), (5, 2, 0.5)):
+        z = tensor(6 * values((n, classes), 1), True)
+        weights = tensor(0.6 + values((classes,), 2))
+        labels = torch.arange(n) * 7 % classes
+        loss = torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=smoothing)(z, labels)
+        loss.backward()
+        cases.append(dict(n=n, classes=classes, smoothing=smoothing, loss=float(loss.detach()),
+                          dlogits=flat(z.grad)))
+    return dict(value_check=value_check(), cases=cases)
+
+
 def write(name, content):
     path = HERE / name
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
@@ -613,6 +629,7 @@ def main():
     write("training.json", training(folder))
     write("exchange.json", exchange())
     write("metrics.json", metrics())
+    write("class_weights.json", class_weights())
 
 
 if __name__ == "__main__":

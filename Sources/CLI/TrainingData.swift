@@ -1,0 +1,35 @@
+import StrideNet
+
+/// What `stridenet train` trains on: images in memory, or in their files.
+protocol TrainingData {
+  var name: String { get }
+  var classNames: [String] { get }
+  /// Of the training images.
+  var labels: [UInt16] { get }
+  var shape: Shape { get }
+  var skipped: [Dataset.Skipped] { get }
+  var notes: [String] { get }
+  func normalization(_ method: InputNormalization.Method?) throws -> InputNormalization?
+  func trainer(_ network: Network, _ settings: TrainingSettings) throws -> Trainer
+}
+
+extension Dataset: TrainingData {
+  var labels: [UInt16] { train.labels }
+  var shape: Shape { train.shape }
+
+  func normalization(_ method: InputNormalization.Method?) -> InputNormalization? {
+    .of(method, train)
+  }
+  func trainer(_ network: Network, _ settings: TrainingSettings) throws -> Trainer {
+    try Trainer(network, self, settings)
+  }
+}
+
+extension StreamedDataset: TrainingData {
+  var labels: [UInt16] { train.labels }
+  var shape: Shape { train.shape }
+
+  func trainer(_ network: Network, _ settings: TrainingSettings) throws -> Trainer {
+    try Trainer(network, self, settings)
+  }
+}
