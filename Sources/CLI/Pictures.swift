@@ -43,7 +43,9 @@ final class LabelledPictures {
 
   init(in folder: String, for network: Network, _ options: DataOptions) throws {
     let names = (0..<network.classes).map(network.className)
-    let labels = Dictionary(names.enumerated().map { ($1, $0) }) { first, _ in first }
+    // A name such as T-shirt/top can't be a folder's; its number can.
+    let numbers = names.allSatisfy { Int($0) == nil } ? names.indices.map { ("\($0)", $0) } : []
+    let labels = Dictionary(names.enumerated().map { ($1, $0) } + numbers) { first, _ in first }
     let found = PictureFolder(folder) { labels[$0] != nil }
     self.folder = folder
     input = PictureInput(for: network, fit: options.pictures.fit)

@@ -162,9 +162,9 @@ import StrideNet
     try network.save(to: "\(place.path)/w")
     let digits = Network(try Architecture.layers("flatten softmax(10)"))
     _ = try Trainer(digits, NetworkTests.sample.get().limited(to: 600), once).run()
-    try digits.save(to: "\(place.path)/digits")
+    try digits.save(to: "\(place.path)/d")
     #expect(try Network.load(from: "\(place.path)/w").pictureFit == .crop)
-    #expect(try Network.load(from: "\(place.path)/digits").pictureFit == .digits)
+    #expect(try Network.load(from: "\(place.path)/d").pictureFit == .digits)
 
     // A picture of the network's size is the image itself, but with --fit digits.
     let pixels = Array(filled.test.pixels[0..<64])
@@ -179,6 +179,18 @@ import StrideNet
       "predict", "w", "a.png", "--save-input", "seen.png", "--fit", "digits")
     #expect(other.code == 0, "\(other.err)")
     #expect(try Picture.read(at: "\(place.path)/seen.png").grey(8, 8) != pixels)
+
+    // Folders by a class's number too, where classes have names: one may be none for a folder.
+    network.classNames = ["T-shirt/top", "bag"]
+    try network.save(to: "\(place.path)/w")
+    for (index, name) in ["0", "bag"].enumerated() {
+      try FileManager.default.createDirectory(
+        atPath: "\(place.path)/p/\(name)", withIntermediateDirectories: true)
+      try PNG.write(
+        Picture(filled.test.batch([index]).images), to: "\(place.path)/p/\(name)/a.png")
+    }
+    let measured = try place.run("evaluate", "w", "--pictures", "p", "--json")
+    #expect(measured.code == 0 && measured.json[0]["test_images"] as? Int == 2, "\(measured.err)")
   }
 
   // MARK: Names of files
