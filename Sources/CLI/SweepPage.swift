@@ -54,6 +54,7 @@ enum SweepPage {
       <style>
       \(Page.style)
       td { white-space: nowrap; }
+      pre { white-space: pre-wrap; overflow-wrap: anywhere; }
       .plot { background: #ffffff; border-radius: 8px; }
       .plot svg { max-width: 100%; height: auto; display: block; }
       </style>
