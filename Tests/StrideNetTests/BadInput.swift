@@ -189,7 +189,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     other(
       "variant unknown", ["train", "cnn", "fast"], code: 64, "no kernel variant of that name",
       "'fast'"),
-    other("model unknown", ["train", "resnet"], code: 64, "no model", "'resnet'", "cnn, flat"),
+    other("model unknown", ["train", "alexnet"], code: 64, "no model", "'alexnet'", "cnn, flat"),
     other("variant alone", ["naive"], code: 64, "'naive'", "stridenet cnn naive"),
     other("command unknown", ["evalute", "w"], code: 64, "no model or command", "'evalute'"),
     other("option unknown", ["--epoch", "3"], code: 64, "Unknown option '--epoch'", "'--epochs'"),

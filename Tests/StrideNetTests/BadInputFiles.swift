@@ -105,9 +105,9 @@ extension BadInput {
         header: #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"#
           + #""b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#, data: [1, 2, 3])
     },
-    weights("whole numbers", "have a type that isn't read", "I64") {
+    weights("complex numbers", "have a type that isn't read", "C64") {
       try $0.writeWeights(
-        "w", header: #"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#, data: [1, 2])
+        "w", header: #"{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}"#, data: [1, 2])
     },
     weights("no metadata", "not a weight file of StrideNet", "no 'stridenet.input'") {
       try $0.writeWeights(
@@ -217,9 +217,9 @@ extension BadInput {
       "unknown layer", "'flaten'"
     ) { try $0.writeWeights("w") },
     other(
-      "import: not PyTorch's names",
+      "import: not PyTorch's",
       ["import", "w", "--layers", Workplace.tiny, "--input", "8x8x1", "--save", "n"], code: 65,
-      "a tensor is missing", "layers.1.weight", "nn.Linear(64, 10)"
+      "weights of StrideNet's", "predict, evaluate and export"
     ) { try $0.writeWeights("w") },
     other(
       "import: no file",

@@ -21,7 +21,14 @@ enum PyTorchArchive {
         found: "a pickle", expected: "an archive of torch.save, or a safetensors file",
         hint: "save it again, in Python by torch.save(torch.load(\"OLD\"), \"NEW.pt\")")
     default:
-      return try Safetensors.read(file, skipping: isCounter).tensors.sorted {
+      let (tensors, metadata) = try Safetensors.read(file, skipping: isCounter)
+      guard metadata[Network.architectureKey] == nil else {
+        throw StrideNetError(
+          .badData, "weights of StrideNet's, in another order than PyTorch's", at: file.path,
+          found: "'\(Network.architectureKey)' in its metadata",
+          expected: "what PyTorch saved", hint: "predict, evaluate and export take it as it is")
+      }
+      return tensors.sorted {
         $0.name.compare($1.name, options: .numeric) == .orderedAscending
       }
     }

@@ -4,7 +4,7 @@ import StrideNetCore
 
 extension Network {
   // Keys of the metadata in a weight file.
-  private static let architectureKey = "stridenet.architecture"
+  static let architectureKey = "stridenet.architecture"
   private static let inputKey = "stridenet.input"
   private static let lossKey = "stridenet.loss"
   private static let classesKey = "stridenet.classes"
