@@ -86,11 +86,11 @@ fuzz: setup
 bench: build
 	$(BINARY) bench all --svg .build/bench.svg
 
-## bench-peers: alternate with PyTorch, ONNX Runtime, OpenVINO and others, float32 and bf16; table and plot (PYTHON=, which has them; MODELS=, IMAGES=, ROUNDS=, DATA=)
+## bench-peers: alternate with PyTorch, ONNX Runtime, OpenVINO and others, float32 and bf16; table and plot (PYTHON=, which has them; MODELS=, IMAGES=, ROUNDS=, DATA=, AVX2=1)
 bench-peers: build
 	python3 Benchmarks/bench_peers.py --program $(BINARY) $(if $(PYTHON),--python $(PYTHON)) \
 	  $(if $(MODELS),--models $(MODELS)) $(if $(IMAGES),--images $(IMAGES)) \
-	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data $(DATA))
+	  $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data $(DATA)) $(if $(AVX2),--avx2)
 
 ## bench-blas: alternate with OpenBLAS on one thread (CORE=Zen: with those kernels)
 bench-blas: setup
