@@ -38,6 +38,7 @@ struct Evaluate: ParsableCommand {
       throw StrideNetError(
         .usage, "two sets of images", found: "--data and --pictures", expected: "one of them")
     }
+    if pictures != nil { try dataOptions.pictures.refuseThoseOfSets() }
     try topK.map { try network.checkTopK($0) }
     if confusion && network.classes > 1000 {
       throw StrideNetError(

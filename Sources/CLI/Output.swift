@@ -4,12 +4,15 @@ import Synchronization
 
 /// What commands print: text for people, or JSON lines for programs.
 enum Output {
+  /// Where lines go, in errors.
+  static let place = "standard output"
+
   /// One line on standard output.
   static func line(_ text: String) throws {
     clearProgress()
     guard write(text + "\n", to: STDOUT_FILENO) else {
       throw StrideNetError(
-        .ioError, "cannot write", at: "standard output", found: String(cString: strerror(errno)),
+        .ioError, "cannot write", at: place, found: String(cString: strerror(errno)),
         hint: "free space, or write elsewhere")
     }
   }

@@ -46,6 +46,7 @@ struct Predict: ParsableCommand {
   private var shown: ArraySlice<String> { images.dropFirst(others.count) }
 
   func run() throws {
+    if dataOptions.data == nil { try dataOptions.pictures.refuseThoseOfSets() }
     let ensemble = try views.ensemble([file] + others, compute.runtime())
     let (network, images) = (ensemble.networks[0], shown)
     if let saveInput {
@@ -60,7 +61,7 @@ struct Predict: ParsableCommand {
     func attempt(_ isOne: Bool, _ body: () throws -> Void) throws {
       do {
         try body()
-      } catch let error as StrideNetError where !isOne {
+      } catch let error as StrideNetError where !isOne && error.place != Output.place {
         Output.complain(error.description)
         failed += 1
       }
@@ -118,7 +119,8 @@ struct Predict: ParsableCommand {
   }
 
   private func pictures(in path: String) throws -> [String] {
-    let all = try FileManager.default.contentsOfDirectory(atPath: path).sorted()
+    let names = try Self.reading(path) { try FileManager.default.contentsOfDirectory(atPath: path) }
+    let all = names.sorted()
       .filter { !PictureFolder.isHidden($0) }.map { "\(path)/\($0)" }
     let found = all.filter(PictureFolder.isPicture)
     for other in all where !PictureFolder.isPicture(other) {
@@ -131,15 +133,30 @@ struct Predict: ParsableCommand {
     return found
   }
 
+  /// Says in our own words what the system can't read.
+  private static func reading<T>(_ place: String, _ body: () throws -> T) throws -> T {
+    do {
+      return try body()
+    } catch {
+      let cause = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError
+      throw StrideNetError(
+        .missingInput, "what is to be predicted can't be read", at: place,
+        found: cause.map { String(cString: strerror(Int32($0.code))) }
+          ?? error.localizedDescription)
+    }
+  }
+
   /// Calls this with a file's path: for `-` that of a file with what comes in, which is deleted then.
   private static func withFile(_ path: String, _ body: (String) throws -> Void) throws {
     guard path == "-" else { return try body(path) }
     let (place, most) = ("standard input", 64 << 20)
     var bytes = Data()
-    while bytes.count <= most,
-      let part = try FileHandle.standardInput.read(upToCount: 1 << 20), !part.isEmpty
-    {
-      bytes += part
+    try reading(place) {
+      while bytes.count <= most,
+        let part = try FileHandle.standardInput.read(upToCount: 1 << 20), !part.isEmpty
+      {
+        bytes += part
+      }
     }
     guard 1...most ~= bytes.count else {
       throw StrideNetError(

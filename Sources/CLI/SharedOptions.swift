@@ -165,6 +165,20 @@ struct PictureArguments: ParsableArguments {
   /// Where decoded pictures are kept.
   var cache: String? { noCache ? nil : PictureOptions.usualCache() }
 
+  /// - Throws: ``StrideNetError`` for options of data sets where there is none: pictures that a network
+  ///   is shown become what it wants
+  func refuseThoseOfSets() throws {
+    let given = [
+      ("--image-size", imageSize != nil), ("--colour", colour != nil), ("--strict", strict),
+    ]
+    guard let (option, _) = given.first(where: \.1) else { return }
+    throw StrideNetError(
+      .usage, "\(option) means nothing without a data set", found: option,
+      expected:
+        "pictures alone: each becomes an image of the network's size and colours, and those "
+        + "that can't be read are named")
+  }
+
   /// The options as given, over others.
   func over(_ base: PictureOptions?) throws -> PictureOptions? {
     guard imageSize != nil || fit != nil || colour != nil else { return base }

@@ -194,6 +194,7 @@ struct Train: ParsableCommand {
     let (data, test) =
       try cache?.data(for: configuration) { try load($0, isQuiet: isQuiet) }
       ?? load(configuration, isQuiet: isQuiet)
+    try checkpoint?.requireData(data.source, data.labels.count)
     return Settled(
       configuration: configuration, data: data, test: test, runtime: runtime, start: start)
   }
@@ -345,6 +346,21 @@ struct Train: ParsableCommand {
   }
 
   private func checkFiles() throws {
+    var options: [String: String] = [:]
+    for (option, path) in [
+      ("--save", files.save),
+      (files.checkpoint == nil ? "--resume" : "--checkpoint", checkpointPath),
+      ("--write-config", files.writeConfig), ("--report", files.report),
+    ] {
+      guard let path else { continue }
+      if let other = options.updateValue(
+        option, forKey: URL(filePath: path).standardizedFileURL.path)
+      {
+        throw StrideNetError(
+          .usage, "two things for one file", at: path, found: "\(other) and \(option)",
+          expected: "a file for each")
+      }
+    }
     for path in [files.writeConfig, files.report] {
       if let path { try AtomicFile.checkWritable(path) }
     }
@@ -355,7 +371,6 @@ struct Train: ParsableCommand {
 
   /// Images stay in their files where that is asked for, or where they would fill half of the memory.
   private func chooseStream(_ configuration: inout RunConfiguration) throws {
-    if stream { configuration.stream = true }
     let others = [("--report", files.report != nil), ("--from", configuration.from != nil)]
     if configuration.stream == true, let (option, _) = others.first(where: \.1) {
       throw StrideNetError(
@@ -435,6 +450,7 @@ struct Train: ParsableCommand {
     if let from = files.from { result.from = .init(path: from) }
     if let data = dataOptions.data { result.data = data }
     result.pictures = try dataOptions.pictures.over(result.pictures)
+    if stream { result.stream = true }
     if let split { result.split = split }
     if let limit { result.limit = limit }
     if let validate { result.validate = validate }
@@ -554,7 +570,7 @@ struct Train: ParsableCommand {
     case .stopped:
       Output.note(
         "stopped" + saved
-          + (checkpointPath.map { "; go on with: stridenet train --resume \($0)" } ?? ""))
+          + (checkpointPath.map { "; go on with: \(SweepPlan.line(["--resume", $0]))" } ?? ""))
     case .stoppedEarly:
       if !quiet && !json {
         try Output.line("stopped  no lower loss for \(trainer.settings.patience!) epochs")

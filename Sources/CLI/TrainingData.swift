@@ -3,6 +3,7 @@ import StrideNet
 /// What `stridenet train` trains on: images in memory, or in their files.
 protocol TrainingData {
   var name: String { get }
+  var source: String { get }
   var classNames: [String] { get }
   /// Of the training images.
   var labels: [UInt16] { get }

@@ -445,6 +445,9 @@ import StrideNet
       (["predict", "w", "one.png", "--save-input", "none/x.png"], "none"),
       (["evaluate", "w", "--pictures", "empty"], "no pictures"),
       (["evaluate", "w", "--pictures", "drawn", "--data", "digits"], "two sets"),
+      (["predict", "w", "one.png", "--image-size", "9"], "--image-size means nothing"),
+      (["predict", "w", "one.png", "--strict"], "--strict means nothing"),
+      (["evaluate", "w", "--pictures", "drawn", "--colour", "rgb"], "--colour means nothing"),
       (["augment", "turn=3", "--out", "x.png"], "turn=3"),
     ] {
       let refused = try place.run(arguments)

@@ -55,13 +55,14 @@ import StrideNet
     // The same, ended after some epochs by the number of them in its own checkpoints.
     let first = try place.start(
       Workplace.thorough + [
-        "--checkpoint", "d", "--checkpoint-every", "3", "--threads", "1", "--json",
+        "--checkpoint", "d d", "--checkpoint-every", "3", "--threads", "1", "--json",
       ])
     try first.wait(for: #""epoch":5"#)
-    _ = first.stop(signal)
-    let resumed = try place.run("train", "--resume", "d", "--threads", "2", "--json")
+    let (early, _) = first.stop(signal)
+    #expect(early.err.contains("stridenet train --resume 'd d'\n"), "\(early.err)")
+    let resumed = try place.run("train", "--resume", "d d", "--threads", "2", "--json")
     #expect(try resumed.digest == whole)
-    #expect(try place.run("evaluate", "d", "--data", "digits").code == 0)
+    #expect(try place.run("evaluate", "d d", "--data", "digits").code == 0)
   }
 
   /// Killed at any instant, the last checkpoint loads and leads to the same weights.
@@ -104,6 +105,26 @@ import StrideNet
     let seen = running.out.count
     while running.out.count < seen + 2000 { Thread.sleep(forTimeInterval: 0.005) }
     #expect(running.stop(SIGTERM).0.code == 128 + SIGTERM)
+  }
+
+  @Test func saysWhatDoesntGoOn() throws {
+    let place = try Workplace()
+    _ = try place.run(Workplace.tinyTraining + ["--checkpoint", "c"])
+    let before = try place.read("c")
+    // Fewer images than a mini-batch has, of another size.
+    try PictureFolderTests.write("pics", in: place)
+    for (options, code, said) in [
+      (["--data", "pics", "--epochs", "9"], 65, "made with other data"),
+      (["--from", "w"], 64, "from.path: w, none before"),
+      (["--epochs", "9", "--save", "./c"], 64, "--save and --resume"),
+      (["--epochs", "9", "--save", "w", "--checkpoint", "w"], 64, "--save and --checkpoint"),
+      (["--report", "w", "--write-config", "w"], 64, "--write-config and --report"),
+      (["--fit", "pad"], 64, "pictures.colour: auto, none; pictures.fit: pad, none before"),
+    ] {
+      let end = try place.run(["train", "--resume", "c"] + options)
+      #expect(end.code == code && end.err.contains(said), "\(end.err)")
+      #expect(try place.read("c") == before)
+    }
   }
 
   /// Where data lies doesn't matter, what it is does.

@@ -225,11 +225,22 @@ import StrideNet
     expectClose(
       (read.json.first?["probabilities"] as? [Double] ?? []).map { Float($0) },
       (all.json.last?["probabilities"] as? [Double] ?? []).map { Float($0) }, within: 0, "piped")
+    // What can't be written isn't the picture's fault.
+    let full = try place.run(
+      ["predict", "w", "p/a.png", "p/b.png"],
+      shell: ["/bin/sh", "-c", "exec \"$0\" \"$@\" >/dev/full"])
+    #expect(full.code == 74, "\(full.err)")
+    #expect(full.err.components(separatedBy: "cannot write").count == 2, "\(full.err)")
     let cut = try piped("p/cut.png")
     #expect(cut.code == 65 && cut.err.contains("standard input"), "\(cut.err)")
     #expect(!cut.err.contains("stridenet-"), "\(cut.err)")
     let empty = try piped("/dev/null")
     #expect(empty.code == 65 && empty.err.contains("nothing comes in"), "\(empty.err)")
+    for (file, said) in [("&-", "Bad file descriptor"), ("/", "Is a directory")] {
+      let none = try piped(file)
+      #expect(none.code == 66 && none.err.contains(said), "\(none.err)")
+      #expect(none.err.contains("standard input"), "\(none.err)")
+    }
   }
 }
 

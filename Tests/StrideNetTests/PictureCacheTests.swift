@@ -96,6 +96,23 @@ import StrideNet
     #expect(kept().count == 6 && moved.skipped[0].file.hasPrefix("\(place.path)/moved/dog"))
   }
 
+  @Test func aLinkToNothingIsPassedOverUntilItLeadsSomewhere() throws {
+    let before = try load()
+    let path = "\(place.path)/pics/cat/link.png"
+    try FileManager.default.createSymbolicLink(
+      atPath: path, withDestinationPath: "\(place.path)/later.png")
+    for _ in 0..<2 {
+      let data = try load()
+      #expect(data.train.count + data.test.count == before.train.count + before.test.count)
+      #expect(data.skipped.contains { $0.file == path && $0.why == "no such file" })
+      #expect(kept().count == 2)
+    }
+    try PictureFolderTests.write("later.png", PictureFolderTests.png(0, 9), in: place)
+    let after = try load()
+    #expect(after.train.count + after.test.count == before.train.count + before.test.count + 1)
+    #expect(kept().count == 3)
+  }
+
   /// A file that isn't whole is said and made anew.
   @Test(arguments: [0, 1, 2, 3, 4]) func brokenFilesAreMadeAnew(how: Int) throws {
     let first = try load()
@@ -120,6 +137,12 @@ import StrideNet
     try place.write("file", [1])
     let data = try load { $0.cache = "\(place.path)/file/inside" }
     #expect(data.train.count == 12 && data.notes.count == 1, "\(data.notes)")
+    #expect(data.notes[0].contains("cache folder can't be made"), "\(data.notes)")
+    // But what is streamed is read from there.
+    let end = try place.run(
+      ["flat", "--data", "pics", "--epochs", "1", "--stream"],
+      environment: ["XDG_CACHE_HOME": "\(place.path)/file"])
+    #expect(end.code == 73 && end.err.contains("XDG_CACHE_HOME"), "\(end.err)")
   }
 
   @Test func onTheCommandLine() throws {

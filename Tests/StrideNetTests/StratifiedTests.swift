@@ -314,6 +314,10 @@ import StrideNet
       let wrong = try place.run(training + options)
       #expect(wrong.code == 64 && wrong.err.contains("\(said) and --folds"), "\(wrong.err)")
     }
+    for option in ["--folds", "--validate"] {
+      let wrong = try place.run(Workplace.tinyTraining + ["--split", "0.01", option, "2"])
+      #expect(wrong.code == 64 && wrong.err.contains("more than 1 training image"), "\(wrong.err)")
+    }
     for count in ["1", "65", "-2"] {
       let wrong = try place.run(Workplace.tinyTraining + ["--folds", count])
       #expect(wrong.code == 64 && wrong.err.contains("folds"), "\(wrong.err)")

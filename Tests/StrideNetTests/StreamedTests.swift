@@ -66,6 +66,8 @@ import StrideNet
     let place = try Workplace()
     try PictureFolderTests.write("pics", count: 7, isGrey: isGrey, in: place)
     try place.write("pics/dog/none.png", [1, 2])
+    try FileManager.default.createSymbolicLink(
+      atPath: "\(place.path)/pics/dog/gone.png", withDestinationPath: "nothing")
     var options = PictureOptions()
     options.cache = "\(place.path)/kept"
     let path = "\(place.path)/pics"
@@ -283,6 +285,10 @@ import StrideNet
     }
     #expect(try place.run("train", "--config", "r", "--json").digest == end.digest)
     #expect(try place.run("train", "--resume", "c", "--json").digest == end.digest)
+    #expect(try place.run(training + ["--checkpoint", "m"]).code == 0)
+    let streamed = try place.run("train", "--resume", "m", "--epochs", "4", "--stream")
+    #expect(
+      streamed.code == 64 && streamed.err.contains("stream: 1, none before"), "\(streamed.err)")
     #expect(try place.run(training).digest != place.run(training + ["--stream"]).digest)
     let limited = try place.run(training + ["--stream", "--limit", "100"])
     #expect(limited.json[0]["train_images"] as? Int == 100)

@@ -90,7 +90,7 @@ public struct Dataset: Sendable {
     try train.probe(n)
     let chosen = train.labels.isSortedByClass ? train.evenly(n) : Array(0..<n)
     return try with(
-      "\(train.labels.isSortedByClass ? "" : "first ")\(n) training images",
+      "\(train.labels.isSortedByClass ? "" : "first ")\(n) training image\(n == 1 ? "" : "s")",
       train: train.picking(chosen),
       test: test, validation: validation)
   }
@@ -103,7 +103,8 @@ public struct Dataset: Sendable {
   public func holdingOut(_ amount: Double, seed: UInt64 = 1) throws -> Dataset {
     let n = try Self.heldOut(amount, of: train.count, at: source)
     return try holdingOut(
-      train.labels.stratified(n, seed: seed), "\(n) training images of all classes held out")
+      train.labels.stratified(n, seed: seed),
+      "\(n) training image\(n == 1 ? "" : "s") of all classes held out")
   }
 
   /// - Parameter amount: a number of images, or below 1 a share of them
@@ -112,7 +113,9 @@ public struct Dataset: Sendable {
     guard n > 0, n < count else {
       throw StrideNetError(
         .usage, "these training images can't be held out", at: source, found: "\(amount)",
-        expected: "a share of at least one image, such as 0.1, or 1 to \(count - 1)")
+        expected: count < 2
+          ? "more than 1 training image"
+          : "a share of at least one image, such as 0.1, or 1 to \(count - 1)")
     }
     return n
   }
@@ -134,7 +137,8 @@ public struct Dataset: Sendable {
     guard count >= 2, count <= train.count else {
       throw StrideNetError(
         .usage, "no such number of folds", at: source, found: "\(count)",
-        expected: "2 to \(train.count), the number of training images")
+        expected: train.count < 2
+          ? "more than 1 training image" : "2 to \(train.count), the number of training images")
     }
     return try train.labels.folds(count, seed: seed).enumerated().map { index, places in
       try holdingOut(places, "fold \(index + 1) of \(count) held out")

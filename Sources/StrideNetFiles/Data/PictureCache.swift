@@ -106,9 +106,16 @@ struct PictureCache {
   /// Writes the file, whole or not at all.
   /// - Parameter body: writes all pixels, and then says what they are
   func write(_ body: (inout AtomicFile.Writer) throws -> Description) throws {
-    try FileManager.default.createDirectory(
-      atPath: folder, withIntermediateDirectories: true,
-      attributes: [.posixPermissions: 0o700])
+    do {
+      try FileManager.default.createDirectory(
+        atPath: folder, withIntermediateDirectories: true,
+        attributes: [.posixPermissions: 0o700])
+    } catch {
+      throw StrideNetError(
+        .cannotCreate, "the cache folder can't be made", at: folder,
+        found: error.localizedDescription,
+        hint: "set XDG_CACHE_HOME to a folder where you may write")
+    }
     try AtomicFile.write(to: path) { file in
       let description = try body(&file)
       let encoder = JSONEncoder()

@@ -136,10 +136,9 @@ struct PictureReader {
     add("\(options.height ?? 0)x\(options.width ?? 0) \(options.fit) \(options.colour)")
     for name in classNames { add(name) }
     for item in items {
-      // A file that can't be asked can't be read either.
-      guard let stamp = FileStamp(item.path) else { return nil }
       add("\(item.part) \(item.label) \(item.path.dropFirst(parts[item.part].count))")
-      add("\(stamp.size) \(stamp.modified) \(stamp.changed)")
+      // A file that can't be asked can't be read either: it is passed over until it can be.
+      add(FileStamp(item.path).map { "\($0.size) \($0.modified) \($0.changed)" } ?? "none")
     }
     return PictureCache(folder, key: digest.hex)
   }

@@ -49,7 +49,7 @@ public struct StreamedDataset: Sendable {
     let out = train.labels.stratified(n, seed: seed)
     let isOut = Set(out)
     return try with(
-      "\(n) training images of all classes held out",
+      "\(n) training image\(n == 1 ? "" : "s") of all classes held out",
       train: train.picking((0..<train.count).filter { !isOut.contains($0) }),
       test: train.picking(out))
   }
@@ -63,7 +63,7 @@ public struct StreamedDataset: Sendable {
     }
     let isSorted = train.labels.isSortedByClass
     return try with(
-      "\(isSorted ? "" : "first ")\(n) training images",
+      "\(isSorted ? "" : "first ")\(n) training image\(n == 1 ? "" : "s")",
       train: train.picking(isSorted ? ImageSet.evenly(n, of: train.count) : Array(0..<n)),
       test: test, validation: validation)
   }

@@ -131,16 +131,20 @@ public struct Checkpoint {
     self.path = path
   }
 
-  fileprivate func state(_ trainer: Trainer) throws -> Trainer.State {
-    let network = trainer.network
-    guard
-      place.images == trainer.train.count && place.digest == trainer.dataDigest()
-    else {
+  /// - Throws: ``StrideNetError`` for another number of training images than it was made with, or for
+  ///   others
+  package func requireData(_ source: String, _ count: Int, digest: String? = nil) throws {
+    guard place.images == count, digest == nil || place.digest == digest else {
       throw StrideNetError(
         .badData, "the checkpoint was made with other data", at: path,
-        found: "\(trainer.source), \(trainer.train.count) training images",
+        found: "\(source), \(count) training images",
         expected: "the \(place.images) training images that it was made with")
     }
+  }
+
+  fileprivate func state(_ trainer: Trainer) throws -> Trainer.State {
+    let network = trainer.network
+    try requireData(trainer.source, trainer.train.count, digest: trainer.dataDigest())
     network.normalization = normalization
     let count = network.snapshot().values.count
     func values(_ name: String, required: Bool) throws -> [Float]? {

@@ -164,9 +164,8 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
   package func differences(from other: RunConfiguration) -> [String] {
     func compare(_ a: [String: Any], _ b: [String: Any], _ path: String) -> [String] {
       Set(a.keys).union(b.keys).sorted().flatMap { key -> [String] in
-        if let a = a[key] as? [String: Any], let b = b[key] as? [String: Any] {
-          return compare(a, b, "\(path)\(key).")
-        }
+        let (inA, inB) = (a[key] as? [String: Any], b[key] as? [String: Any])
+        if inA != nil || inB != nil { return compare(inA ?? [:], inB ?? [:], "\(path)\(key).") }
         let (a, b) = (a[key].map { "\($0)" } ?? "none", b[key].map { "\($0)" } ?? "none")
         return a == b ? [] : ["\(path)\(key): \(a), \(b)"]
       }
