@@ -75,7 +75,8 @@ import StrideNet
   }
 
   /// 97 of 100, whatever the grain, the size and the paper.
-  @Test(arguments: [1, 2] as [UInt64]) func digitsAreReadThroughGrain(_ seed: UInt64) throws {
+  @Test(.enabled(if: !KernelChoice.isDebugBuild, isRelease), arguments: [1, 2] as [UInt64])
+  func digitsAreReadThroughGrain(_ seed: UInt64) throws {
     let papers: [Paper] = [
       Paper(grain: 2), Paper(grain: 4), Paper(grain: 8), Paper(paper: 255, ink: 0, grain: 2),
       Paper(paper: 20, ink: 250, grain: 4), Paper(paper: 190, ink: 110, grain: 4),
@@ -91,12 +92,13 @@ import StrideNet
   }
 
   /// A sheet as a camera gives it.
-  @Test(arguments: [2, 4] as [Float]) func largeSheets(_ grain: Float) throws {
+  @Test(.enabled(if: !KernelChoice.isDebugBuild, isRelease), arguments: [2, 4] as [Float])
+  func largeSheets(_ grain: Float) throws {
     let right = try Self.read(1, seed: 5, 3000, 4000, size: 1400, Paper(grain: grain))
     #expect(right == 1)
   }
 
-  @Test func linesAndShadeAreNoInk() throws {
+  @Test(.enabled(if: !KernelChoice.isDebugBuild, isRelease)) func linesAndShadeAreNoInk() throws {
     var right = 0
     for (index, paper) in [
       Paper(isRuled: true), Paper(grain: 3, isRuled: true), Paper(grain: 2, isShaded: true),
