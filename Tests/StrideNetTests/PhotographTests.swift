@@ -5,6 +5,8 @@ import StrideNet
 
 /// Digits on paper as people photograph them: read as those of the data are.
 @Suite struct PhotographTests {
+  private static let isRelease = Comment("photographs take minutes without optimisation")
+
   /// What isn't ink.
   struct Paper {
     var paper: Float = 235
