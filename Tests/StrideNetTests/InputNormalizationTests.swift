@@ -17,14 +17,18 @@ import StrideNet
       labels: (0..<count).map { $0 * 7 % 4 })
   }
 
-  /// The same images after it, as numbers.
+  /// The same images after it, as numbers: by the network's own kernel, whose rounding is the
+  /// instruction set's, and near the definition.
   private static func tensor(_ set: ImageSet, _ n: InputNormalization) throws -> Tensor {
     let images = set.batch(0..<set.count).images
-    let values = images.values.enumerated().map { index, value in
-      value * Float(1 / n.deviation[index % 3])
-        + Float(-n.mean[index % 3] / n.deviation[index % 3])
+    let network = Network(try Architecture.layers(text))
+    network.normalization = n
+    let result = try network.normalized(images)
+    for (index, value) in images.values.enumerated() {
+      let defined = (Double(value) - n.mean[index % 3]) / n.deviation[index % 3]
+      #expect(abs(Double(result[index]) - defined) < 1e-6 * (1 + abs(defined)))
     }
-    return try Tensor(batch: set.count, shape: input, values)
+    return result
   }
 
   private static func normalized(_ set: ImageSet, _ n: InputNormalization) throws -> TensorSet {
