@@ -145,32 +145,27 @@ static void CK_NAME(ck_gemm_bf16)(int flags, ptrdiff_t m, ptrdiff_t n, ptrdiff_t
         else
           CK_NAME(bf16_right)
         (turn_b, depth, columns, b + (turn_b ? j * ldb + p : p * ldb + j), ldb, right, between);
-        // Straight to C where that has room for whole tiles, else by way of `sum`.
+        // Straight to C where that has room for whole vectors, else by way of `sum`.
         float *out = c + i * ldc + j;
-        ptrdiff_t straight =
-            k <= KC && !(flags & CK_ACCUMULATE) && columns % 16 == 0 ? rows / 16 * 16 : 0;
+        int straight = k <= KC && !(flags & CK_ACCUMULATE) && columns % 16 == 0;
         ptrdiff_t pairs = (depth + 1) / 2;
-        ck_bf16_product product = {.m = straight,
-                                   .n = sixteens(columns),
-                                   .runs = 1,
-                                   .pairs = pairs,
-                                   .run_rows = sixteens(pairs),
-                                   .a = left,
-                                   .a_row = CK_BF16_ROW,
-                                   .b = packed,
-                                   .panel = sixteens(pairs) * CK_BF16_PANEL,
-                                   .c = out,
-                                   .ldc = ldc};
-        if (straight) ck_bf16()->product(&product);
-        if (straight == rows) continue;
-        product.m = rows - straight, product.a += straight * CK_BF16_ROW;
-        product.c = sum, product.ldc = NC;
-        ck_bf16()->product(&product);
-        for (ptrdiff_t r = straight; r < rows; r++)
+        ck_bf16()->product(&(ck_bf16_product){.m = rows,
+                                              .n = sixteens(columns),
+                                              .runs = 1,
+                                              .pairs = pairs,
+                                              .run_rows = sixteens(pairs),
+                                              .a = left,
+                                              .a_row = CK_BF16_ROW,
+                                              .b = packed,
+                                              .panel = sixteens(pairs) * CK_BF16_PANEL,
+                                              .c = straight ? out : sum,
+                                              .ldc = straight ? ldc : NC});
+        if (straight) continue;
+        for (ptrdiff_t r = 0; r < rows; r++)
           if (p || flags & CK_ACCUMULATE)
-            CK_NAME(ck_add)(columns, sum + (r - straight) * NC, out + r * ldc);
+            CK_NAME(ck_add)(columns, sum + r * NC, out + r * ldc);
           else
-            memcpy(out + r * ldc, sum + (r - straight) * NC, sizeof(float) * columns);
+            memcpy(out + r * ldc, sum + r * NC, sizeof(float) * columns);
       }
     }
 }

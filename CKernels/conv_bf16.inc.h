@@ -54,7 +54,7 @@ static bf16_frame CK_NAME(bf16_frame_of)(const ck_conv_shape *s, ck_pass pass) {
     g.apart_h = s->sh, g.apart_w = s->sw;
   }
   g.width = (reach(g.ow, g.sw, g.fw) + 1) / 2 * 2;
-  g.pitch = g.sh == 1 && g.sw == 1 ? g.width : sixteens(g.ow);
+  g.pitch = g.sh == 1 && g.sw == 1 ? g.width : g.ow;
   g.filters = sixteens(g.f);
   // 128 KB of image and sums, but two lines at least, for the pooling.
   ptrdiff_t words = g.sh * g.width * g.c / 2 +
@@ -65,11 +65,11 @@ static bf16_frame CK_NAME(bf16_frame_of)(const ck_conv_shape *s, ck_pass pass) {
   return g;
 }
 
-// Numbers of some lines of the frame, with what products may read behind them: sixteen windows and
-// a row of A, which must be numbers.
-INLINE ptrdiff_t bf16_slack(const bf16_frame *g) { return 16 * g->sw * g->c + 64; }
+// Numbers of some lines of the frame, with what products may read behind the last window, which
+// must be numbers.
+enum { CK_BF16_SLACK = 64 };
 INLINE ptrdiff_t bf16_numbers(const bf16_frame *g) {
-  return (bf16_lines(g, g->lines) * g->width * g->c + bf16_slack(g) + 31) / 32 * 32;
+  return (bf16_lines(g, g->lines) * g->width * g->c + CK_BF16_SLACK + 31) / 32 * 32;
 }
 
 // Lines first..<first + lines of the frame, of an image.
@@ -99,7 +99,7 @@ static void CK_NAME(bf16_fill)(const bf16_frame *g, const float *x, ptrdiff_t fi
         ck_bf16()->round(g->c, from + q * g->c, out + start + q * g->apart_w * g->c);
     }
   }
-  memset(out, 0, sizeof *out * bf16_slack(g));
+  memset(out, 0, sizeof *out * CK_BF16_SLACK);
 }
 
 // Rows of a panel that a line of the window takes.
@@ -166,7 +166,7 @@ static bf16_places CK_NAME(bf16_places_of)(const bf16_frame *g) {
 static size_t CK_NAME(ck_conv_workspace_bf16)(const ck_conv_shape *s, ck_pass pass) {
   bf16_frame g = CK_NAME(bf16_frame_of)(s, pass);
   if (pass == CK_WEIGHT_GRADIENT) return CK_NAME(bf16_places_of)(&g).end;
-  return g.filters + bf16_numbers(&g) / 2 + (sixteens(g.lines * g.pitch) + 16) * g.filters;
+  return g.filters + bf16_numbers(&g) / 2 + g.lines * g.pitch * g.filters;
 }
 
 // Sums of `lines` lines of outputs from lines of the frame, in rows of `filters`, a pixel of width
