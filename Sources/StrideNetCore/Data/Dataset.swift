@@ -82,17 +82,25 @@ public struct Dataset: Sendable {
 
   /// The first n training images only; the test set stays whole.
   public func limited(to n: Int) throws -> Dataset {
-    guard (1...train.count).contains(n) else {
+    let (places, change) = try Self.limit(n, train.labels, at: source)
+    try train.probe(n)
+    return try with(change, train: train.picking(places), test: test, validation: validation)
+  }
+
+  /// The places of the first n training images, or of a set that is sorted by class n of all of it.
+  package static func limit(_ n: Int, _ labels: [UInt16], at source: String) throws -> (
+    places: [Int], change: String
+  ) {
+    guard (1...labels.count).contains(n) else {
       throw StrideNetError(
         .usage, "the data set can't be limited to this number of training images", at: source,
-        found: "\(n)", expected: "1 to \(train.count)")
+        found: "\(n)", expected: "1 to \(labels.count)")
     }
-    try train.probe(n)
-    let chosen = train.labels.isSortedByClass ? train.evenly(n) : Array(0..<n)
-    return try with(
-      "\(train.labels.isSortedByClass ? "" : "first ")\(n) training image\(n == 1 ? "" : "s")",
-      train: train.picking(chosen),
-      test: test, validation: validation)
+    let isSorted = labels.isSortedByClass
+    return (
+      isSorted ? ImageSet.evenly(n, of: labels.count) : Array(0..<n),
+      "\(isSorted ? "" : "first ")\(n) training image\(n == 1 ? "" : "s")"
+    )
   }
 
   /// Some training images are held out, of each class its share as nearly as whole images go: they
@@ -101,14 +109,16 @@ public struct Dataset: Sendable {
   ///   - amount: their number, or below 1 their share
   ///   - seed: decides which
   public func holdingOut(_ amount: Double, seed: UInt64 = 1) throws -> Dataset {
-    let n = try Self.heldOut(amount, of: train.count, at: source)
-    return try holdingOut(
-      train.labels.stratified(n, seed: seed),
-      "\(n) training image\(n == 1 ? "" : "s") of all classes held out")
+    let (places, change) = try Self.heldOut(amount, train.labels, seed, at: source)
+    return try holdingOut(places, change)
   }
 
+  /// The places of training images that are held out.
   /// - Parameter amount: a number of images, or below 1 a share of them
-  package static func heldOut(_ amount: Double, of count: Int, at source: String) throws -> Int {
+  package static func heldOut(
+    _ amount: Double, _ labels: [UInt16], _ seed: UInt64, at source: String
+  ) throws -> (places: [Int], change: String) {
+    let count = labels.count
     let n = Int(exactly: amount < 1 ? (amount * Double(count)).rounded() : amount) ?? 0
     guard n > 0, n < count else {
       throw StrideNetError(
@@ -117,7 +127,10 @@ public struct Dataset: Sendable {
           ? "more than 1 training image"
           : "a share of at least one image, such as 0.1, or 1 to \(count - 1)")
     }
-    return n
+    return (
+      labels.stratified(n, seed: seed),
+      "\(n) training image\(n == 1 ? "" : "s") of all classes held out"
+    )
   }
 
   /// The training images at some places take the test set's place.

@@ -120,8 +120,6 @@ public struct ImageSet: Sendable {
   public func balancedClassWeights(classes: Int) -> [Float] { labels.balancedWeights(classes) }
 
   /// So many places, spread evenly.
-  func evenly(_ n: Int) -> [Int] { Self.evenly(n, of: count) }
-
   package static func evenly(_ n: Int, of count: Int) -> [Int] {
     (0..<n).map { ($0 + 1) * count / n - 1 }
   }

@@ -259,12 +259,12 @@ extension Network {
     let x = normalizedInput(x)
     var pass = Pass(
       runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times)
-    defer { clearFrozenGradients() }
-    guard let limit = update.optimizer.clipNorm else { return plan!.backward(x, nil, nil, pass) }
-    // The norm is of all gradients: they come first, then the updates.
-    pass.update = nil
+    // A norm is of all gradients: they come first, then the updates.
+    let limit = update.optimizer.clipNorm
+    if limit != nil { pass.update = nil }
     plan!.backward(x, nil, nil, pass)
     clearFrozenGradients()
+    guard let limit else { return }
     var update = update
     update.scale = min(1, limit / (Float(gradientNorm()) + 1e-6))
     for step in plan!.steps {

@@ -121,35 +121,6 @@ private struct CrossEntropy: BatchLoss {
       scale: batch.scale, dlogits: batch.gradient, loss: batch.loss, wrong: batch.wrong)
   }
 
-  /// With what each class counts: of an image with label y, t as above times w, and divided by the
-  /// mean of w[y] over the batch.
-  func compute(_ batch: LossBatch, labels: UnsafePointer<Int32>, _ weights: [Float]) {
-    let (rows, count) = (batch.output.batch, batch.output.shape.count)
-    precondition(weights.count == count)
-    let total = (0..<rows).reduce(0.0) { $0 + Double(weights[Int(labels[$1])]) }
-    let share = Float(Double(rows) / total)
-    withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { target in
-      for row in 0..<rows {
-        let label = Int(labels[row])
-        for i in 0..<count { target[i] = smoothing / Float(count) * weights[i] * share }
-        target[label] += (1 - smoothing) * weights[label] * share
-        let output = UnsafeMutableBufferPointer(start: batch.output.example(row), count: count)
-        let gradient = batch.gradient.map {
-          UnsafeMutableBufferPointer(start: $0 + row * count, count: count)
-        }
-        batch.loss[row] = loss(
-          ofLogits: output, .values(UnsafeBufferPointer(target)), gradient: gradient)
-        if let gradient { for i in 0..<count { gradient[i] *= batch.scale } }
-        // The first largest, as elsewhere.
-        let isRight = (0..<count).allSatisfy {
-          output[$0] < output[label] || $0 == label
-            || $0 > label && output[$0] == output[label]
-        }
-        batch.wrong[row] = isRight && !output[label].isNaN ? 0 : 1
-      }
-    }
-  }
-
   /// Of an example whose target is no class: `output` are logits, and become probabilities.
   func loss(
     ofLogits output: UnsafeMutableBufferPointer<Float>, _ target: Target,
@@ -327,7 +298,7 @@ public struct Loss: Sendable {
   ) {
     let (output, count) = (batch.output, batch.output.shape.count)
     if let classWeights, case .labels(let labels) = targets, let rule = rule as? CrossEntropy {
-      return rule.compute(batch, labels: labels, classWeights)
+      return compute(batch, labels: labels, classWeights, rule)
     }
     if case .labels(let labels) = targets, let rule = batchRule, rule.takesLogits {
       return rule.compute(batch, labels: labels)
@@ -356,9 +327,32 @@ public struct Loss: Sendable {
     }
   }
 
+  /// With what each class counts: of an image with label y, t as the rule has it times w, and divided
+  /// by the mean of w[y] over the batch.
+  private func compute(
+    _ batch: LossBatch, labels: UnsafePointer<Int32>, _ weights: [Float], _ rule: CrossEntropy
+  ) {
+    let (rows, count) = (batch.output.batch, batch.output.shape.count)
+    precondition(weights.count == count)
+    let total = (0..<rows).reduce(0.0) { $0 + Double(weights[Int(labels[$1])]) }
+    let share = Float(Double(rows) / total)
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { target in
+      for row in 0..<rows {
+        let label = Int(labels[row])
+        for i in 0..<count { target[i] = rule.smoothing / Float(count) * weights[i] * share }
+        target[label] += (1 - rule.smoothing) * weights[label] * share
+        finish(row, batch, .values(UnsafeBufferPointer(target)), label: label) {
+          rule.loss(
+            ofLogits: UnsafeMutableBufferPointer(mutating: $0), $1, gradient: $2)
+        }
+      }
+    }
+  }
+
   /// One example by its rule: the loss, the gradient's share of the batch, and whether it was wrong.
+  /// - Parameter label: what is right, where that isn't the target's largest
   private func finish(
-    _ row: Int, _ batch: LossBatch, _ target: Target,
+    _ row: Int, _ batch: LossBatch, _ target: Target, label: Int? = nil,
     _ loss: (UnsafeBufferPointer<Float>, Target, UnsafeMutableBufferPointer<Float>?) -> Float
   ) {
     let count = batch.output.shape.count
@@ -376,7 +370,7 @@ public struct Loss: Sendable {
       return best
     }
     let best = first { output[$0] }
-    batch.wrong[row] = best == first { target[$0] } && !output[best].isNaN ? 0 : 1
+    batch.wrong[row] = best == label ?? first { target[$0] } && !output[best].isNaN ? 0 : 1
   }
 }
 

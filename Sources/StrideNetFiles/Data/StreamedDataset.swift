@@ -45,27 +45,17 @@ public struct StreamedDataset: Sendable {
 
   /// As ``Dataset/holdingOut(_:seed:)``.
   public func holdingOut(_ amount: Double, seed: UInt64 = 1) throws -> StreamedDataset {
-    let n = try Dataset.heldOut(amount, of: train.count, at: source)
-    let out = train.labels.stratified(n, seed: seed)
-    let isOut = Set(out)
+    let (places, change) = try Dataset.heldOut(amount, train.labels, seed, at: source)
+    let out = Set(places)
     return try with(
-      "\(n) training image\(n == 1 ? "" : "s") of all classes held out",
-      train: train.picking((0..<train.count).filter { !isOut.contains($0) }),
-      test: train.picking(out))
+      change, train: train.picking((0..<train.count).filter { !out.contains($0) }),
+      test: train.picking(places))
   }
 
   /// As ``Dataset/limited(to:)``.
   public func limited(to n: Int) throws -> StreamedDataset {
-    guard (1...train.count).contains(n) else {
-      throw StrideNetError(
-        .usage, "the data set can't be limited to this number of training images", at: source,
-        found: "\(n)", expected: "1 to \(train.count)")
-    }
-    let isSorted = train.labels.isSortedByClass
-    return try with(
-      "\(isSorted ? "" : "first ")\(n) training image\(n == 1 ? "" : "s")",
-      train: train.picking(isSorted ? ImageSet.evenly(n, of: train.count) : Array(0..<n)),
-      test: test, validation: validation)
+    let (places, change) = try Dataset.limit(n, train.labels, at: source)
+    return try with(change, train: train.picking(places), test: test, validation: validation)
   }
 
   func choosingByValidation() throws -> StreamedDataset {

@@ -94,14 +94,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
       if let limit { data = try data.limited(to: limit) }
       return (data, nil)
     }
-    let test = validate == nil && data.validation == nil ? nil : data.test
-    if let validate {
-      data = try data.holdingOut(validate, seed: training.orderSeed)
-    } else {
-      data = try data.choosingByValidation()
-    }
-    if let limit { data = try data.limited(to: limit) }
-    return (data, test)
+    return try divided(data)
   }
 
   /// The same of a data set whose images stay in their files.
@@ -117,13 +110,16 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     }
     var options = pictures ?? PictureOptions()
     (options.isStrict, options.cache) = (isStrict, cache)
-    var data = try Dataset.stream(name, options, progress: progress)
+    return try divided(Dataset.stream(name, options, progress: progress))
+  }
+
+  /// What is trained on, with what is evaluated meanwhile as its test set; and the test set where that
+  /// is another.
+  private func divided<D: DividedData>(_ data: D) throws -> (data: D, test: D.Images?) {
     let test = validate == nil && data.validation == nil ? nil : data.test
-    if let validate {
-      data = try data.holdingOut(validate, seed: training.orderSeed)
-    } else {
-      data = try data.choosingByValidation()
-    }
+    var data =
+      try validate.map { try data.holdingOut($0, seed: training.orderSeed) }
+      ?? data.choosingByValidation()
     if let limit { data = try data.limited(to: limit) }
     return (data, test)
   }
@@ -173,3 +169,16 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     return compare(dictionary, other.dictionary, "")
   }
 }
+
+/// Images of which some are held out, in memory or in their files.
+private protocol DividedData {
+  associatedtype Images
+  var test: Images { get }
+  var validation: Images? { get }
+  func holdingOut(_ amount: Double, seed: UInt64) throws -> Self
+  func choosingByValidation() throws -> Self
+  func limited(to n: Int) throws -> Self
+}
+
+extension Dataset: DividedData {}
+extension StreamedDataset: DividedData {}
