@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Dilated and grouped convolutions by kernels that know neither: split into dense ones.
+// Dilated and grouped convolutions by kernels that know neither: split into dense ones. So are
+// those with windows that hold padding alone: a dense one over a copy with the zeros around it.
 //
 // A group of filters sees its own channels alone, so it is a convolution of its own over a copy of
 // these. Dilation: on an axis with dilation d and stride s let g be their greatest common divisor
@@ -205,8 +206,16 @@ static void split_weight_gradient(const ck_conv_variant *v, const ck_conv_shape 
 
 // ---- Any convolution ----------------------------------------------------------------------------
 
+// Whether a window on an axis holds padding alone: the first or the last.
+static int holds_nothing(ptrdiff_t size, ptrdiff_t filter, ptrdiff_t stride, ptrdiff_t padding,
+                         ptrdiff_t outputs) {
+  return padding >= filter || (outputs - 1) * stride - padding >= size;
+}
+
 ck_conv_way ck_conv_way_of(const ck_conv_variant *v, const ck_conv_shape *s) {
-  int dense = s->dh == 1 && s->dw == 1 && s->groups == 1;
+  int dense = s->dh == 1 && s->dw == 1 && s->groups == 1 &&
+              !holds_nothing(s->h, s->fh, s->sh, s->ph, s->oh) &&
+              !holds_nothing(s->w, s->fw, s->sw, s->pw, s->ow);
   if (dense || v->takes_any) return CK_ITSELF;
   return v->depthwise && s->groups == s->c && s->f == s->c ? CK_DEPTHWISE : CK_SPLIT;
 }
@@ -250,9 +259,9 @@ void ck_conv_input_gradient(const ck_conv_variant *v, const ck_conv_shape *s, co
   }
 }
 
-static void weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
-                            const float *dy, float *dw, float *workspace) {
-  switch (ck_conv_way_of(v, s)) {
+static void weight_gradient(const ck_conv_variant *v, ck_conv_way way, const ck_conv_shape *s,
+                            const float *x, const float *dy, float *dw, float *workspace) {
+  switch (way) {
     case CK_ITSELF:
       return v->weight_gradient(s, x, dy, dw, workspace);
     case CK_DEPTHWISE:
@@ -264,7 +273,8 @@ static void weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, co
 
 void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
                              const float *dy, float *dw, float *workspace) {
-  if (!is_long(s)) return weight_gradient(v, s, x, dy, dw, workspace);
+  ck_conv_way way = ck_conv_way_of(v, s);
+  if (!is_long(s)) return weight_gradient(v, way, s, x, dy, dw, workspace);
   // Some images, or some rows of one, at a time: each is a convolution of its own.
   ptrdiff_t pixels = (ptrdiff_t)s->oh * s->ow, count = weights(s) / s->groups;
   ptrdiff_t images = pixels < CK_SUMMED ? CK_SUMMED / pixels : 1;
@@ -280,7 +290,7 @@ void ck_conv_weight_gradient(const ck_conv_variant *v, const ck_conv_shape *s, c
       some.oh = (int32_t)(s->oh - p < rows ? s->oh - p : rows);
       some.ph = (int32_t)(start - top);
       some.h = (int32_t)(s->h - start);
-      weight_gradient(v, &some, x + (n * s->h + start) * s->w * s->c,
+      weight_gradient(v, way, &some, x + (n * s->h + start) * s->w * s->c,
                       dy + (n * s->oh + p) * s->ow * s->f, part, rest);
       ck_kernels()->add(count, part, dw);
     }

@@ -105,9 +105,9 @@ typedef void ck_conv_pool_forward_fn(const ck_conv_shape *s, const float *x, con
                                      const float *_Nullable bias, int relu, float *y,
                                      uint16_t *_Nullable place, float *_Nullable workspace);
 
-/// A way of computing it. The functions take shapes without dilation and groups alone, unless
-/// takes_any is set, and where there is a `ready`, what that made of w in place of w; for any shape
-/// and w itself there is ck_conv_forward and so on.
+/// A way of computing it. The functions take shapes without dilation and groups, where each window
+/// holds a pixel, unless takes_any is set, and where there is a `ready`, what that made of w in
+/// place of w; for any shape and w itself there is ck_conv_forward and so on.
 typedef struct ck_conv_variant {
   const char *name, *description;
   ck_conv_forward_fn *forward;
@@ -124,9 +124,9 @@ typedef struct ck_conv_variant {
   const struct ck_conv_variant *_Nullable depthwise;
 } ck_conv_variant;
 
-/// Any convolution by a variant: dense ones, without dilation and groups, by itself; depthwise
-/// ones, where groups, channels and filters are as many, by its kernels for them if it has any;
-/// others split into dense ones (conv_split.c).
+/// Any convolution by a variant: dense ones, without dilation and groups and windows of padding
+/// alone, by itself; depthwise ones, where groups, channels and filters are as many, by its kernels
+/// for them if it has any; others split into dense ones (conv_split.c).
 void ck_conv_forward(const ck_conv_variant *v, const ck_conv_shape *s, const float *x,
                      const float *w, const float *_Nullable bias, int relu, float *y,
                      float *_Nullable workspace);
@@ -147,27 +147,31 @@ ck_conv_way ck_conv_way_of(const ck_conv_variant *v, const ck_conv_shape *s);
 // ---- Pooling ------------------------------------------------------------------------------------
 
 /// Shape of a pooling: window FH×FW (at most 65,535 elements for the largest, whose place is kept,
-/// and 2^24 for the mean), no padding,
-/// OH = (H - FH) / SH + 1 rounded down.
+/// and 2^24 for the mean). Windows begin PH rows above and PW columns left of the image; what lies
+/// outside of it takes no part. The caller gives OH and OW such that each window holds a pixel.
+/// CH and CW: of the rows and columns from those on, so many count in what a mean divides by, the
+/// padding there as zeros; 0 where the image's alone do.
 typedef struct ck_pool_shape {
   int32_t n, h, w, c;
   int32_t fh, fw;
   int32_t sh, sw;
   int32_t oh, ow;
+  int32_t ph, pw;
+  int32_t ch, cw;
 } ck_pool_shape;
 
-/// y[n,p,q,c] = max over i,j of x[n, p·SH+i, q·SW+j, c], and place[n,p,q,c] = i·FW + j of the first
-/// maximum in scan order; where there is a NaN, that and the last one's place.  x (N,H,W,C), y and
-/// place (N,OH,OW,C), overwritten.
+/// y[n,p,q,c] = max over i,j of x[n, p·SH+i-PH, q·SW+j-PW, c], and place[n,p,q,c] = i·FW + j of the
+/// first maximum in scan order; where there is a NaN, that and the last one's place.  x (N,H,W,C),
+/// y and place (N,OH,OW,C), overwritten.
 typedef void ck_pool_max_forward_fn(const ck_pool_shape *s, const float *x, float *y,
                                     uint16_t *place);
 /// dx gets dy at the remembered places, summed where windows overlap, 0 elsewhere. A place of
 /// 65,535 is none: that output's gradient goes nowhere.
 typedef void ck_pool_max_backward_fn(const ck_pool_shape *s, const float *dy, const uint16_t *place,
                                      float *dx);
-/// y[n,p,q,c] = mean over i,j of x[n, p·SH+i, q·SW+j, c]
+/// y[n,p,q,c] = mean over i,j of x[n, p·SH+i-PH, q·SW+j-PW, c]
 typedef void ck_pool_avg_forward_fn(const ck_pool_shape *s, const float *x, float *y);
-/// dx[n,a,b,c] = sum over the windows that hold (a,b) of dy / (FH·FW)
+/// dx[n,a,b,c] = sum over the windows that hold (a,b) of dy / what their means divide by
 typedef void ck_pool_avg_backward_fn(const ck_pool_shape *s, const float *dy, float *dx);
 
 typedef struct ck_pool_variant {

@@ -180,13 +180,14 @@ var (dConv, dPooled) = (zeros(conv.count), zeros(pooled.count))
 var (dRelu, dLogits) = (zeros(relu.count), zeros(logits.count))
 
 // The sizes as the kernels take them; n is filled in for each mini-batch. f is for filter and its
-// window, s for stride, p for padding (none), o for output, d for dilation (none).
+// window, s for stride, p for padding (none), o for output, d for dilation (none); c for channels, or,
+// with h and w, padding that means count (none).
 var convShape = ck_conv_shape(
   n: 0, h: Int32(size), w: Int32(size), c: 1, fh: 3, fw: 3, f: Int32(filters), sh: 1, sw: 1,
   ph: 0, pw: 0, oh: Int32(side), ow: Int32(side), dh: 1, dw: 1, groups: 1)
 var poolShape = ck_pool_shape(
   n: 0, h: Int32(side), w: Int32(side), c: Int32(filters), fh: 2, fw: 2, sh: 2, sw: 2,
-  oh: Int32(half), ow: Int32(half))
+  oh: Int32(half), ow: Int32(half), ph: 0, pw: 0, ch: 0, cw: 0)
 
 // ---- Training -----------------------------------------------------------------------------------
 

@@ -57,6 +57,15 @@ static const conv_row conv_rows[] = {
     {2, 8, 8, 3, 3, 3, 5, 2, 2, 0, 0, 1, 1, 1, 1, 1},
     {2, 7, 9, 2, 2, 4, 17, 1, 1, 0, 1, 1, 1, 1, 1, 1},
     {1, 5, 4, 3, 3, 3, 4, 3, 2, 0, 0, 1, 1, 1, 2, 1},
+    // Windows of padding alone: before, behind, on one axis, with groups and dilation.
+    {2, 6, 5, 3, 1, 1, 4, 1, 1, 1, 1, 1, 1, 1, 0, 0},
+    {1, 5, 6, 2, 3, 3, 5, 1, 1, 3, 4, 1, 1, 1, 0, 0},
+    {2, 4, 7, 17, 3, 3, 18, 1, 1, 5, 0, 1, 1, 1, 0, 2},
+    {1, 7, 6, 3, 2, 3, 17, 2, 3, 2, 7, 1, 1, 1, 5, 1},
+    {2, 5, 5, 4, 3, 3, 4, 1, 1, 4, 3, 1, 1, 4, 1, 0},
+    {1, 5, 5, 16, 3, 2, 16, 2, 1, 9, 7, 2, 3, 16, 0, 3},
+    {1, 5, 5, 6, 3, 3, 4, 1, 2, 8, 7, 2, 3, 2, 4, 0},
+    {1, 4, 4, 1, 2, 2, 1, 1, 1, 3, 3, 1, 1, 1, 0, 0},
     // Dilation: with strides that share a divisor with it, share none, are multiples; over edges.
     {2, 9, 9, 3, 3, 3, 4, 1, 1, 0, 0, 2, 2, 1, 0, 0},
     {2, 9, 9, 3, 3, 3, 17, 1, 1, 2, 2, 2, 2, 1, 0, 0},
@@ -125,7 +134,7 @@ static void convolve(const ck_conv_shape *s, ck_pass pass, const float *x, const
 /// A convolution and the pooling of its result, in one and one after the other.
 static void check_conv_pool(const ck_conv_variant *v, const ck_conv_shape *s, int with_bias,
                             int relu, const char *text) {
-  ck_pool_shape pool = {s->n, s->oh, s->ow, s->f, 2, 2, 2, 2, s->oh / 2, s->ow / 2};
+  ck_pool_shape pool = {s->n, s->oh, s->ow, s->f, 2, 2, 2, 2, s->oh / 2, s->ow / 2, 0, 0, 0, 0};
   ptrdiff_t outputs = (ptrdiff_t)s->n * s->oh * s->ow * s->f;
   ptrdiff_t pooled = (ptrdiff_t)s->n * pool.oh * pool.ow * s->f;
   FOR(with_places, 2) {
@@ -246,6 +255,7 @@ static void check_shapes(void) {
       r.n = pick(1, 3), r.h = pick(1, 12), r.w = pick(1, 12), r.c = pick(1, 20);
       r.fh = pick(1, 6), r.fw = pick(1, 6), r.f = pick(1, 40), r.sh = pick(1, 4);
       r.sw = pick(1, 4), r.ph = pick(0, r.fh - 1), r.pw = pick(0, r.fw - 1);
+      if (i % 5 == 4) r.ph += pick(0, 3), r.pw += pick(0, 3);
       r.dh = i % 2 ? pick(1, 4) : 1, r.dw = i % 2 ? pick(1, 4) : 1;
       r.groups = i % 4 > 1 ? pick(2, 5) : 1, r.bottom = pick(0, 1), r.right = pick(0, 1);
       if (r.groups > 1) r.c = pick(1, 3) * r.groups, r.f = pick(1, 3) * r.groups;

@@ -32,8 +32,11 @@ final class Convolution: Part {
     isTransformed =
       transforms(tile) && window == (3, 3) && !isDepthwise && dilation.height % stride.height == 0
       && dilation.width % stride.width == 0
-    // One filter of one channel is depthwise, too, where it is dilated.
-    let isPlain = groups == 1 && dilation == (1, 1)
+    // One filter of one channel is depthwise, too, where it is dilated or sees padding alone.
+    let isPlain =
+      groups == 1 && dilation == (1, 1) && top < window.height && left < window.width
+      && (output.height - 1) * stride.height - top < input.height
+      && (output.width - 1) * stride.width - left < input.width
     let isSingle = groups == input.channels && groups == output.channels && !isPlain
     self.rounds = rounds && !isSingle
     roundsWindows = self.rounds && window.width * (input.channels / groups) >= 16

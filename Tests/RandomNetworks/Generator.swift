@@ -90,7 +90,7 @@ struct Generator {
     }
     let dilation = random.chance(0.2) ? pair { $0.random.whole(1...3) } : (1, 1)
     let reach = (dilation.0 * (size.0 - 1) + 1, dilation.1 * (size.1 - 1) + 1)
-    switch random.pick(weighted: [(4, 0), (3, 1), (3, 2), (1, 3), (1, 4)]) {
+    switch random.pick(weighted: [(4, 0), (3, 1), (3, 2), (1, 3), (1, 4), (0.5, 5)]) {
     case 1: arguments.append(("padding", "same"))
     case 2: arguments.append(("padding", "\(random.whole(0...min(reach.0, reach.1, 4) - 1))"))
     case 3:
@@ -99,6 +99,7 @@ struct Generator {
     case 4:
       let sides = [reach.0, reach.1, reach.0, reach.1].map { "\(random.whole(0...$0 - 1))" }
       arguments.append(("padding", sides.joined(separator: "x")))
+    case 5: arguments.append(("padding", text(reach.0 + random.whole(0...2), random.whole(0...5))))
     default: break
     }
     if dilation != (1, 1) { arguments.append(("dilation", text(dilation.0, dilation.1))) }
@@ -124,7 +125,20 @@ struct Generator {
       let stride = pair { $0.random.whole(1...4) }
       arguments.append(("stride", text(stride.0, stride.1)))
     }
-    return LayerText(random.chance(0.7) ? "maxpool" : "avgpool", arguments)
+    switch random.pick(weighted: [(5, 0), (1, 1), (2, 2), (1, 3)]) {
+    case 1: arguments.append(("padding", "same"))
+    case 2:
+      arguments.append(
+        ("padding", "\(random.whole(0...size.0 - 1))x\(random.whole(0...size.1 - 1))"))
+    case 3:
+      let sides = [size.0, size.1, size.0, size.1].map { "\(random.whole(0...$0 - 1))" }
+      arguments.append(("padding", sides.joined(separator: "x")))
+    default: break
+    }
+    if random.chance(0.3) { arguments.append(("ceil_mode", "true")) }
+    if random.chance(0.7) { return LayerText("maxpool", arguments) }
+    if random.chance(0.4) { arguments.append(("count_include_pad", "false")) }
+    return LayerText("avgpool", arguments)
   }
 
   private mutating func dense(_ outputs: Int) -> LayerText {

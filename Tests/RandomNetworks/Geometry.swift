@@ -1,8 +1,10 @@
 /// What a layer text and the sizes come to: output sizes, and work.
 struct Geometry {
-  /// Zeros above and to the left, and the size of what comes out; nil where a window doesn't fit.
+  typealias Sides = (top: Int, left: Int, bottom: Int, right: Int)
+
+  /// Zeros around the input, and the size of what comes out; nil where a window doesn't fit.
   static func windows(_ layer: LayerText, over input: Size) -> (
-    top: Int, left: Int, rows: Int, columns: Int
+    around: Sides, rows: Int, columns: Int
   )? {
     let window = layer.pair("size")
     let isConvolution = layer.name == "conv"
@@ -28,11 +30,22 @@ struct Geometry {
       default: (top, left, bottom, right) = (numbers[0], numbers[1], numbers[2], numbers[3])
       }
     }
-    guard max(top, bottom) < reach.0 && max(left, right) < reach.1 else { return nil }
-    let rows = input.height + top + bottom - reach.0
-    let columns = input.width + left + right - reach.1
-    guard rows >= 0 && columns >= 0 else { return nil }
-    return (top, left, rows / stride.height + 1, columns / stride.width + 1)
+    guard isConvolution || max(top, bottom) < reach.0 && max(left, right) < reach.1 else {
+      return nil
+    }
+    /// Windows that end in the padding, or in ceil mode begin before what is behind the image.
+    func count(_ first: Int, _ length: Int, _ last: Int, _ reach: Int, _ stride: Int) -> Int {
+      let starts = Swift.stride(from: -first, through: length + last, by: stride)
+      guard layer["ceil_mode"] == "true" else {
+        return starts.prefix { $0 + reach <= length + last }.count
+      }
+      // Each but the first begins no later than a stride after one that ends in the padding.
+      return starts.prefix { $0 < length && $0 + reach < length + last + stride }.count
+    }
+    let rows = count(top, input.height, bottom, reach.0, stride.height)
+    let columns = count(left, input.width, right, reach.1, stride.width)
+    guard rows > 0 && columns > 0 else { return nil }
+    return ((top, left, bottom, right), rows, columns)
   }
 
   /// The size of what a layer makes of an input and about how many multiply-adds it takes; nil where
@@ -42,7 +55,7 @@ struct Geometry {
     case "conv":
       let (filters, groups) = (layer.number("filters"), layer.number("groups"))
       guard input.channels % groups == 0, filters % groups == 0,
-        let (_, _, rows, columns) = windows(layer, over: input)
+        let (_, rows, columns) = windows(layer, over: input)
       else { return nil }
       let window = layer.pair("size")
       return (
@@ -50,7 +63,7 @@ struct Geometry {
         rows * columns * filters * (window.height * window.width * input.channels / groups + 8)
       )
     case "maxpool", "avgpool":
-      guard let (_, _, rows, columns) = windows(layer, over: input) else { return nil }
+      guard let (_, rows, columns) = windows(layer, over: input) else { return nil }
       let (window, size) = (
         layer.pair("size"), Size(height: rows, width: columns, channels: input.channels)
       )

@@ -44,7 +44,7 @@ struct ReferenceBuilder {
     number += 1
     switch layer.name {
     case "conv":
-      let (top, left, _, _) = Geometry.windows(layer, over: size)!
+      let (top, left, _, _) = Geometry.windows(layer, over: size)!.around
       let convolution = Convolution(
         size, output, window: layer.pair("size"), stride: layer.pair("stride"),
         dilation: layer.pair("dilation"), top: top, left: left, groups: layer.number("groups"),
@@ -59,7 +59,9 @@ struct ReferenceBuilder {
       return [
         Pooling(
           output, window: window, stride: layer.pair("stride", (window.height, window.width)),
-          takesLargest: layer.name == "maxpool")
+          around: Geometry.windows(layer, over: size)!.around,
+          takesLargest: layer.name == "maxpool",
+          countsPadding: layer["count_include_pad"] != "false")
       ]
     case "globalavgpool":
       let all = (size.height, size.width)

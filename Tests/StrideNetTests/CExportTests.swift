@@ -55,6 +55,10 @@ import StrideNet
     ("batchnorm dropout(0.5) flatten dense(2)", Shape(2, 1, 3)),
     ("residual(dropout(0.5) | batchnorm) residual(dropout(0.5)) flatten dense(2)", Shape(1, 3, 2)),
     ("residual(dropout(0.5)) maxpool(1x2) flatten dense(2)", Shape(1, 3, 2)),
+    (
+      "conv(20,3,padding=1) conv(64,3,padding=4x5) conv(50,5x3,stride=3,padding=7) maxpool(2,padding=1) "
+        + "conv(12,3,groups=2,padding=3) conv(50,1,padding=2x1) flatten dense(2)", Shape(6, 5, 2)
+    ),
     ("dropout(0.5) flatten residual(relu(6)) residual(dropout(0.5)) tanh(2)", Shape(1, 3, 2)),
     ("relu(49) dropout(0.5) relu(50) dense(1)", Shape(1, 1, 5)),
     (

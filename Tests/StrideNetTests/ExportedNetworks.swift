@@ -32,6 +32,23 @@ enum ExportedNetworks {
     ("conv(3,2) flatten residual(relu(5) dense(4) | dense(4)) activation(softmax)", Shape(4, 5, 2)),
     ("conv(2,2) maxpool(2) conv(3,1,activation=none)", Shape(7, 5, 2)),
     ("conv(3,5) globalavgpool activation(softmax)", Shape(7, 6, 1)),
+    (
+      "conv(5,3,padding=1) maxpool(2,ceil_mode=true) avgpool(2,padding=1) flatten softmax(3)",
+      Shape(7, 9, 2)
+    ),
+    (
+      "conv(4,3,stride=2,padding=4) maxpool(3,stride=2,padding=1) avgpool(3,stride=2,padding=1,"
+        + "ceil_mode=true) flatten dense(2)", Shape(9, 12, 3)
+    ),
+    (
+      "avgpool(3,stride=2,padding=1,count_include_pad=false) maxpool(3,stride=1,padding=same) "
+        + "maxpool(2,stride=1,padding=1x0x0x1) avgpool(2,stride=1,padding=0x1x1x0) avgpool(3,stride=2,"
+        + "padding=0x1x2x0,ceil_mode=true) flatten dense(2)", Shape(12, 13, 2)
+    ),
+    (
+      "avgpool(2,stride=1,padding=same,count_include_pad=false) avgpool(3,stride=2,padding=2x1x0x1,"
+        + "ceil_mode=true,count_include_pad=false) flatten dense(2)", Shape(8, 7, 2)
+    ),
   ]
 
   /// A network with weights, biases and statistics all unlike their first values.

@@ -49,6 +49,18 @@ import StrideNet
       kinks: true),
     Case(name: "average pool", input: Shape(6, 7, 3)) { AvgPool2D(2) },
     Case(name: "average pool, overlapping", input: Shape(7, 7, 2)) { AvgPool2D(3, stride: 2) },
+    Case(
+      name: "max pool, padded", input: Shape(7, 6, 2),
+      layer: { MaxPool2D(3, stride: 2, padding: 1, ceilMode: true) }, kinks: true),
+    Case(name: "average pool, padded", input: Shape(7, 6, 2)) {
+      AvgPool2D(3, stride: 2, padding: .explicit(top: 2, left: 0, bottom: 1, right: 1))
+    },
+    Case(name: "average pool, of pixels alone", input: Shape(6, 5, 3)) {
+      AvgPool2D(2, padding: 1, ceilMode: true, countIncludePad: false)
+    },
+    Case(name: "conv, padded beyond its window", input: Shape(4, 5, 2)) {
+      Conv2D(3, 2, stride: 2, padding: 3, activation: .sigmoid)
+    },
     Case(name: "average pool, global", input: Shape(5, 6, 3)) { GlobalAvgPool() },
     Case(name: "dense", input: Shape(11)) { Dense(7, activation: .none) },
     Case(name: "dense and ReLU", input: Shape(9), layer: { Dense(8) }, kinks: true),

@@ -161,6 +161,8 @@ import StrideNet
       "conv(16,3,groups=1,padding=0x1x2x0) maxpool(2) conv(12,3,groups=4,stride=2,padding=same) "
         + "conv(12,3,padding=same,groups=12) maxpool(2) flatten softmax(10)",
       "conv(4,3) conv(40,3,stride=2) conv(7,3) maxpool(2) conv(3,2) avgpool(2) flatten softmax(10)",
+      "conv(16,3,padding=1) maxpool(2,padding=1) conv(8,3,padding=4) maxpool(2,ceil_mode=true) "
+        + "conv(4,2,activation=none) batchnorm maxpool(3,2,1) flatten softmax(10)",
     ], KernelChoice.names)
   func fusedAndUnfused(text: String, kernels: String) throws {
     let batches = try Self.batches(3, of: 150)
@@ -293,8 +295,9 @@ import StrideNet
     ("conv(4,3) softmax(10)", "layer 2", "6×6×4"),
     ("flatten relu(10)", "layer 2", "relu"),
     ("maxpool(3) maxpool(3) flatten softmax(10)", "layer 2", "2×2×1"),
-    ("conv(4,3,padding=3) flatten softmax(10)", "layer 1", "3"),
-    ("conv(4,3,padding=0x0x3x0) flatten softmax(10)", "layer 1", "3"),
+    ("maxpool(3,padding=3) flatten softmax(10)", "layer 1", "3"),
+    ("avgpool(3,padding=0x0x3x0) flatten softmax(10)", "layer 1", "3"),
+    ("maxpool(11,stride=3,ceil_mode=true) flatten softmax(10)", "layer 1", "11×11"),
     ("conv(4,3) conv(6,3,groups=4) flatten softmax(10)", "layer 2", "4 groups of 4 channels and 6"),
     ("conv(4,3,dilation=4) flatten softmax(10)", "layer 1", "dilated to 9×9"),
   ])
@@ -328,6 +331,8 @@ import StrideNet
   @Test func textAndBack() throws {
     let text =
       "conv(32,3) conv(8,3x5,stride=2x1,padding=1x2,activation=none) maxpool(2) avgpool(3,stride=1) globalavgpool "
+      + "maxpool(3,stride=2,padding=1,ceil_mode=true) avgpool(2x3,padding=0x1x1x2) "
+      + "avgpool(3,padding=same,count_include_pad=false) "
       + "conv(32,3,padding=same,dilation=2,groups=4) conv(3,3,padding=0x1x2x3,dilation=2x1) "
       + "conv(4,3,init=he_normal) relu(5,init=glorot_uniform) dense(2,init=constant:0.5) "
       + "leaky_relu(5,slope=0.2,init=lecun_normal) tanh(7,init=uniform:-0.5:0.25) "

@@ -176,9 +176,20 @@ struct ONNXInterpreter {
           })
       case "MaxPool", "AveragePool":
         let size = ints("kernel_shape")
-        return try windows(size, ints("strides"), [0, 0, 0, 0], [1, 1], x.sizes[1]) { c, element in
-          let all = (0..<size[0] * size[1]).map { element(c, $0 / size[1], $0 % size[1])! }
-          return name == "MaxPool" ? all.max()! : all.reduce(0, +) / Double(all.count)
+        return try windows(size, ints("strides"), ints("pads"), [1, 1], x.sizes[1]) { c, element in
+          let all = (0..<size[0] * size[1]).compactMap { element(c, $0 / size[1], $0 % size[1]) }
+          if name == "MaxPool" { return all.max()! }
+          let divisor = attributes["count_include_pad"]!.i == 1 ? size[0] * size[1] : all.count
+          return all.reduce(0, +) / Double(divisor)
+        }
+      case "Pad":
+        let pads = inputs[1].values.map(Int.init)
+        try #require(pads.count == 8 && Array(pads[0..<2] + pads[4..<6]) == [0, 0, 0, 0])
+        // A window of one element, which is 0 outside.
+        return try windows(
+          [1, 1], [1, 1], [pads[2], pads[3], pads[6], pads[7]], [1, 1], x.sizes[1]
+        ) {
+          $1($0, 0, 0) ?? 0
         }
       case "Conv":
         let (w, bias, groups) = (inputs[1], inputs[2], attributes["group"]!.i)

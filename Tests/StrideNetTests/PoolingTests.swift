@@ -2,6 +2,7 @@ import CKernels
 import Testing
 
 import StrideNet
+@testable import StrideNetCore
 @testable import StrideNetLaboratory
 
 @Suite struct PoolingTests {
@@ -13,7 +14,8 @@ import StrideNet
     ) -> ck_pool_shape {
       ck_pool_shape(
         n: Int32(n), h: Int32(h), w: Int32(w), c: Int32(c), fh: Int32(fh), fw: Int32(fw),
-        sh: Int32(sh), sw: Int32(sw), oh: Int32((h - fh) / sh + 1), ow: Int32((w - fw) / sw + 1))
+        sh: Int32(sh), sw: Int32(sw), oh: Int32((h - fh) / sh + 1), ow: Int32((w - fw) / sw + 1),
+        ph: 0, pw: 0, ch: 0, cw: 0)
     }
     var shapes: [ck_pool_shape] = []
     // Every size of input, window and stride around each other: remainders, overlaps, gaps.
@@ -106,30 +108,82 @@ import StrideNet
 
   struct Expected: Decodable {
     struct Case: Decodable {
-      let n, h, w, c, fh, fw, sh, sw, oh, ow: Int32
+      let n, h, w, c, fh, fw, sh, sw, oh, ow: Int
+      let padding: String?
+      let ceil, counted: Bool?
       let max_y, max_dx, avg_y, avg_dx: [Float]
+
+      /// As the layer of that name has it.
+      func shape(_ name: String) throws -> ck_pool_shape {
+        let more = name == "avgpool" ? ",count_include_pad=\(counted ?? true)" : ""
+        let text =
+          "\(name)(\(fh)x\(fw),\(sh)x\(sw),\(padding ?? "0"),\(ceil ?? false)\(more))"
+        let operation = try Architecture.layers(text)[0].operations(for: Shape(h, w, c))[0]
+        #expect(operation.output == Shape(oh, ow, c), "\(text)")
+        guard case .pool(let pooling) = operation.kind else { preconditionFailure() }
+        return pooling.kernelShape(n, operation.input, operation.output)
+      }
+    }
+    struct Stem: Decodable {
+      let loss: Float
+      let gradient: [Float]
     }
     let cases: [Case]
+    let stem: Stem
   }
 
   @Test(arguments: variants) func pyTorch(variant: String) throws {
     let file = try expectations(Expected.self, "pooling.json")
-    #expect(file.cases.count >= 10)
+    #expect(file.cases.filter { $0.padding != nil }.count >= 10)
     for c in file.cases {
-      let s = ck_pool_shape(
-        n: c.n, h: c.h, w: c.w, c: c.c, fh: c.fh, fw: c.fw, sh: c.sh, sw: c.sw, oh: c.oh, ow: c.ow)
+      let (s, means) = (try c.shape("maxpool"), try c.shape("avgpool"))
       let (x, dy) = (values(s.inputs, 1), values(s.outputs, 4))
       let bound = roundingBound(Int(s.fh * s.fw))
       let (y, places) = Self.run(variant, .max_forward, s, x: x, dy: dy)
       expectClose(y, c.max_y, within: bound, "max y, \(s.text)")
-      for (operation, expected) in [
-        (PoolVariant.Operation.max_backward, c.max_dx), (.avg_forward, c.avg_y),
-        (.avg_backward, c.avg_dx),
+      for (operation, s, expected) in [
+        (PoolVariant.Operation.max_backward, s, c.max_dx), (.avg_forward, means, c.avg_y),
+        (.avg_backward, means, c.avg_dx),
       ] {
         expectClose(
           Self.run(variant, operation, s, x: x, dy: dy, places: places).values, expected,
           within: bound, "\(operation), \(s.text)")
       }
     }
+  }
+
+  /// How a ResNet begins: a padded convolution and a padded max-pooling, with every choice of kernels.
+  @Test(arguments: KernelChoice.names) func stem(kernels: String) throws {
+    let expected = try expectations(Expected.self, "pooling.json").stem
+    let network = Network(
+      try Architecture.layers(
+        "conv(8,7,stride=2,padding=3,activation=none) batchnorm(activation=relu) "
+          + "maxpool(3,stride=2,padding=1) flatten softmax(4)"),
+      runtime: Runtime(threads: 2, kernels: try KernelChoice(named: kernels)))
+    let shape = Shape(17, 15, 3)
+    try network.build(for: shape)
+    let learned = network.snapshot().arrays.filter { !$0.name.contains("running") }
+    for (p, array) in learned.enumerated() {
+      try network.setWeights(
+        array.name, values(array.values.count, 10 + p).map { $0 + (p == 2 ? 1 : 0) })
+    }
+    let images = try Tensor(batch: 4, shape: shape, values(4 * shape.count, 1).map { $0 + 0.5 })
+    let (_, loss, _) = try network.train(
+      Batch(images: images, labels: [0, 1, 2, 3]), learningRate: 1e-4)
+    #expect(abs(loss - expected.loss) < 1e-5 * expected.loss)
+    expectClose(network.lastGradient, expected.gradient, within: 2e-5, "gradient")
+  }
+
+  /// Sizes as PyTorch has them, and what fused and folded networks make of padded pooling.
+  @Test(arguments: [
+    ("maxpool(2,ceil_mode=true)", 4, 3), ("maxpool(2,padding=1)", 4, 4),
+    ("maxpool(3,stride=2,padding=1)", 4, 3), ("avgpool(3,stride=2,padding=same)", 4, 3),
+    ("maxpool(2,stride=3,ceil_mode=true)", 3, 2), ("maxpool(9,stride=4,ceil_mode=true)", 1, 1),
+    ("avgpool(3x2,stride=2x1,padding=0x1x2x0)", 4, 6),
+  ])
+  func sizes(text: String, rows: Int, columns: Int) throws {
+    let layer = try Architecture.layers(text)[0]
+    #expect(layer.text == text)
+    #expect(try layer.operations(for: Shape(7, 6, 2))[0].output == Shape(rows, columns, 2))
   }
 }

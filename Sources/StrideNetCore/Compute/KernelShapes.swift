@@ -34,12 +34,15 @@ extension ck_pool_shape {
     self.init(
       n: Int32(n), h: Int32(h), w: Int32(w), c: Int32(c), fh: Int32(size), fw: Int32(size),
       sh: Int32(stride), sw: Int32(stride), oh: Int32((h - size) / stride + 1),
-      ow: Int32((w - size) / stride + 1))
+      ow: Int32((w - size) / stride + 1), ph: 0, pw: 0, ch: 0, cw: 0)
   }
 
   package var inputs: Int { Int(n) * Int(h) * Int(w) * Int(c) }
   package var outputs: Int { Int(n) * Int(oh) * Int(ow) * Int(c) }
-  package var text: String { "\(n)×\(h)×\(w)×\(c), \(fh)×\(fw) by \(sh)×\(sw)" }
+  package var text: String {
+    "\(n)×\(h)×\(w)×\(c), \(fh)×\(fw) by \(sh)×\(sw)"
+      + (ph == 0 && pw == 0 ? "" : ", padded \(ph)×\(pw)")
+  }
 }
 
 extension ck_pass {

@@ -80,8 +80,8 @@ public enum Architecture {
           "groups",
         ], 2
       ),
-      ("maxpool", ["size", "stride"], 1),
-      ("avgpool", ["size", "stride"], 1),
+      ("maxpool", ["size", "stride", "padding", "ceil_mode"], 1),
+      ("avgpool", ["size", "stride", "padding", "ceil_mode", "count_include_pad"], 1),
       ("globalavgpool", [], 0),
       ("flatten", [], 0),
     ]
@@ -111,7 +111,9 @@ public enum Architecture {
   /// And what the arguments may be.
   package static var values: String {
     """
-    A size, stride or dilation is a number, or two as 3x5, height first; padding is \(paddings). \
+    A size, stride or dilation is a number, or two as 3x5, height first; padding is \(paddings); \
+    ceil_mode (false unless told otherwise) and count_include_pad (true), as in PyTorch, are true or \
+    false. \
     Activations are \(Activation.builtIn.map(\.name).joined(separator: ", ")); conv has relu \
     unless told otherwise, dense and batchnorm none, and slope is leaky_relu's. Weights start by \
     init: \(Initializer.names).

@@ -1,6 +1,6 @@
 import CKernels
 
-/// Zeros around an image.
+/// Zeros around an image; around a max-pooling's, what is smaller than any number.
 public enum Padding: Sendable, Equatable, ExpressibleByIntegerLiteral {
   /// None.
   case valid
@@ -113,7 +113,8 @@ public struct Conv2D: Layer {
       fanIn: window * channels, fanOut: window * filters / groups)
     return [
       LayerOperation(
-        .convolve(self, start: output.start), input, Shape(output.rows, output.columns, filters),
+        .convolve(self, start: (output.zeros.top, output.zeros.left)), input,
+        Shape(output.rows, output.columns, filters),
         [weight, ParameterShape("bias", shape: [filters], .constant(0))], activation: activation)
     ]
   }
@@ -280,7 +281,10 @@ final class ConvolutionNode: ImageNode {
   )
     -> Bool
   {
-    guard pooling.window.size == (2, 2) && pooling.window.stride == (2, 2) else { return false }
+    guard
+      pooling.window.size == (2, 2) && pooling.window.stride == (2, 2)
+        && pooling.window.isInside(between, y.shape)
+    else { return false }
     let shape = kernelShape(x.batch, x.shape, between)
     guard
       part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forwardPooled(
@@ -350,12 +354,16 @@ func requirePositive(_ value: Int, _ name: String, in layer: String) throws {
   }
 }
 
-/// Output rows and columns of windows that slide over `input`, and the padding above and to the left.
+/// Output rows and columns of windows that slide over `input`, and the padding around it.
+/// - Parameter needsPixels: whether windows of padding alone are an error
 /// - Throws: ``StrideNetError`` naming the layer and both sizes where they don't fit
 func windows(
   over input: Shape, size: (height: Int, width: Int), stride: (height: Int, width: Int),
-  padding: Padding = .valid, dilation: (height: Int, width: Int) = (1, 1), in layer: String
-) throws -> (rows: Int, columns: Int, start: (top: Int, left: Int)) {
+  padding: Padding = .valid, dilation: (height: Int, width: Int) = (1, 1), ceilMode: Bool = false,
+  needsPixels: Bool = false, in layer: String
+) throws -> (
+  rows: Int, columns: Int, zeros: (top: Int, left: Int, bottom: Int, right: Int)
+) {
   for value in [size.height, size.width] { try requirePositive(value, "size", in: layer) }
   for value in [stride.height, stride.width] { try requirePositive(value, "stride", in: layer) }
   for value in [dilation.height, dilation.width] {
@@ -377,15 +385,18 @@ func windows(
   }
   for (value, reach) in [
     (zeros.top, reach.0), (zeros.bottom, reach.0), (zeros.left, reach.1), (zeros.right, reach.1),
-  ] where value < 0 || value >= reach {
+  ] where value < 0 || value > (needsPixels ? reach - 1 : 1 << 24) {
     throw StrideNetError(
-      .badData, "padding out of range", at: layer, found: "\(value)", expected: "0 … \(reach - 1)",
-      hint: "more padding than that would make windows of zeros alone")
+      .badData, "padding out of range", at: layer, found: "\(value)",
+      expected: "0 … \(needsPixels ? reach - 1 : 1 << 24)",
+      hint: needsPixels && value > 0 ? "more would make windows of padding alone" : nil)
   }
   let padded = (
     input.height + zeros.top + zeros.bottom, input.width + zeros.left + zeros.right
   )
-  guard reach.0 <= padded.0 && reach.1 <= padded.1 else {
+  // A window may reach so far beyond the padding.
+  let beyond = ceilMode ? (stride.height - 1, stride.width - 1) : (0, 0)
+  guard reach.0 <= padded.0 + beyond.0 && reach.1 <= padded.1 + beyond.1 else {
     throw StrideNetError(
       .badData, "a window is larger than its input", at: layer,
       found: "windows of \(size.height)×\(size.width)"
@@ -401,8 +412,12 @@ func windows(
       .badData, "window too large", at: layer, found: "\(reach.0)×\(reach.1) with its dilation",
       expected: "at most \(1 << 24) on each axis")
   }
+  func outputs(_ room: Int, _ stride: Int, before end: Int) -> Int {
+    let outputs = room / stride + 1
+    return ceilMode && (outputs - 1) * stride >= end ? outputs - 1 : outputs
+  }
   return (
-    (padded.0 - reach.0) / stride.height + 1, (padded.1 - reach.1) / stride.width + 1,
-    (zeros.top, zeros.left)
+    outputs(padded.0 + beyond.0 - reach.0, stride.height, before: input.height + zeros.top),
+    outputs(padded.1 + beyond.1 - reach.1, stride.width, before: input.width + zeros.left), zeros
   )
 }

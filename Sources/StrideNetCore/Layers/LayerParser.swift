@@ -87,9 +87,14 @@ struct LayerParser {
     switch name {
     case "conv": return try convolution(given)
     case "maxpool":
-      return MaxPool2D(try pair(given, "size"), stride: try optionalPair(given, "stride"))
+      return MaxPool2D(
+        try pair(given, "size"), stride: try optionalPair(given, "stride"),
+        padding: try padding(given), ceilMode: try truth(given, "ceil_mode") ?? false)
     case "avgpool":
-      return AvgPool2D(try pair(given, "size"), stride: try optionalPair(given, "stride"))
+      return AvgPool2D(
+        try pair(given, "size"), stride: try optionalPair(given, "stride"),
+        padding: try padding(given), ceilMode: try truth(given, "ceil_mode") ?? false,
+        countIncludePad: try truth(given, "count_include_pad") ?? true)
     case "globalavgpool": return GlobalAvgPool()
     case "flatten": return Flatten()
     case "batchnorm":
@@ -220,6 +225,16 @@ struct LayerParser {
         expected: "a number, \(range)")
     }
     return number
+  }
+
+  private func truth(_ given: Arguments, _ name: String) throws -> Bool? {
+    guard let value = given.values[name] else { return nil }
+    guard let truth = Bool(value.text) else {
+      throw error(
+        "\(name) is neither true nor false", at: value.position,
+        found: found(value.text, value.position), expected: "true or false")
+    }
+    return truth
   }
 
   private func epsilon(_ given: Arguments) throws -> Float {

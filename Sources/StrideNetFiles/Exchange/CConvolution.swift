@@ -83,6 +83,8 @@ struct ConvolutionWindow {
     if !isPaddedAside || layer.dilation.width > 1 { return text }
     return text + "\nint from = left < 0 ? 0 : left, "
       + "to = left + \(size.width) > \(input.width) ? \(input.width) : left + \(size.width);"
+      + (max(zeros.left, zeros.right) < size.width
+        ? "" : "\nif (to < from)\n  from = to = 0; /* a window of padding alone */")
   }
 
   // MARK: Sums

@@ -100,11 +100,40 @@ extension CProgram {
     let x = image(x)
     var y = buffer(part.name, part.output, isFlat: false)
     y.hasZeros = x.hasZeros && window.isMax
-    let element =
-      "\(x.name)[\(Self.product("p", window.stride.height)) + i][\(Self.product("q", window.stride.width)) + j][c]"
+    let (input, around) = (part.input, window.around)
+    let isInside = window.isInside(input, part.output)
+    let (isMax, counts) = (window.isMax, window.countsPadding)
+    let row = Self.product("p", window.stride.height) + " + i"
+    let column = Self.product("q", window.stride.width) + " + j"
     let sizes = [("i", window.size.height), ("j", window.size.width)]
-    if window.isMax {
+    // A statement for each value in the window: of one channel, or with their loop of all.
+    func each(_ channels: [(String, Int)], _ statement: (_ value: String) -> String) -> String {
+      if isInside {
+        return Self.loops(sizes + channels, statement("\(x.name)[\(row)][\(column)][c]"))
+      }
+      let (top, left) = (
+        row + (around.top > 0 ? " - \(around.top)" : ""),
+        column + (around.left > 0 ? " - \(around.left)" : "")
+      )
+      let (bottom, right) = (input.height + around.bottom, input.width + around.right)
+      return Self.loops(
+        sizes,
+        """
+        {
+          int row = \(top), column = \(left);
+        \(!isMax && counts ? "  count += row < \(bottom) && column < \(right);\n" : "")\
+          if (row < 0 || row >= \(input.height) || column < 0 || column >= \(input.width))
+            continue; /* outside of the image */
+        \(!isMax && !counts ? "  count++;\n" : "")\
+        \(Self.indented(Self.loops(channels, statement("\(x.name)[row][column][c]"))))
+        }
+        """)
+    }
+    if isMax {
       larger()
+      let largest = each([("c", y.shape.channels)]) {
+        "\(y.element) = larger(\(y.element), \($0));"
+      }
       code(
         loops(
           y, pixels: true,
@@ -112,8 +141,7 @@ extension CProgram {
           {
             for (int c = 0; c < \(y.shape.channels); c++)
               \(y.element) = -INFINITY;
-          \(Self.indented(Self.loops(
-            sizes + [("c", y.shape.channels)], "\(y.element) = larger(\(y.element), \(element));")))
+          \(Self.indented(largest))
           }
           """))
     } else {
@@ -123,8 +151,9 @@ extension CProgram {
           """
           {
             double sum = 0;
-          \(Self.indented(Self.loops(sizes, "sum += \(element);")))
-            \(y.element) = (float)(sum / \(window.size.height * window.size.width));
+          \(isInside ? "" : "  int count = 0;\n")\
+          \(Self.indented(each([]) { "sum += \($0);" }))
+            \(y.element) = (float)(sum / \(isInside ? "\(window.size.height * window.size.width)" : "count"));
           }
           """))
     }

@@ -6,7 +6,7 @@ struct WeightedSum {
   private(set) var parts: [CProgram.Part]
   /// The part whose activation is taken.
   private(set) var active: CProgram.Part
-  /// A max-pooling whose windows don't overlap: it takes its values as they come.
+  /// A max-pooling whose windows neither overlap nor reach outside: it takes its values as they come.
   private(set) var pool: Pooling?
   /// The filters', bias included, with the batch normalisation behind multiplied in.
   private(set) var weight, bias: [Float]
@@ -46,7 +46,8 @@ struct WeightedSum {
     case .activate:
       guard pool == nil, active.activation.isNone else { return false }
     case .pool(let window):
-      guard pool == nil, window.isMax, window.size == window.stride, isWhole, convolution != nil,
+      guard pool == nil, window.isMax, window.size == window.stride,
+        window.isInside(part.input, part.output), isWhole, convolution != nil,
         !active.activation.isSoftmax
       else { return false }
       pool = window

@@ -270,18 +270,7 @@ private struct ONNXGraph {
       return convolution(layer, start, operation, image(x, input))
     case .multiply: return dense(operation, x)
     case .pool(let window):
-      let x = image(x, input).name
-      let size: KeyValuePairs<String, Attribute> = [
-        "kernel_shape": .ints([window.size.height, window.size.width]),
-        "strides": .ints([window.stride.height, window.stride.width]),
-      ]
-      let pooled =
-        switch window.kind {
-        case .max: node("MaxPool", [x], size)
-        case .globalAverage: node("GlobalAveragePool", [x])
-        case .average: node("AveragePool", [x], size)
-        }
-      return Value(name: pooled, image: output)
+      return Value(name: pooling(window, image(x, input).name, input, output), image: output)
     case .reshape, .drop, .activate: return x
     case .normalizeBatch(_, let epsilon):
       let x = settled(x, input)
@@ -317,6 +306,36 @@ private struct ONNXGraph {
         name: node(name, [x.name] + inputs),
         image: output.height == 1 && output.width == 1 ? nil : output)
     }
+  }
+
+  // Ceil mode is said by pads: what it means has changed between versions.
+  private mutating func pooling(
+    _ window: Pooling, _ x: String, _ input: Shape, _ output: Shape
+  ) -> String {
+    if window.kind == .globalAverage { return node("GlobalAveragePool", [x]) }
+    var x = x
+    let (around, end) = (window.around, window.end(input, output))
+    var pads = [around.top, around.left, end.bottom, end.right]
+    let isCounted = window.countsPadding && !window.isMax
+    let isBeyond = end.bottom > around.bottom || end.right > around.right
+    if isCounted && isBeyond {
+      // What lies beyond the padding doesn't count.
+      let zeros = [0, 0, around.top, around.left, 0, 0, around.bottom, around.right]
+      let name = "pads_" + zeros.map(String.init).joined(separator: "x")
+      x = node("Pad", [x, constant(name, [8], .int64, zeros.map { Int64($0).littleEndian })])
+      pads = [0, 0, max(0, end.bottom - around.bottom), max(0, end.right - around.right)]
+    }
+    let size = Attribute.ints([window.size.height, window.size.width])
+    let stride = Attribute.ints([window.stride.height, window.stride.width])
+    if window.isMax {
+      return node("MaxPool", [x], ["kernel_shape": size, "strides": stride, "pads": .ints(pads)])
+    }
+    return node(
+      "AveragePool", [x],
+      [
+        "kernel_shape": size, "strides": stride, "pads": .ints(pads),
+        "count_include_pad": .int(isCounted && !isBeyond ? 1 : 0),
+      ])
   }
 
   private mutating func convolution(

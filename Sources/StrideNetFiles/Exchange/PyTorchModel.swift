@@ -20,6 +20,7 @@ struct PyTorchModel {
   private(set) var text = ""
   private var needsResidual = false
   private var needsChannelNorm = false
+  private var needsMeanOfPixels = false
 
   init(_ stages: [Stage]) throws {
     let start = Position(isFlat: Self.isPixel(stages[0].input), pixels: nil)
@@ -62,6 +63,23 @@ struct PyTorchModel {
 
 
       """
+    let meanOfPixels = """
+
+
+      class MeanOfPixels(nn.Module):
+          def __init__(self, padding, size, stride):
+              super().__init__()
+              self.padding, self.size, self.stride = padding, size, stride
+
+          def mean(self, x):
+              return nn.functional.avg_pool2d(
+                  nn.functional.pad(x, self.padding), self.size, self.stride)
+
+          def forward(self, x):
+              return self.mean(x) / self.mean(x.new_ones(x.shape))
+
+
+      """
     let normalize = """
 
 
@@ -88,7 +106,7 @@ struct PyTorchModel {
     return """
       \(wrapped == nil ? "" : "import torch\n")from safetensors.torch import load_file
       from torch import nn
-      \(needsResidual ? residual : "")\(needsChannelNorm ? channelNorm : "")\(wrapped == nil ? "" : normalize)
+      \(needsResidual ? residual : "")\(needsChannelNorm ? channelNorm : "")\(needsMeanOfPixels ? meanOfPixels : "")\(wrapped == nil ? "" : normalize)
       model = \(text)
       model.load_state_dict(load_file(\(Self.quoted(file))))
       \(wrapped ?? "")model.eval()  # takes \(image), pixels from 0 to 1
@@ -219,7 +237,7 @@ struct PyTorchModel {
         channels(operation, modules)
       case .pool(let window):
         modules.unflatten(operation.input)
-        modules.list.append(pooling(window))
+        modules.list += pooling(window, operation.input, operation.output)
       case .reshape:
         modules.flatten()
         if Self.changesOrder(operation.input) { modules.now.pixels = operation.input }
@@ -317,13 +335,44 @@ struct PyTorchModel {
     tensors.append(modules.tensor(operation.parameters[1], [outputs], rows))
   }
 
-  private func pooling(_ window: Pooling) -> String {
-    let stride = window.stride == window.size ? "" : ", stride=\(tuple(window.stride))"
-    return switch window.kind {
-    case .globalAverage: "nn.AdaptiveAvgPool2d(1)"
-    case .max: "nn.MaxPool2d(\(tuple(window.size))\(stride))"
-    case .average: "nn.AvgPool2d(\(tuple(window.size))\(stride))"
+  private mutating func pooling(_ window: Pooling, _ input: Shape, _ output: Shape) -> [String] {
+    if window.kind == .globalAverage { return ["nn.AdaptiveAvgPool2d(1)"] }
+    let (size, around, end) = (window.size, window.around, window.end(input, output))
+    let name = window.isMax ? "nn.MaxPool2d" : "nn.AvgPool2d"
+    var arguments = [tuple(size)]
+    if window.stride != size { arguments.append("stride=\(tuple(window.stride))") }
+    let isBeyond = end.bottom > around.bottom || end.right > around.right
+    let isEven =
+      around.top == around.bottom && around.left == around.right
+      && 2 * around.top <= size.height && 2 * around.left <= size.width
+    if isEven {
+      let isPadded = (around.top, around.left) != (0, 0)
+      if isPadded { arguments.append("padding=\(tuple((around.top, around.left)))") }
+      if isBeyond { arguments.append("ceil_mode=True") }
+      if isPadded && !window.isMax && !window.countsPadding {
+        arguments.append("count_include_pad=False")
+      }
+      return ["\(name)(\(arguments.joined(separator: ", ")))"]
     }
+    func sides(_ bottom: Int, _ right: Int) -> String {
+      "(\(around.left), \(right), \(around.top), \(bottom))"
+    }
+    let all = sides(end.bottom, end.right)
+    if window.isMax {
+      return [
+        "nn.ConstantPad2d(\(all), -float(\"inf\"))",
+        "\(name)(\(arguments.joined(separator: ", ")))",
+      ]
+    }
+    guard window.countsPadding else {
+      needsMeanOfPixels = true
+      return ["MeanOfPixels(\(all), \(tuple(size)), \(tuple(window.stride)))"]
+    }
+    if isBeyond { arguments.append("ceil_mode=True") }
+    return [
+      "nn.ZeroPad2d(\(sides(min(around.bottom, end.bottom), min(around.right, end.right))))",
+      "\(name)(\(arguments.joined(separator: ", ")))",
+    ]
   }
 
   private mutating func sum(

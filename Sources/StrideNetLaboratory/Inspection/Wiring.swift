@@ -64,11 +64,9 @@ struct Wiring {
   private mutating func pool(
     _ pooling: Pooling, _ operation: Bound, _ at: Provenance.Place, _ x: UnsafePointer<Float>
   ) {
-    let (top, left) = (at.row * pooling.stride.height, at.column * pooling.stride.width)
-    let window = (0..<pooling.size.height).flatMap { i in
-      (0..<pooling.size.width).map { j in
-        Provenance.Place(top + i, left + j, at.channel).index(in: operation.input)
-      }
+    let (rows, columns, divisor) = pooling.window(at.row, at.column, over: operation.input)
+    let window = rows.flatMap { row in
+      columns.map { Provenance.Place(row, $0, at.channel).index(in: operation.input) }
     }
     if pooling.isMax {
       kind = "largest"
@@ -77,7 +75,7 @@ struct Wiring {
       links = [(best, 1, nil)]
     } else {
       kind = "mean"
-      links = window.map { ($0, 1 / Float(window.count), nil) }
+      links = window.map { ($0, 1 / Float(divisor), nil) }
     }
   }
 

@@ -33,9 +33,13 @@ convolution.json   "cases"; x = value(i, 1), w = value(i, 2), b = value(i, 3), a
                    filters (w is (fh, fw, c / groups, f)), oh ow the output's;
                    "x" and "w" are inputs and not stored, "y", "dx", "dw", "db" are results. The width is
                    stored as "w". Float64.
-pooling.json       "cases"; x = value(i, 1), dy = value(i, 4), no padding;
-                   max_y, max_dx, avg_y, avg_dx. Float64. x has no equal values
-                   within a window.
+pooling.json       "cases"; x = value(i, 1), dy = value(i, 4); padding, on each side,
+                   ceil mode and whether means count padding, or none of it;
+                   max_y, max_dx, avg_y, avg_dx. x has no equal values within a
+                   window. "stem": a network's loss and gradient, parameter by
+                   parameter, each value(i, 10 + p), but 1 more where p is 2, the
+                   normalisation's weight; x = 0.5 + value(i, 1), labels 0 to 3.
+                   Float64.
 activation.json    "cases"; x = scale * value(i, 1), dy = value(i, 4), n of each; y, dx.
                    slope is leaky_relu's. Float64.
 dense_softmax.json "dense": x (n, in) = value(i, 1), w = value(i, 2),
@@ -231,22 +235,56 @@ POOLINGS = [
 ]
 
 
+# And with padding ph, pw, ceil_mode, count_include_pad.
+PADDED_POOLINGS = [
+    (2, 7, 8, 3, 3, 3, 2, 2, 1, 1, False, True), (1, 6, 9, 2, 3, 2, 2, 3, 1, 0, True, True),
+    (1, 8, 7, 17, 3, 3, 2, 2, 1, 1, True, False), (1, 5, 5, 4, 2, 2, 2, 2, 1, 1, False, False),
+    (1, 5, 6, 3, 2, 2, 2, 2, 0, 0, True, True), (1, 7, 6, 2, 2, 3, 3, 4, 1, 1, True, True),
+    (1, 9, 10, 3, 5, 4, 3, 3, 2, 2, True, False), (2, 1, 2, 5, 3, 2, 1, 1, 1, 1, False, True),
+    (1, 2, 3, 2, 3, 4, 2, 2, 0, 0, True, False), (1, 10, 9, 3, 4, 5, 1, 2, 2, 1, True, True)]
+
+
 def pooling():
     cases = []
-    for n, h, w, c, fh, fw, sh, sw in POOLINGS:
+    for n, h, w, c, fh, fw, sh, sw, *padded in POOLINGS + PADDED_POOLINGS:
         case = dict(n=n, h=h, w=w, c=c, fh=fh, fw=fw, sh=sh, sw=sw)
-        for kind, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)):
+        ph, pw, ceil, counted = padded or (0, 0, False, True)
+        if padded:
+            case.update(padding=f"{ph}x{pw}", ceil=ceil, counted=counted)
+        for kind, pool, more in (("max", F.max_pool2d, {}),
+                                 ("avg", F.avg_pool2d, dict(count_include_pad=counted))):
             x = tensor(nchw(values((n, h, w, c), 1)), True)
-            y = pool(x, (fh, fw), stride=(sh, sw))
+            y = pool(x, (fh, fw), stride=(sh, sw), padding=(ph, pw), ceil_mode=ceil, **more)
             case["oh"], case["ow"] = oh, ow = y.shape[2:]
             y.backward(tensor(nchw(values((n, oh, ow, c), 4))))
             case[kind + "_y"] = flat(nhwc(y))
             case[kind + "_dx"] = flat(nhwc(x.grad))
-        windows = np.lib.stride_tricks.sliding_window_view(values((n, h, w, c), 1), (fh, fw), (1, 2))
-        ordered = np.sort(windows.reshape(-1, fh * fw), axis=1)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            values((n, h, w, c), 1), (min(fh, h), min(fw, w)), (1, 2))
+        ordered = np.sort(windows.reshape(-1, windows.shape[-2] * windows.shape[-1]), axis=1)
         assert (np.diff(ordered, axis=1) > 0).all()
         cases.append(case)
-    return dict(value_check=value_check(), cases=cases)
+    return dict(value_check=value_check(), cases=cases, stem=stem())
+
+
+def stem():
+    """How a ResNet begins (He et al. 2016), with fewer filters, and a softmax behind it."""
+    nn = torch.nn
+    net = nn.Sequential(nn.Conv2d(3, 8, 7, stride=2, padding=3), nn.BatchNorm2d(8), nn.ReLU(),
+                        nn.MaxPool2d(3, stride=2, padding=1)).double()
+    head = nn.Linear(5 * 4 * 8, 4).double()
+    parameters = list(net.parameters()) + list(head.parameters())
+    with torch.no_grad():
+        for p, parameter in enumerate(parameters):
+            shape = tuple(parameter.shape)
+            noise = values((7, 7, 3, 8) if p == 0 else shape, 10 + p) + (p == 2)
+            parameter.copy_(tensor(oihw(noise) if p == 0 else noise))
+    x = tensor(nchw(values((4, 17, 15, 3), 1) + 0.5))
+    z = head(net(x).permute(0, 2, 3, 1).flatten(1))
+    loss = F.cross_entropy(z, torch.arange(4))
+    loss.backward()
+    gradient = [p.grad.permute(2, 3, 1, 0) if p.dim() == 4 else p.grad for p in parameters]
+    return dict(loss=flat(loss)[0], gradient=sum((flat(g) for g in gradient), []))
 
 
 # --- activations -------------------------------------------------------------
