@@ -87,6 +87,14 @@ import StrideNet
     #expect(try Network.load(from: path).classes == 10)
   }
 
+  @Test func differencesAreNamedAsTheFileHasThem() {
+    var other = RunConfiguration()
+    (other.stream, other.limit, other.training.keepsBest) = (true, 1, true)
+    #expect(
+      other.differences(from: RunConfiguration())
+        == ["limit: 1, none", "stream: true, none", "training.keeps_best: true, false"])
+  }
+
   @Test func whatDoesntFitIsRefused() throws {
     let folder = try TemporaryFolder()
     let path = "\(folder.path)/checkpoint.safetensors"

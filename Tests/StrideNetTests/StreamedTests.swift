@@ -288,7 +288,7 @@ import StrideNet
     #expect(try place.run(training + ["--checkpoint", "m"]).code == 0)
     let streamed = try place.run("train", "--resume", "m", "--epochs", "4", "--stream")
     #expect(
-      streamed.code == 64 && streamed.err.contains("stream: 1, none before"), "\(streamed.err)")
+      streamed.code == 64 && streamed.err.contains("stream: true, none before"), "\(streamed.err)")
     #expect(try place.run(training).digest != place.run(training + ["--stream"]).digest)
     let limited = try place.run(training + ["--stream", "--limit", "100"])
     #expect(limited.json[0]["train_images"] as? Int == 100)

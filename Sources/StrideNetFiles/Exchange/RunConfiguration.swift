@@ -65,11 +65,7 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     let text = Architecture.text(network.layers)
     if !isOpen {
       // The last layer may have other outputs: which, the data says.
-      let wanted = try Architecture.layers(layers)
-      guard
-        layers == text
-          || (try? Architecture.text(Network.layers(wanted, outputs: network.classes))) == text
-      else {
+      guard layers == text || Architecture.text(layers, outputs: network.classes) == text else {
         throw StrideNetError(
           .usage, "another network than the file has", at: from.path, found: layers, expected: text,
           hint: "leave the network out: the file says which it is")
@@ -158,11 +154,19 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
 
   /// The keys in which two configurations differ, as "training.epochs: 3, 4".
   package func differences(from other: RunConfiguration) -> [String] {
+    func text(_ value: Any?) -> String {
+      guard let value else { return "none" }
+      // To Foundation a truth is a number, too, of one kind.
+      if let number = value as? NSNumber, String(cString: number.objCType) == "c" {
+        return "\(number.boolValue)"
+      }
+      return "\(value)"
+    }
     func compare(_ a: [String: Any], _ b: [String: Any], _ path: String) -> [String] {
       Set(a.keys).union(b.keys).sorted().flatMap { key -> [String] in
         let (inA, inB) = (a[key] as? [String: Any], b[key] as? [String: Any])
         if inA != nil || inB != nil { return compare(inA ?? [:], inB ?? [:], "\(path)\(key).") }
-        let (a, b) = (a[key].map { "\($0)" } ?? "none", b[key].map { "\($0)" } ?? "none")
+        let (a, b) = (text(a[key]), text(b[key]))
         return a == b ? [] : ["\(path)\(key): \(a), \(b)"]
       }
     }
