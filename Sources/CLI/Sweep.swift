@@ -165,6 +165,13 @@ struct Sweep: ParsableCommand {
     while count > 1, divisor * 3 <= most {
       (count, divisor, rounds) = ((count + 2) / 3, divisor * 3, rounds + 1)
     }
+    guard rounds > 1 else {
+      throw StrideNetError(
+        .usage, "--halving with nothing to halve",
+        found: "\(count) training\(count == 1 ? "" : "s") of \(most) epoch\(most == 1 ? "" : "s")",
+        expected: "at least 2 trainings of 3 epochs, of which the first round has a third",
+        hint: "take more --epochs, or leave --halving out")
+    }
     count = choices.count
     for round in 0..<rounds {
       let share = Int(pow(3, Double(rounds - 1 - round)).rounded())

@@ -278,6 +278,8 @@ import StrideNet
       (["--random", "2", "--range", "momentum=0:0.9"], "no even ratios"),
       (["--random", "0", "--range", "learning-rate=0.1:1"], "--random out of range"),
       (["--halving", "--grid", "epochs=1,2"], "--halving sets the epochs itself"),
+      (["--halving", "--grid", "seed=1,2", "--epochs", "2"], "2 trainings of 2 epochs"),
+      (["--halving", "--grid", "seed=1", "--epochs", "9"], "1 training of 9 epochs"),
       (["--grid", "batch-size=8,9", "--epochs", "0"], "epochs out of range"),
     ] {
       let end = try place.run(["sweep"] + Self.base.prefix(4) + words)
