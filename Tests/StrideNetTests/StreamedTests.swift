@@ -231,6 +231,29 @@ import StrideNet
     #expect(classifier.classNames == ["0", "1", "2"])
   }
 
+  /// What pictures are to be like is the same as where the images are in memory.
+  @Test func knowsDigits() throws {
+    let place = try Workplace()
+    for (name, isInk) in [("digits", true), ("noise", false)] {
+      // Of 8×8, with ink in the middle or anywhere.
+      try place.writeDigits(name) { file, bytes in
+        guard file.contains("images"), isInk else { return bytes }
+        return bytes.enumerated().map { index, byte in
+          let (row, column) = ((index - 16) % 64 / 8, (index - 16) % 8)
+          return index < 16 ? byte : (2...5).contains(row) && (3...4).contains(column) ? 255 : 0
+        }
+      }
+      let path = "\(place.path)/\(name)"
+      let data = try Dataset.load(path, environment: [:])
+      let network = Network([Flatten(), Dense(10, activation: .softmax)])
+      var settings = TrainingSettings()
+      settings.batchSize = 8
+      _ = try Trainer(network, Dataset.stream(path, environment: [:]), settings)
+      #expect(network.pictureFit == (isInk ? .digits : .crop))
+      #expect(network.pictureFit == data.train.usualFit)
+    }
+  }
+
   /// A file that is cut short meanwhile ends the training with an error.
   @Test func aFileThatBecomesShorterIsNoticed() throws {
     let place = try Workplace()

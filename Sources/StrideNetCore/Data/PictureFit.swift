@@ -93,33 +93,37 @@ extension Picture {
   package var values: [Float] { pixels.map { Float($0) / 255 } }
 }
 
-extension ImageSet {
+extension ExampleSource {
   /// How pictures become images like these: as ``Picture/Fit/digits`` where nearly all of these are
   /// light on black, end before the edge, and have their mass in the middle, as MNIST's.
   package var usualFit: Picture.Fit? {
-    guard channels == 1 || channels == 3 else { return nil }
-    let some = stride(from: 0, to: count, by: max(1, count / 500))
-    let likeDigits = some.reduce(0) { $0 + (isLikeDigit($1) ? 1 : 0) }
-    return channels == 1 && likeDigits * 10 >= Array(some).count * 9 ? .digits : .crop
+    guard shape.channels == 1 || shape.channels == 3 else { return nil }
+    let some = Array(stride(from: 0, to: count, by: max(1, count / 500)))
+    let likeDigits = some.count { isLikeDigit($0) }
+    return shape.channels == 1 && likeDigits * 10 >= some.count * 9 ? .digits : .crop
   }
 
   private func isLikeDigit(_ index: Int) -> Bool {
-    var (mass, down, right, black) = (0, 0, 0, 0)
-    for row in 0..<height {
-      for column in 0..<width {
-        let value = Int(pixels[index * imageSize + row * width + column])
-        let isEdge = row == 0 || column == 0 || row == height - 1 || column == width - 1
-        if isEdge && value > 0 { return false }
-        mass += value
-        down += value * row
-        right += value * column
-        black += value == 0 ? 1 : 0
+    withUnsafeTemporaryAllocation(of: Float.self, capacity: shape.count) { pixels in
+      read(index, into: pixels)
+      let (height, width) = (shape.height, shape.width)
+      var (mass, down, right, black) = (0, 0, 0, 0)
+      for row in 0..<height {
+        for column in 0..<width {
+          let value = Int((pixels[row * width + column] * 255).rounded())
+          let isEdge = row == 0 || column == 0 || row == height - 1 || column == width - 1
+          if isEdge && value > 0 { return false }
+          mass += value
+          down += value * row
+          right += value * column
+          black += value == 0 ? 1 : 0
+        }
       }
+      func isMiddle(_ moment: Int, _ size: Int) -> Bool {
+        abs(Double(moment) / Double(mass) - Double(size) / 2) <= Double(size) / 10
+      }
+      return mass > 0 && 2 * black > height * width && isMiddle(down, height)
+        && isMiddle(right, width)
     }
-    func isMiddle(_ moment: Int, _ size: Int) -> Bool {
-      abs(Double(moment) / Double(mass) - Double(size) / 2) <= Double(size) / 10
-    }
-    return mass > 0 && 2 * black > height * width && isMiddle(down, height)
-      && isMiddle(right, width)
   }
 }

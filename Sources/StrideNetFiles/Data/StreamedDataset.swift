@@ -90,7 +90,7 @@ extension Trainer {
     try Dataset.checkNames(data.classNames, outputs: network.classes, at: data.source)
     try self.init(
       network, train: data.train, test: data.test, settings, source: data.source)
-    (network.classNames, network.pictureFit) = (data.classNames, data.fit)
+    (network.classNames, network.pictureFit) = (data.classNames, data.fit ?? data.train.usualFit)
   }
 }
 
