@@ -83,6 +83,9 @@ public struct InputNormalization: Sendable, Hashable, Codable {
 
   /// For people: "less mean 0.1307, divided by deviation 0.3081".
   package var text: String {
+    if self == Self.of(InputNormalization.Method.none, channels: mean.count) {
+      return "0 to 255, not divided"
+    }
     func list(_ values: [Double]) -> String {
       values.map { "\(Float(($0 * 10_000).rounded() / 10_000))" }.joined(separator: " ")
     }
