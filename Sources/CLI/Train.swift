@@ -106,7 +106,12 @@ struct Train: ParsableCommand {
     let run = try begin(set)
     let (trainer, network, test) = (run.trainer, run.trainer.network, set.test)
     if let checkpoint { try trainer.resume(checkpoint) }
-    if let path = files.writeConfig { try run.configuration.write(to: path) }
+    if let path = files.writeConfig {
+      // Where few images make mini-batches smaller, what was asked for.
+      var asked = run.configuration
+      asked.training.batchSize = set.configuration.training.batchSize
+      try asked.write(to: path)
+    }
     if let checkpointPath {
       // A run that goes on elsewhere is to find it.
       var kept = run.configuration
@@ -214,7 +219,7 @@ struct Train: ParsableCommand {
     // The defaults may be others elsewhere.
     configuration.data = configuration.data ?? data.name
     configuration.kernels = network.runtime.kernels.name
-    if files.config == nil && files.resume == nil && training.batchSize == nil {
+    if files.resume == nil && training.batchSize == nil {
       configuration.training.batchSize = min(
         configuration.training.batchSize, data.labels.count)
     }

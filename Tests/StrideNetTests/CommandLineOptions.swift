@@ -59,6 +59,17 @@ import StrideNet
     let again = try place.run("train", "--config", "cnn.json")
     #expect(again.lines.last?.suffix(64) == end.lines.last?.suffix(64))
     #expect(again.out.contains("validation cross-entropy"), "\(again.out)")
+    // And what was asked for, even where there are fewer images than that.
+    let few = ["flat", "--limit", "20", "--epochs", "2"]
+    let small = try place.run(few + ["--write-config", "few.json"])
+    let usual = TrainingSettings().batchSize
+    #expect(
+      String(decoding: try place.read("few.json"), as: UTF8.self)
+        .contains("\"batch_size\" : \(usual)"))
+    let repeated = try place.run("train", "--config", "few.json")
+    #expect(repeated.code == 0 && repeated.lines.last?.suffix(64) == small.lines.last?.suffix(64))
+    let most = try place.run("train", "--config", "few.json", "--batch-size", "\(usual)")
+    #expect(most.code == 64 && most.err.contains("20"), "\(most.err)")
   }
 
   @Test(arguments: [
