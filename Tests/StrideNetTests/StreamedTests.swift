@@ -87,6 +87,27 @@ import StrideNet
     #expect(error?.description.contains("no cache") == true)
   }
 
+  /// A byte that changed where pictures are kept.
+  @Test func damagedPicturesAreMadeAnew() throws {
+    let place = try Workplace()
+    try PictureFolderTests.write("pics", count: 7, in: place)
+    var options = PictureOptions()
+    options.cache = "\(place.path)/kept"
+    let path = "\(place.path)/pics"
+    let first = try Dataset.stream(path, options, environment: [:])
+    let kept = try #require(
+      FileManager.default.contentsOfDirectory(atPath: options.cache!).first)
+    var bytes = try place.read("kept/\(kept)")
+    let whole = bytes
+    bytes[100] ^= 1
+    try place.write("kept/\(kept)", bytes)
+    let second = try Dataset.stream(path, options, environment: [:])
+    #expect(second.notes.contains { $0.contains("its checksum") })
+    #expect(Self.values(second.train) == Self.values(first.train))
+    #expect(try place.read("kept/\(kept)") == whole)
+    #expect(try Dataset.stream(path, options, environment: [:]).notes == first.notes)
+  }
+
   @Test func refusesWhatCannotBeReadInPart() throws {
     let place = try Workplace()
     try place.writeDigits("packed", gz: true)

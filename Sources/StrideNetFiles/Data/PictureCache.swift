@@ -79,10 +79,31 @@ struct PictureCache {
       guard description.isGrey && description.channels == 3 else { return bytes }
       return stride(from: 0, to: bytes.count, by: 3).map { bytes[$0] }
     }
-    guard UInt(checksum) == description.checksum else { throw broken("its checksum") }
+    try finish(UInt(checksum), description)
+    return all
+  }
+
+  /// Reads all pixels, some at a time.
+  /// - Throws: ``StrideNetError`` where they aren't those that were written
+  func check(_ file: InputFile, _ description: Description) throws {
+    var (offset, checksum) = (0, Self.crc(0, []))
+    var piece = [UInt8](repeating: 0, count: 1 << 20)
+    while offset < description.pixelBytes {
+      let most = min(piece.count, description.pixelBytes - offset)
+      let count = try piece.withUnsafeMutableBytes {
+        try file.read(into: .init(rebasing: $0[..<most]), from: offset)
+      }
+      guard count == most else { break }
+      checksum = Self.crc(checksum, count == piece.count ? piece : Array(piece[..<count]))
+      offset += count
+    }
+    try finish(checksum, description)
+  }
+
+  private func finish(_ checksum: UInt, _ description: Description) throws {
+    guard checksum == description.checksum else { throw broken("its checksum") }
     // The least recently used is what goes first.
     utimes(path, nil)
-    return all
   }
 
   private func broken(_ what: String) -> StrideNetError {

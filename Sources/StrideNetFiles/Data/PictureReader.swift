@@ -244,9 +244,14 @@ struct PictureReader {
     func labels(_ description: PictureCache.Description) -> [[Int]] {
       description.parts.map { $0.map { items[$0].label } }
     }
-    if let (_, description) = described(cache) {
-      try take(description)
-      return (cache.path, description, labels(description))
+    if let (file, description) = described(cache) {
+      do {
+        try cache.check(file, description)
+        try take(description)
+        return (cache.path, description, labels(description))
+      } catch let error as StrideNetError where error.place == cache.path {
+        notes.append(Self.broken(cache, error))
+      }
     }
     let shape = try shape(progress)
     var (read, isGrey) = ([Bool](), shape.channels == 3 && options.colour == .auto)
