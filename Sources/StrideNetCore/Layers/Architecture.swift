@@ -65,9 +65,9 @@ public enum Architecture {
     layers.map(\.text).joined(separator: " ")
   }
 
-  /// The same text with so many outputs, where it ends in a softmax of some number of them.
+  /// The same text with so many outputs, where a dense layer has them.
   package static func text(_ text: String, outputs: Int) -> String {
-    text.replacing(/softmax\(\d+\)$/, with: "softmax(\(outputs))")
+    (try? self.text(Network.layers(layers(text), outputs: outputs))) ?? text
   }
 
   // What each layer takes: names in the order of position, of which the first so many must be given.
