@@ -152,7 +152,7 @@ import StrideNet
     }
   }
 
-  /// How a ResNet begins: a padded convolution and a padded max-pooling, with every choice of kernels.
+  /// How a ResNet begins: a padded convolution and a padded max-pooling, by every kernel.
   @Test(arguments: KernelChoice.names) func stem(kernels: String) throws {
     let expected = try expectations(Expected.self, "pooling.json").stem
     let network = Network(

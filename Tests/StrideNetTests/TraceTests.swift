@@ -10,6 +10,8 @@ import StrideNet
     "conv(5,3) maxpool(2) conv(6,3,padding=1) flatten relu(7) softmax(4)",
     "conv(4,3x2,stride=2x1,padding=1) avgpool(2) flatten tanh(5) softmax(4)",
     "conv(4,3,dilation=2,activation=gelu) conv(4,3,groups=2) maxpool(3,2) globalavgpool softmax(4)",
+    "conv(4,3,padding=4) maxpool(3,2,1,true) avgpool(3,stride=2,padding=1,ceil_mode=true) flatten softmax(4)",
+    "avgpool(3,stride=2,padding=0x1x2x1,count_include_pad=false) conv(3,2) flatten softmax(4)",
     "conv(4,3,activation=none) batchnorm(activation=relu) conv(4,2) maxpool(2) dropout(0.3) flatten softmax(4)",
     "conv(4,3,padding=1) residual(conv(4,3,padding=1) conv(4,3,padding=1,activation=none)) activation(relu) layernorm flatten softmax(4)",
     "flatten dense(6) activation(silu) softmax(4)",

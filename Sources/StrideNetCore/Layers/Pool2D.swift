@@ -129,7 +129,7 @@ public struct MaxPool2D: Layer {
   }
 }
 
-/// The mean of each window, of which there are as many as of ``MaxPool2D``'s. Backwards, each of its
+/// The mean of each window; there are as many of them as of ``MaxPool2D``'s. Backwards, each of its
 /// values gets an equal share. Padding counts as zeros, as in PyTorch, or with `countIncludePad`
 /// false not at all, as in TensorFlow; what lies beyond it, in ceil mode, never counts.
 public struct AvgPool2D: Layer {

@@ -6,7 +6,7 @@ struct WeightedSum {
   private(set) var parts: [CProgram.Part]
   /// The part whose activation is taken.
   private(set) var active: CProgram.Part
-  /// A max-pooling whose windows neither overlap nor reach outside: it takes its values as they come.
+  /// A max-pooling whose windows lie side by side, all inside: it takes its values as they come.
   private(set) var pool: Pooling?
   /// The filters', bias included, with the batch normalisation behind multiplied in.
   private(set) var weight, bias: [Float]
