@@ -75,7 +75,7 @@ private let targets: [Reader] = [
   Reader(name: "npz", seeds: { try files("arrays", "planes.npz", "named.npz", "stored.npz") }) {
     bytes in
     let file = InputFile(bytes, name: "input")
-    for (_, array) in try NPY.arrays(in: file, "input") {
+    for (_, _, array, _) in try NPY.arrays(in: file, "input") {
       let array = try array()
       _ = try? array.labels()
       _ = try array.images(labels: [0], scale: NumberArray.scale(of: [array]), .init())
@@ -306,6 +306,7 @@ private let pyTorchLayers = "conv(2,2) batchnorm(relu) flatten softmax(2)"
 private let layerTexts = [
   "residual(conv(8,3,padding=1,activation=none) batchnorm | conv(8,1)) activation(relu) globalavgpool softmax(2)",
   "conv(8,3x5,stride=2x1,padding=0x0x1x1,dilation=2,init=zeros) avgpool(2,stride=1) layernorm softmax(3)",
+  "maxpool(3,stride=2,padding=1,ceil_mode=true) avgpool(3,2,0x1x2x0,false,false) conv(2,1,padding=2)",
   "conv(4,3,groups=1,padding=same,activation=leaky_relu,slope=0.1) dropout(0.5) dense(3,activation=gelu)",
 ]
 

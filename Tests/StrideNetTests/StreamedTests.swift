@@ -62,6 +62,67 @@ import StrideNet
     }
   }
 
+  /// Gzipped IDX files, and NumPy's archives of arrays.
+  @Test func hasWhatIsPacked() throws {
+    let place = try Workplace()
+    try Self.write("plain", in: place)
+    let data = try Dataset.load("\(place.path)/plain", environment: [:])
+    try FileManager.default.createDirectory(
+      atPath: "\(place.path)/packed", withIntermediateDirectories: true)
+    for file in Dataset.files {
+      try place.write("packed/\(file).gz", gzip(place.read("plain/\(file)")))
+    }
+    let path = "\(place.path)/packed"
+    var options = PictureOptions()
+    options.cache = "\(place.path)/kept"
+    for _ in 0..<2 {
+      let streamed = try Dataset.stream(path, options, environment: [:])
+      #expect(streamed.notes.isEmpty && streamed.source == path)
+      for (set, other) in [(streamed.train, data.train), (streamed.test, data.test)] {
+        #expect(set.labels == other.labels && Self.values(set) == Self.values(other))
+      }
+    }
+    let kept = try FileManager.default.contentsOfDirectory(atPath: options.cache!)
+    #expect(kept.count == 1)
+    var bytes = try place.read("kept/\(kept[0])")
+    bytes[0] ^= 1
+    try place.write("kept/\(kept[0])", bytes)
+    let again = try Dataset.stream(path, options, environment: [:])
+    #expect(again.notes.count == 1 && Self.values(again.train) == Self.values(data.train))
+    // One that is cut short, or says another size.
+    let file = "packed/\(Dataset.files[0]).gz"
+    try place.write(file, gzip(Array(place.read("plain/\(Dataset.files[0])").dropLast())))
+    let error = #expect(throws: StrideNetError.self) {
+      try Dataset.stream(path, options, environment: [:])
+    }
+    #expect(error?.what.contains("another length") == true)
+    let none = #expect(throws: StrideNetError.self) { try Dataset.stream(path, environment: [:]) }
+    #expect(none?.found == "no cache")
+  }
+
+  @Test func hasWhatIsInArchives() throws {
+    // numpy.savez doesn't pack, numpy.savez_compressed does.
+    let path = PictureFiles.path("arrays/stored.npz")
+    let data = try Dataset.load(path, environment: [:])
+    let place = try Workplace()
+    try place.write("x.npz", [UInt8](Data(contentsOf: URL(filePath: path))))
+    let streamed = try Dataset.stream("\(place.path)/x.npz", environment: [:])
+    #expect(streamed.classNames == data.classNames && streamed.train.labels == data.train.labels)
+    #expect(Self.values(streamed.train) == Self.values(data.train))
+    #expect(Self.values(streamed.test) == Self.values(data.test))
+    var bytes = try place.read("x.npz")
+    bytes[300] ^= 1
+    try place.write("x.npz", bytes)
+    let packed = #expect(throws: StrideNetError.self) {
+      try Dataset.stream(PictureFiles.path("same/set.npz"), environment: [:])
+    }
+    #expect(packed?.hint?.contains("not with savez_compressed") == true)
+    let error = #expect(throws: StrideNetError.self) {
+      try Dataset.stream("\(place.path)/x.npz", environment: [:])
+    }
+    #expect(error?.found == "contents other than those that were written")
+  }
+
   @Test(arguments: [false, true]) func hasThePicturesOfFolders(isGrey: Bool) throws {
     let place = try Workplace()
     try PictureFolderTests.write("pics", count: 7, isGrey: isGrey, in: place)
@@ -119,7 +180,7 @@ import StrideNet
       NPY.bytes(NumberArray("x", [4, 2, 2], .floats([Float](repeating: 0.5, count: 16)))))
     try place.write("floats/y_train.npy", NPY.bytes(labels: [0, 1, 0, 1]))
     for (name, said) in [
-      ("packed", "gunzip"), ("table.csv", "one by one"), ("floats", "uint8"),
+      ("packed", "no cache"), ("table.csv", "numpy.save"), ("floats", "uint8"),
       ("none", "one by one"),
     ] {
       let error = #expect(throws: StrideNetError.self) {

@@ -12,8 +12,8 @@ struct ArraySet {
     let group: String
     let split: Split
     let content: Content
-    /// Of an array that has a file for itself.
-    let path: String?
+    /// Its file, and where in it its bytes lie as they are; nil where they can't be read so.
+    let file: (path: String, size: Int, place: () throws -> Range<Int>?)?
     let array: () throws -> NumberArray
   }
 
@@ -42,7 +42,9 @@ struct ArraySet {
   private static let types = ["ubyte", "byte", "short", "int", "float", "double", "class", "npy"]
 
   private mutating func add(
-    _ name: String, path: String? = nil, _ array: @escaping () throws -> NumberArray
+    _ name: String,
+    file: (path: String, size: Int, place: () throws -> Range<Int>?)? = nil,
+    _ array: @escaping () throws -> NumberArray
   ) {
     let words = name.lowercased().split { !$0.isLetter && !$0.isNumber }.map(String.init)
     var (split, content, group): (Split, Content?, [String]) = (.all, nil, [])
@@ -59,7 +61,11 @@ struct ArraySet {
     items.append(
       Item(
         name: name, group: group.joined(separator: "-"), split: split, content: content,
-        path: path, array: array))
+        file: file, array: array))
+  }
+
+  private mutating func add(_ item: NPY.Item, named name: String, at path: String) {
+    add(name, file: (path, item.size, item.place), item.array)
   }
 
   // MARK: Places
@@ -70,7 +76,7 @@ struct ArraySet {
     if file.lowercased().hasSuffix(".safetensors") {
       for (name, array) in try Safetensors.arrays(at: file) { add(name, array) }
     } else {
-      for (name, array) in try NPY.arrays(at: file) { add(name, array) }
+      for item in try NPY.arrays(at: file) { add(item, named: item.name, at: file) }
     }
   }
 
@@ -92,8 +98,7 @@ struct ArraySet {
       } else if lower.hasSuffix(".npy") || lower.hasSuffix(".npz") {
         // An archive of one array is as good as that.
         guard let arrays = try? NPY.arrays(at: path), arrays.count == 1 else { continue }
-        add(
-          String(name.dropLast(4)), path: lower.hasSuffix(".npy") ? path : nil, arrays[0].array)
+        add(arrays[0], named: String(name.dropLast(4)), at: path)
       }
     }
   }
@@ -186,13 +191,14 @@ struct ArraySet {
 }
 
 extension ArraySet {
-  private func path(of split: Split) -> String? {
-    items.first { $0.content == .images && $0.split == split }?.path
+  private func images(_ split: Split, _ group: String) -> Item? {
+    items.first { $0.content == .images && $0.split == split && $0.group == group }
   }
 
-  /// The size of the file with the images to train with; 0 where they have none for themselves.
+  /// Bytes of the images to train with, as their file says; 0 where they can't be read in part.
   var streamableBytes: Int {
-    (path(of: .train) ?? path(of: .all)).flatMap { FileStamp($0)?.size } ?? 0
+    guard let group = try? style().group else { return 0 }
+    return (images(.train, group) ?? images(.all, group))?.file?.size ?? 0
   }
 
   /// The data set, with its images in their files.
@@ -203,15 +209,18 @@ extension ArraySet {
     }
     var sets: [Split: StreamedImages] = [:]
     for split in Split.allCases {
-      guard let path = path(of: split) else { continue }
+      guard let item = images(split, group) else { continue }
+      guard let file = item.file, let place = try file.place() else {
+        throw wrong(
+          "an array that can't be read in part", found: item.name,
+          expected: "NumPy's arrays as they are, not packed",
+          hint: "write them with numpy.savez or numpy.save, not with savez_compressed")
+      }
       let all = try labels(split, group, style).map { UInt16(clamping: $0) }
-      sets[split] = try Dataset.checked(NPY.layout(at: path), all, memory)
+      sets[split] = try Dataset.checked(NPY.layout(at: file.path, place), all, memory)
     }
     guard let train = sets[.train] ?? sets[.all] else {
-      throw wrong(
-        "arrays that can't be read in part",
-        expected: "x_train.npy and y_train.npy, and the same for test",
-        hint: "write them with numpy.save; of .npz an image can't be read alone")
+      throw wrong("no images to train with", expected: Self.expected)
     }
     let rest = [sets[.test] ?? sets[.validation], sets[.test].flatMap { _ in sets[.validation] }]
     let all = [train] + rest.compactMap { $0 }

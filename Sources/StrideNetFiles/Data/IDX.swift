@@ -83,14 +83,33 @@ public enum IDX {
     return magic[0...1] == [0, 0] && magic[2] != 8 && kinds[magic[2]] != nil
   }
 
+  static func isPacked(_ path: String) throws -> Bool {
+    try ByteStream(InputFile(path)).isGzip
+  }
+
+  /// Gives the pixels of a file, some at a time, and returns its dimensions.
+  static func unpack(_ path: String, _ piece: ([UInt8]) throws -> Void) throws -> [Int] {
+    let stream = try ByteStream(InputFile(path))
+    let sizes = try sizes(stream, rank(stream, 3...4, "images", bytes).0, "images")
+    var found = 0
+    while true {
+      let next = try bytes(of: stream, 1 << 20)
+      if next.isEmpty { break }
+      try piece(next)
+      found += next.count
+    }
+    guard Shape.product(sizes) == found else {
+      throw StrideNetError(
+        .badData, "a file of another length than its header says", at: path,
+        found: "\(found) bytes of pixels", expected: NumberArray.text(sizes),
+        hint: "the file is damaged or incomplete: get it again")
+    }
+    return sizes
+  }
+
   /// The dimensions of a file of images that are bytes and not compressed.
   static func streamableSizes(at path: String) throws -> [Int] {
     let stream = try ByteStream(InputFile(path))
-    guard !stream.isGzip else {
-      throw StrideNetError(
-        .badData, "a compressed file whose images can't be read one by one", at: path,
-        expected: "an IDX file as it is", hint: "gunzip it")
-    }
     let (rank, _) = try rank(stream, 3...4, "images", bytes)
     let sizes = try sizes(stream, rank, "images")
     let found = try stream.length(limit: .max)

@@ -4,27 +4,39 @@ import StrideNetCore
 /// NumPy's files of arrays: .npy, and .npz, which is a zip archive of those.
 /// https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 enum NPY {
-  /// The arrays of a file, with their names; of .npy one, named as the file.
-  static func arrays(at path: String) throws -> [(name: String, array: () throws -> NumberArray)] {
+  /// An array in a file: its name, how large the file says it is, what reads it, and where its bytes
+  /// lie as they are; nil where they are packed.
+  typealias Item = (
+    name: String, size: Int, array: () throws -> NumberArray, place: () throws -> Range<Int>?
+  )
+
+  /// The arrays of a file; of .npy one, named as the file.
+  static func arrays(at path: String) throws -> [Item] {
     let file = try InputFile(path)
     let stem = URL(filePath: path).deletingPathExtension().lastPathComponent
     guard path.lowercased().hasSuffix(".npz") else {
-      try file.require(times: 2)
-      return [(stem, { try array(file.readAll(limit: 1 << 36), path) })]
+      return [
+        (
+          stem, file.size,
+          {
+            try file.require(times: 2)
+            return try array(file.readAll(limit: 1 << 36), path)
+          }, { 0..<file.size }
+        )
+      ]
     }
     return try arrays(in: file, stem)
   }
 
-  static func arrays(
-    in file: InputFile, _ stem: String
-  ) throws -> [(name: String, array: () throws -> NumberArray)] {
+  static func arrays(in file: InputFile, _ stem: String) throws -> [Item] {
     let archive = try ZipArchive(file)
     return archive.entries.filter { $0.name.hasSuffix(".npy") }.map { entry in
       let name = String(entry.name.dropLast(4))
       // As saved without names.
       return (
-        name == "arr_0" ? stem : name,
-        { try array(archive.bytes(of: entry), "\(file.path), \(name)") }
+        name == "arr_0" ? stem : name, entry.size,
+        { try array(archive.bytes(of: entry), "\(file.path), \(name)") },
+        { try archive.place(of: entry) }
       )
     }
   }

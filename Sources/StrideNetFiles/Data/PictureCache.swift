@@ -106,6 +106,19 @@ struct PictureCache {
     utimes(path, nil)
   }
 
+  /// Where nothing can be kept.
+  static let none = StrideNetError(
+    .usage,
+    "pictures, and packed files, are read while a network trains from where they are kept decoded",
+    found: "no cache",
+    expected: "XDG_CACHE_HOME or HOME, and neither --no-cache nor STRIDENET_NO_CACHE")
+
+  /// What to say where the file isn't whole, which is then written anew.
+  func broken(_ error: any Error) -> String {
+    let found = (error as? StrideNetError)?.found.map { " (\($0))" } ?? ""
+    return "the cached pictures aren't whole\(found) and are made anew: \(path)"
+  }
+
   private func broken(_ what: String) -> StrideNetError {
     StrideNetError(.badData, "cached pictures that aren't whole", at: path, found: what)
   }

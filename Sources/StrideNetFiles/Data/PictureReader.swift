@@ -151,7 +151,7 @@ struct PictureReader {
     do {
       return (description, try cache.pixels(file, description))
     } catch {
-      notes.append(Self.broken(cache, error))
+      notes.append(cache.broken(error))
       return nil
     }
   }
@@ -168,14 +168,9 @@ struct PictureReader {
       else { throw StrideNetError(.badData, "pictures that aren't there", at: cache.path) }
       return (file, description)
     } catch {
-      notes.append(Self.broken(cache, error))
+      notes.append(cache.broken(error))
       return nil
     }
-  }
-
-  private static func broken(_ cache: PictureCache, _ error: any Error) -> String {
-    let found = (error as? StrideNetError)?.found.map { " (\($0))" } ?? ""
-    return "the cached pictures aren't whole\(found) and are made anew: \(cache.path)"
   }
 
   /// Takes over what is said of kept pictures.
@@ -234,13 +229,7 @@ struct PictureReader {
     path: String, description: PictureCache.Description, labels: [[Int]]
   ) {
     try requireAll()
-    guard let cache else {
-      throw StrideNetError(
-        .usage, "pictures are read while a network trains from where they are kept decoded",
-        found: "no cache",
-        expected: "XDG_CACHE_HOME or HOME, and neither --no-cache nor "
-          + "STRIDENET_NO_CACHE")
-    }
+    guard let cache else { throw PictureCache.none }
     func labels(_ description: PictureCache.Description) -> [[Int]] {
       description.parts.map { $0.map { items[$0].label } }
     }
@@ -250,7 +239,7 @@ struct PictureReader {
         try take(description)
         return (cache.path, description, labels(description))
       } catch let error as StrideNetError where error.place == cache.path {
-        notes.append(Self.broken(cache, error))
+        notes.append(cache.broken(error))
       }
     }
     let shape = try shape(progress)

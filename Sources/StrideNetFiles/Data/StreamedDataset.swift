@@ -2,8 +2,8 @@ import Foundation
 import StrideNetCore
 
 /// A data set whose images stay in their files, for those larger than memory: IDX files and NumPy's
-/// `.npy`, of bytes and not compressed, and pictures in class folders, which are decoded once into the
-/// cache folder.
+/// arrays, of bytes and not compressed, and what is unpacked or decoded once into the cache folder:
+/// gzipped IDX files, and pictures in class folders.
 public struct StreamedDataset: Sendable {
   /// The name of a folder.
   public let name: String
@@ -113,15 +113,16 @@ extension Dataset {
       } ?? data
     let name = URL(fileURLWithPath: data).standardizedFileURL.lastPathComponent
     let paths = files.compactMap { find($0, in: path) }
-    if paths.count == 4 { return try streamIDX(paths, path, name, memory) }
-    let arrays = ArraySet(folder: path)
+    if paths.count == 4 { return try streamIDX(paths, path, name, options, memory) }
+    let arrays = try arrays(at: path)
     if !arrays.isEmpty { return try arrays.streamed(name: name, memory) }
     guard PictureFolder.isFolder(path), !CIFAR.isOne(path), !hasTables(path), hasClassFolders(path)
     else {
       throw StrideNetError(
         .badData, "a data set whose images can't be read one by one", at: path,
-        expected: "IDX or .npy files of bytes, not compressed, or pictures in class folders",
-        hint: "stridenet data \(path) --save FOLDER writes IDX files, where it fits into memory")
+        expected: "IDX files or NumPy's arrays of bytes, or pictures in class folders",
+        hint: "stridenet data \(path) --save FOLDER writes IDX files, where it fits into memory; "
+          + "numpy.save writes what doesn't")
     }
     return try streamPictures(path, name, options, memory, progress)
   }
@@ -129,13 +130,12 @@ extension Dataset {
   /// Bytes of the training images of a set in memory, by the sizes of its files; 0 where ``stream`` has
   /// none of it.
   package static func streamableBytes(_ data: String, _ options: PictureOptions) -> Int {
-    guard PictureFolder.isFolder(data) else { return 0 }
     if let images = find(files[0], in: data) {
       return images.hasSuffix(".gz") ? 0 : FileStamp(images)?.size ?? 0
     }
-    let arrays = ArraySet(folder: data)
-    if !arrays.isEmpty { return arrays.streamableBytes }
-    guard !CIFAR.isOne(data), !hasTables(data), hasClassFolders(data) else { return 0 }
+    if let arrays = try? arrays(at: data), !arrays.isEmpty { return arrays.streamableBytes }
+    guard PictureFolder.isFolder(data), !CIFAR.isOne(data), !hasTables(data), hasClassFolders(data)
+    else { return 0 }
     let train = splits[0].map { "\(data)/\($0)" }.first(where: hasClassFolders)
     let pictures = PictureFolder(train ?? data).classes.reduce(0) { $0 + $1.files.count }
     let side = PictureOptions.largest
@@ -150,19 +150,88 @@ extension Dataset {
 
   // MARK: Kinds
 
+  /// NumPy's arrays in a folder, or in a file.
+  private static func arrays(at path: String) throws -> ArraySet {
+    let isFile =
+      [".npz", ".npy"].contains(where: path.lowercased().hasSuffix)
+      && FileManager.default.fileExists(atPath: path)
+    return isFile ? try ArraySet(file: path) : ArraySet(folder: path)
+  }
+
   private static func streamIDX(
-    _ paths: [String], _ folder: String, _ name: String, _ memory: Int
+    _ paths: [String], _ folder: String, _ name: String, _ options: PictureOptions, _ memory: Int
   ) throws -> StreamedDataset {
-    func set(_ images: String, _ labels: String) throws -> StreamedImages {
-      let layout = try IDX.layout(at: images)
-      let labels = try IDX.labels(at: labels).map(UInt16.init)
-      return try checked(layout, labels, memory)
+    let images = [paths[0], paths[2]]
+    var notes: [String] = []
+    let layouts =
+      try images.contains { try IDX.isPacked($0) }
+      ? unpacked(images, options.cache, &notes) : images.map { try IDX.layout(at: $0) }
+    func set(_ layout: (StreamedImages.Layout, count: Int), _ labels: String) throws
+      -> StreamedImages
+    {
+      try checked(layout, IDX.labels(at: labels).map(UInt16.init), memory)
     }
-    let (train, test) = (try set(paths[0], paths[1]), try set(paths[2], paths[3]))
+    let (train, test) = (try set(layouts[0], paths[1]), try set(layouts[1], paths[3]))
     let largest = UInt8(max(train.labels.max()!, test.labels.max()!))
-    return try StreamedDataset(
+    var result = try StreamedDataset(
       name: name, source: folder, train: train, test: test,
       classNames: try classNames(folder, name, largest))
+    result.notes = notes
+    return result
+  }
+
+  /// Where the images of files lie when they are unpacked: in the cache folder, as decoded pictures,
+  /// where they are unpacked unless they are there.
+  private static func unpacked(
+    _ paths: [String], _ folder: String?, _ notes: inout [String]
+  ) throws -> [(StreamedImages.Layout, count: Int)] {
+    guard let folder else { throw PictureCache.none }
+    var digest = SHA256()
+    digest.update(Array("unpacked 1".utf8))
+    for path in paths {
+      let stamp = FileStamp(path).map { " \($0.size) \($0.modified) \($0.changed)" } ?? ""
+      digest.update(Array("\(path.utf8.count) \(path)\(stamp)".utf8))
+    }
+    let cache = PictureCache(folder, key: digest.hex)
+    func layouts(_ d: PictureCache.Description) -> [(StreamedImages.Layout, count: Int)] {
+      var offset = 0
+      return d.parts.map { part in
+        defer { offset += part.count * d.imageBytes }
+        return (.init(path: cache.path, offset: offset, shape: d.shape), part.count)
+      }
+    }
+    if cache.isThere {
+      do {
+        let (file, description) = try cache.description()
+        try cache.check(file, description)
+        return layouts(description)
+      } catch {
+        notes.append(cache.broken(error))
+      }
+    }
+    var result: PictureCache.Description?
+    try cache.write { file in
+      var checksum = PictureCache.crc(0, [])
+      let sizes = try paths.map { path in
+        try IDX.unpack(path) { piece in
+          try file.append(piece)
+          checksum = PictureCache.crc(checksum, piece)
+        }
+      }
+      let shapes = sizes.map { Shape($0[1], $0[2], $0.count > 3 ? $0[3] : 1) }
+      guard shapes[0] == shapes[1], [1, 3].contains(shapes[0].channels) else {
+        throw StrideNetError(
+          .badData, "images that can't be kept unpacked", at: paths[1],
+          found: shapes.map { "\($0)" }.joined(separator: " and "),
+          expected: "the same size in all files, of 1 or 3 channels", hint: "gunzip the files")
+      }
+      result = .init(
+        height: shapes[0].height, width: shapes[0].width, channels: shapes[0].channels,
+        isGrey: false, parts: sizes.map { Array(0..<$0[0]) }, skipped: [:], sizes: [:],
+        checksum: checksum)
+      return result!
+    }
+    return layouts(result!)
   }
 
   static func checked(
@@ -242,12 +311,14 @@ extension IDX {
 }
 
 extension NPY {
-  /// Where the images of a file lie.
+  /// Where the images of an array lie that has this part of a file.
   /// - Throws: ``StrideNetError`` where they aren't bytes with their channels last
-  static func layout(at path: String) throws -> (StreamedImages.Layout, count: Int) {
+  static func layout(at path: String, _ place: Range<Int>) throws -> (
+    StreamedImages.Layout, count: Int
+  ) {
     let file = try InputFile(path)
-    var start = [UInt8](repeating: 0, count: min(file.size, 65_548))
-    _ = try start.withUnsafeMutableBytes { try file.read(into: $0, from: 0) }
+    var start = [UInt8](repeating: 0, count: min(place.count, 65_548))
+    _ = try start.withUnsafeMutableBytes { try file.read(into: $0, from: place.lowerBound) }
     let (kind, shape, offset, _) = try header(start, path)
     let channels = shape.count > 3 ? shape[3] : 1
     guard kind == .unsigned(1), (3...4).contains(shape.count), [1, 3].contains(channels),
@@ -258,11 +329,15 @@ extension NPY {
         found: "\(NumberArray.text(shape)) of \(kind == .unsigned(1) ? "bytes" : "other numbers")",
         expected: "N×H×W or N×H×W×C of bytes (uint8), 1 or 3 channels")
     }
-    guard let bytes = Shape.product(shape), offset + bytes == file.size else {
+    guard let bytes = Shape.product(shape), offset + bytes == place.count else {
       throw StrideNetError(
-        .badData, "a NumPy array that can't be read", at: path, found: "\(file.size) bytes",
+        .badData, "a NumPy array that can't be read", at: path, found: "\(place.count) bytes",
         expected: "as many as \(NumberArray.text(shape)) has")
     }
-    return (.init(path: path, offset: offset, shape: Shape(shape[1], shape[2], channels)), shape[0])
+    return (
+      .init(
+        path: path, offset: place.lowerBound + offset, shape: Shape(shape[1], shape[2], channels)),
+      shape[0]
+    )
   }
 }

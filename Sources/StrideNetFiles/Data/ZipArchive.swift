@@ -98,6 +98,32 @@ struct ZipArchive {
     return []
   }
 
+  private func start(of entry: Entry) throws -> Int {
+    let head = try bytes(30, from: entry.offset)
+    guard head.count == 30, number(head, 0, 4) == 0x0403_4b50 else {
+      throw wrong("no file where one should be", at: "\(file.path), \(entry.name)")
+    }
+    return entry.offset + 30 + number(head, 26, 2) + number(head, 28, 2)
+  }
+
+  /// Where a file lies that isn't packed; nil where it is. All of it is read, some at a time, to see
+  /// whether it is whole.
+  func place(of entry: Entry) throws -> Range<Int>? {
+    guard entry.method == 0 else { return nil }
+    let start = try start(of: entry)
+    var checksum = crc32_z(0, nil, 0)
+    for offset in stride(from: 0, to: entry.size, by: 1 << 20) {
+      let piece = try bytes(min(1 << 20, entry.size - offset), from: start + offset)
+      checksum = piece.withUnsafeBytes {
+        crc32_z(checksum, $0.bindMemory(to: UInt8.self).baseAddress, $0.count)
+      }
+    }
+    guard entry.packed == entry.size, UInt32(checksum) == entry.checksum else {
+      throw wrong("contents other than those that were written", at: "\(file.path), \(entry.name)")
+    }
+    return start..<start + entry.size
+  }
+
   /// A file, unpacked and checked.
   func bytes(of entry: Entry) throws -> [UInt8] {
     let place = "\(file.path), \(entry.name)"
@@ -109,12 +135,7 @@ struct ZipArchive {
     need.add(entry.size / 4, times: 2, for: place)
     try need.require(hint: "make a smaller file of it")
     try MemoryNeed.probe(bytes: entry.size, for: place)
-    let head = try bytes(30, from: entry.offset)
-    guard head.count == 30, number(head, 0, 4) == 0x0403_4b50 else {
-      throw wrong("no file where one should be", at: place)
-    }
-    let start = entry.offset + 30 + number(head, 26, 2) + number(head, 28, 2)
-    let packed = try bytes(entry.packed, from: start)
+    let packed = try bytes(entry.packed, from: start(of: entry))
     let result: [UInt8]
     switch entry.method {
     case 0: result = packed
