@@ -60,7 +60,7 @@ import StrideNet
     #expect(again.lines.last?.suffix(64) == end.lines.last?.suffix(64))
     #expect(again.out.contains("validation cross-entropy"), "\(again.out)")
     // And what was asked for, even where there are fewer images than that.
-    let few = ["flat", "--limit", "20", "--epochs", "2"]
+    let few = ["flat", "--data", "digits", "--limit", "20", "--epochs", "2"]
     let small = try place.run(few + ["--write-config", "few.json"])
     let usual = TrainingSettings().batchSize
     #expect(
