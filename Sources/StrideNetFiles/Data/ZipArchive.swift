@@ -6,7 +6,9 @@ import StrideNetCore
 struct ZipArchive {
   struct Entry {
     let name: String
-    fileprivate let method, packed, size, offset: Int
+    fileprivate let method, packed: Int
+    let size: Int
+    fileprivate let offset: Int
     fileprivate let checksum: UInt32
   }
 
