@@ -156,6 +156,7 @@ import StrideNet
     options.cache = "\(place.path)/kept"
     let path = "\(place.path)/pics"
     let first = try Dataset.stream(path, options, environment: [:])
+    let values = Self.values(first.train)
     let kept = try #require(
       FileManager.default.contentsOfDirectory(atPath: options.cache!).first)
     var bytes = try place.read("kept/\(kept)")
@@ -164,7 +165,7 @@ import StrideNet
     try place.write("kept/\(kept)", bytes)
     let second = try Dataset.stream(path, options, environment: [:])
     #expect(second.notes.contains { $0.contains("its checksum") })
-    #expect(Self.values(second.train) == Self.values(first.train))
+    #expect(Self.values(second.train) == values)
     #expect(try place.read("kept/\(kept)") == whole)
     #expect(try Dataset.stream(path, options, environment: [:]).notes == first.notes)
   }
