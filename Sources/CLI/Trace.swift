@@ -70,7 +70,8 @@ struct TraceCommand: ParsableCommand {
       let output = values.output.values
       let best = output.indices.max { output[$0] < output[$1] }!
       try Output.line(
-        "output   \(best) with \(network.text(ofOutput: output[best])), labelled \(images.labels[0])"
+        "output   \(network.className(best)) with \(network.text(ofOutput: output[best])), "
+          + "labelled \(network.className(Int(images.labels[0])))"
       )
     }
   }

@@ -165,6 +165,7 @@ extension Activation {
       "filters": "8", "size": "3", "outputs": "10", "activation": "gelu", "rate": "0.5",
       "layers": "flatten", "stride": "1", "padding": "same", "slope": "0.1", "init": "he_normal",
       "dilation": "1", "groups": "1", "momentum": "0.1", "epsilon": "0.1",
+      "ceil_mode": "true", "count_include_pad": "false",
     ]
     for name in names {
       let line = try #require(

@@ -190,6 +190,8 @@ import StrideNet
     #expect(try Network.load(from: "\(place.path)/w").classNames == ["cat", "dog", "eel"])
     let one = try place.run("predict", "w", "pics/dog/3.png", "--json")
     #expect(one.json[0]["name"] as? String == "dog", "\(one.out) \(one.err)")
+    let trace = try place.run("trace", "w", "--data", "pics")
+    #expect(trace.out.contains(", labelled cat\n"), "\(trace.out) \(trace.err)")
     let all = try place.run("predict", "w", "pics/eel")
     #expect(all.lines.count == 10 && all.out.contains("eel  "), "\(all.out)")
     // What can't be read loses no other's answer.
