@@ -65,9 +65,10 @@ public enum Architecture {
     layers.map(\.text).joined(separator: " ")
   }
 
-  /// The same text with so many outputs, where it ends in a softmax of some number of them.
-  package static func text(_ text: String, outputs: Int) -> String {
-    text.replacing(/softmax\(\d+\)$/, with: "softmax(\(outputs))")
+  /// The same text with so many outputs, where it ends in a softmax of some number of them; without the
+  /// softmax where they are numbers to predict.
+  package static func text(_ text: String, outputs: Int, numbers: Bool = false) -> String {
+    text.replacing(/softmax\(\d+\)$/, with: "\(numbers ? "dense" : "softmax")(\(outputs))")
   }
 
   // What each layer takes: names in the order of position, of which the first so many must be given.
