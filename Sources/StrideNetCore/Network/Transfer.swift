@@ -39,7 +39,8 @@ extension Network {
       runtime: runtime)
     (result.loss, result.normalization) = (loss, normalization)
     try result.build(for: input)
-    for index in layers.indices where index != head {
+    // What came behind a last layer of another kind is gone.
+    for index in result.layers.indices where index != head {
       try result.copyWeights(from: self, layers: index..<index + 1)
     }
     return result
