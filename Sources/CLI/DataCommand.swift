@@ -41,12 +41,13 @@ struct DataCommand: ParsableCommand {
     if let save { try Output.line("saved       \(save)") }
   }
 
-  /// Up to ten images of each of up to forty classes.
+  /// Up to ten images of each of up to forty classes, or of those with numbers to predict a hundred.
   private static func sheet(of data: Dataset) -> Picture {
     let set = data.train
-    let byClass = Dictionary(grouping: 0..<set.count) { set.labels[$0] }.sorted {
-      $0.key < $1.key
-    }
+    // With numbers to predict, the first hundred.
+    let byClass = Dictionary(grouping: 0..<(data.hasTargets ? min(100, set.count) : set.count)) {
+      data.hasTargets ? $0 / 10 : Int(set.labels[$0])
+    }.sorted { $0.key < $1.key }
     let rows = byClass.prefix(40).map { _, places in
       let images = set.batch(places.prefix(10)).images
       return (0..<images.batch).map { Picture(images, example: $0) }
@@ -74,9 +75,13 @@ struct DataCommand: ParsableCommand {
           + "\(s.deviation.fixed(4))"
           + (event.channels.count == 3 ? " (\(["red", "green", "blue"][channel]))" : ""))
     }
-    try Output.line("\nclasses")
-    let rows = event.classes.map { [$0.name.oneLine] + $0.images.map(\.grouped) }
-    let head = [""] + data.parts.map(\.name)
+    try Output.line(data.hasTargets ? "\nto predict" : "\nclasses")
+    let rows =
+      event.targets?.map { [$0.name.oneLine] + $0.numbers.map { $0.digits(4) } }
+      ?? event.classes!.map { [$0.name.oneLine] + $0.images.map(\.grouped) }
+    let head =
+      [""]
+      + (data.hasTargets ? ["mean", "deviation", "least", "greatest"] : data.parts.map(\.name))
     for line in aligned([head] + rows, textColumns: [0]) { try Output.line(line) }
     try Output.line("")
     try printDoubtful(event, data)
@@ -94,7 +99,10 @@ struct DataCommand: ParsableCommand {
       let two = event.duplicates.count(where: \.differs)
       try Output.line(
         "duplicates  \(event.duplicates.count.grouped) that are to be tested with are training "
-          + "images too" + (two > 0 ? ", \(two.grouped) of them in another class" : ""))
+          + "images too"
+          + (two > 0
+            ? ", \(two.grouped) of them \(data.hasTargets ? "with other numbers" : "in another class")"
+            : ""))
       for pair in event.duplicates.prefix(most) {
         try Output.line("  \(pair.test.oneLine) is \(pair.train.oneLine)")
       }
@@ -112,6 +120,13 @@ private struct DataEvent: Encodable {
     /// Of training, test and validation.
     let images: [Int]
   }
+  /// A column of numbers to predict, of the training images.
+  struct Target: Encodable {
+    let name: String
+    let mean, deviation: Double
+    let least, greatest: Float
+    var numbers: [Double] { [mean, deviation, Double(least), Double(greatest)] }
+  }
   struct Channel: Encodable {
     let mean, deviation: Double
   }
@@ -120,7 +135,8 @@ private struct DataEvent: Encodable {
   let train_images, test_images: Int
   let validation_images: Int?
   let image_size: [Int]
-  let classes: [Class]
+  let classes: [Class]?
+  let targets: [Target]?
   let picture_sizes: [String: Int]
   let channels: [Channel]
   let duplicates: [Dataset.Duplicate]
@@ -146,17 +162,29 @@ private struct DataEvent: Encodable {
     (train_images, test_images) = (set.train.count, set.test.count)
     validation_images = set.validation?.count
     image_size = [set.train.height, set.train.width, set.train.channels]
-    let names =
-      set.classNames.isEmpty
-      ? (0...Int(set.train.labels.max()!)).map(String.init) : set.classNames
-    let counts = set.parts.map { Dictionary(grouping: $0.set.labels) { $0 }.mapValues(\.count) }
-    classes = names.enumerated().map { label, name in
-      Class(name: name, images: counts.map { $0[UInt16(label)] ?? 0 })
+    let names = (0..<set.classCount).map {
+      set.classNames.isEmpty ? "\($0)" : set.classNames[$0]
     }
+    let counts = set.parts.map { Dictionary(grouping: $0.set.labels) { $0 }.mapValues(\.count) }
+    classes =
+      set.hasTargets
+      ? nil
+      : names.enumerated().map { label, name in
+        Class(name: name, images: counts.map { $0[UInt16(label)] ?? 0 })
+      }
+    targets =
+      set.hasTargets
+      ? zip(names, zip(set.train.columns, TargetNormalization.standard(of: set.train).columns))
+        .map { name, column in
+          Target(
+            name: name, mean: column.1.mean, deviation: column.1.deviation,
+            least: column.0.min()!, greatest: column.0.max()!)
+        } : nil
     picture_sizes = set.sizes
     channels = set.train.channelStatistics.map { Channel(mean: $0.mean, deviation: $0.deviation) }
     (duplicates, skipped) = (set.duplicates, set.skipped)
-    let text = Architecture.text(RunConfiguration().layers, outputs: names.count)
+    let text = Architecture.text(
+      RunConfiguration().layers, outputs: names.count, numbers: set.hasTargets)
     let network = (try? Architecture.layers(text)).map { Network($0) }
     do {
       try network?.build(for: set.train.shape)

@@ -5,7 +5,10 @@ import StrideNet
 struct Evaluate: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Measures a saved network, or several as one, on a test set.",
-    discussion: "Of several networks the mean of their probabilities is measured.")
+    discussion: """
+      Of several networks the mean of their probabilities is measured, or of the numbers that they \
+      predict.
+      """)
 
   @Argument(
     help: ArgumentHelp(
@@ -40,6 +43,7 @@ struct Evaluate: ParsableCommand {
     }
     if pictures != nil { try dataOptions.pictures.refuseThoseOfSets() }
     try topK.map { try network.checkTopK($0) }
+    if network.predictsNumbers { return try measureNumbers(ensemble) }
     if confusion && network.classes > 1000 {
       throw StrideNetError(
         .usage, "too many classes for a table", at: "--confusion",
@@ -75,13 +79,7 @@ struct Evaluate: ParsableCommand {
           skipped: labelled?.skipped,
           hidden: labelled?.hidden))
     } else {
-      for network in ensemble.networks {
-        try Output.line("network  \(Architecture.text(network.layers))")
-        if let inputs = network.normalization { try Output.line("inputs   \(inputs.text)") }
-      }
-      if let views = ensemble.views {
-        try Output.line("views    \(views.count) of each image: \(views.augmentation)")
-      }
+      try describe(ensemble)
       try Output.line("data     \(source): \(metrics.images.grouped) test images")
       if let labelled {
         for skipped in labelled.skipped {
@@ -100,6 +98,53 @@ struct Evaluate: ParsableCommand {
       if confusion { try printTable(metrics, network) }
     }
     try labelled?.requireAll()
+  }
+
+  private func describe(_ ensemble: Ensemble) throws {
+    for network in ensemble.networks {
+      try Output.line("network  \(Architecture.text(network.layers))")
+      if let inputs = network.normalization { try Output.line("inputs   \(inputs.text)") }
+      if let targets = network.targetsText { try Output.line(targets) }
+    }
+    if let views = ensemble.views {
+      try Output.line("views    \(views.count) of each image: \(views.augmentation)")
+    }
+  }
+
+  /// Of networks that predict numbers.
+  private func measureNumbers(_ ensemble: Ensemble) throws {
+    let network = ensemble.networks[0]
+    if confusion { try network.requireClasses("--confusion") }
+    if pictures != nil { try network.requireClasses("--pictures") }
+    let data = try dataOptions.load(for: network)
+    let metrics = try ensemble.regressionMetrics(data.test)
+    try requireFinite([Float(metrics.loss)], files.joined(separator: ", "))
+    if json {
+      return try Output.json(
+        NumbersEvent(
+          data: data.source, test_images: metrics.examples, test_cce: metrics.loss,
+          test_r2: metrics.r2, outputs: metrics.events, weights_sha256: network.snapshot().sha256,
+          networks: files.count == 1 ? nil : ensemble.networks.map { $0.snapshot().sha256 },
+          views: ensemble.views?.count))
+    }
+    try describe(ensemble)
+    try Output.line("data     \(data.source): \(metrics.examples.grouped) test images")
+    try Output.line(
+      "test \(network.loss.title) \(metrics.loss.fixed(4))  R² \(RegressionMetrics.r2(metrics.r2))\n"
+    )
+    for line in metrics.table { try Output.line(line) }
+  }
+
+  private struct NumbersEvent: Encodable {
+    var event = "evaluate"
+    let data: String
+    let test_images: Int
+    let test_cce: Double
+    let test_r2: Double?
+    let outputs: [RegressionMetrics.Event]
+    let weights_sha256: String
+    let networks: [String]?
+    let views: Int?
   }
 
   /// A row a class: what its images were taken for, then how well. Where the table would be too wide

@@ -48,7 +48,7 @@ struct ExplainValue: ParsableCommand {
         expected: "either --at y,x,c or --weight with a weight's place")
     }
     let image = try image.load()
-    let (x, label) = (image.images, image.labels[0])
+    let (x, label) = (image.images, image.labels.first)
     let network = try network.load(try compute.runtime(), for: x.shape)
     let trace = try weight == nil ? network.trace(x) : network.trace(image)
     guard (1...network.layers.count).contains(layer) else {
@@ -79,7 +79,8 @@ struct ExplainValue: ParsableCommand {
       ? nil
       : network.gradientPath(in: trace, layer: layer, output: largest!.to.index(in: outputs))
     if json { return try Output.json(Event(layer, shown, provenance, path)) }
-    try Output.line("\(title), for test image \(self.image.image), a \(label)\n")
+    try Output.line(
+      "\(title), for test image \(self.image.image)\(label.map { ", a \($0)" } ?? "")\n")
     let first = network.arrays.first { $0.name.hasPrefix("layers.\(layer - 1).") }
     try show(provenance, first?.shape ?? [])
     guard let path, !path.isEmpty else { return }
@@ -97,7 +98,7 @@ struct ExplainValue: ParsableCommand {
     if let step = path.last, step.layer == network.layers.count, trace.logits != nil {
       let probability = trace.output[step.index]
       try Output.line(
-        "\nthere it is softmax's: probability \(Self.number(probability)) − \(step.index == Int(label) ? 1 : 0)"
+        "\nthere it is softmax's: probability \(Self.number(probability)) − \(Int32(step.index) == label ? 1 : 0)"
       )
     }
   }

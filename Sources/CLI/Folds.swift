@@ -90,7 +90,9 @@ private struct FoldEvent: Encodable {
   let fold, folds, epoch, train_images, validation_images: Int
   let seconds: Double
   let validation_cce: Float
-  let validation_accuracy: Double
+  /// Of classes, or of numbers to predict.
+  let validation_accuracy, validation_r2: Double?
+  let outputs: [RegressionMetrics.Event]?
   let weights_sha256: String
   let file: String?
 
@@ -101,15 +103,19 @@ private struct FoldEvent: Encodable {
     let best = trainer.settings.keepsBest ? trainer.bestEpoch : nil
     let last = trainer.results[(best ?? trainer.results.count) - 1]
     (epoch, validation_cce) = (last.epoch, last.testCCE)
+    (validation_r2, outputs) = (last.regression?.r2, last.regression?.events)
     // The share as it was counted, without the rounding of a Float.
     let count = Double(validation_images)
-    validation_accuracy = (count - (Double(last.testCE) * count).rounded()) / count
+    validation_accuracy =
+      last.regression == nil ? (count - (Double(last.testCE) * count).rounded()) / count : nil
     weights_sha256 = trainer.network.snapshot().sha256
   }
 
   func text(_ loss: String) -> String {
     "fold \("\(fold)".leftPadded("\(folds)".count))   epoch \(epoch)  \(seconds.fixed(2)) s"
-      + "  validation \(loss) \(validation_cce.fixed(4))  accuracy \(validation_accuracy.percent())"
+      + "  validation \(loss) \(validation_cce.fixed(4))  "
+      + (validation_accuracy.map { "accuracy \($0.percent())" }
+        ?? "R² \(RegressionMetrics.r2(validation_r2))")
       + (file.map { "  saved \($0)" } ?? "")
   }
 }
@@ -119,7 +125,8 @@ private struct FoldsEvent: Encodable {
   let folds: Int
   let seconds: Double
   /// Of the folds' validation images; deviations are those of a sample.
-  let accuracy_mean, accuracy_deviation, cce_mean, cce_deviation: Double
+  let accuracy_mean, accuracy_deviation, r2_mean, r2_deviation: Double?
+  let cce_mean, cce_deviation: Double
 
   init(_ events: [FoldEvent]) {
     func statistics(_ values: [Double]) -> (mean: Double, deviation: Double) {
@@ -128,12 +135,22 @@ private struct FoldsEvent: Encodable {
       return (mean, (squares / Double(values.count - 1)).squareRoot())
     }
     (folds, seconds) = (events.count, events.reduce(0) { $0 + $1.seconds })
-    (accuracy_mean, accuracy_deviation) = statistics(events.map(\.validation_accuracy))
+    /// Of what all have.
+    func known(_ values: [Double?]) -> (mean: Double?, deviation: Double?) {
+      let found = values.compactMap { $0 }
+      guard found.count == events.count else { return (nil, nil) }
+      let (mean, deviation) = statistics(found)
+      return (mean, deviation)
+    }
+    (accuracy_mean, accuracy_deviation) = known(events.map(\.validation_accuracy))
+    (r2_mean, r2_deviation) = known(events.map(\.validation_r2))
     (cce_mean, cce_deviation) = statistics(events.map { Double($0.validation_cce) })
   }
 
   var text: String {
-    "accuracy \(accuracy_mean.percent()) ± \(accuracy_deviation.percent()) over \(folds) folds"
+    (accuracy_mean.map { "accuracy \($0.percent()) ± \(accuracy_deviation!.percent())" }
+      ?? r2_mean.map { "R² \($0.fixed(4)) ± \(r2_deviation!.fixed(4))" }
+      ?? "loss \(cce_mean.fixed(4)) ± \(cce_deviation.fixed(4))") + " over \(folds) folds"
       + " (mean and standard deviation), trained for \(seconds.fixed(2)) s"
   }
 }

@@ -4,7 +4,7 @@ import StrideNet
 
 struct Predict: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Says what a saved network sees in images.",
+    abstract: "Says what a saved network sees in images, or which numbers it predicts.",
     discussion: """
       IDX files are taken as they are. A picture of any size becomes an image as those did that the \
       network was trained on, unless --fit says otherwise. For a network that learned from digits that \
@@ -189,6 +189,10 @@ struct Predict: ParsableCommand {
     for row in 0..<output.batch {
       let values = (0..<output.shape.count).map { output[row * output.shape.count + $0] }
       try requireFinite(values, file)
+      if network.predictsNumbers {
+        try show(network, values, path, first + row)
+        continue
+      }
       let best = values.indices.max { values[$0] < values[$1] }!
       let name = network.className(best)
       if json {
@@ -206,14 +210,32 @@ struct Predict: ParsableCommand {
     }
   }
 
+  private func show(_ network: Network, _ values: [Float], _ path: String, _ index: Int) throws {
+    let names = network.classNames
+    if json {
+      return try Output.json(
+        Prediction(
+          file: path, index: index, class: nil, name: nil, probabilities: nil, outputs: values,
+          names: names.isEmpty ? nil : names))
+    }
+    let texts = values.enumerated().map { output, value in
+      (names.isEmpty ? "" : "\(names[output].oneLine) ") + network.text(ofOutput: value)
+    }
+    try Output.line("\(path.oneLine) \(index)  \(texts.joined(separator: "  "))")
+  }
+
   private struct Prediction: Encodable {
     var event = "prediction"
     let file: String
-    let index, `class`: Int
+    let index: Int
+    /// Nil where numbers are predicted.
+    let `class`: Int?
     /// What the class is called.
     let name: String?
     /// Of a network that ends in softmax, else what its outputs are.
     let probabilities, outputs: [Float]?
+    /// What numbers that are predicted are called.
+    var names: [String]?
   }
 }
 

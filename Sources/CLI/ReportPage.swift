@@ -11,6 +11,16 @@ struct Report: Encodable {
     /// What the label was given.
     let probability: Float
     let pixels: Data
+    /// Of numbers to predict, what they are, and what was predicted.
+    var text: String?
+  }
+  /// One output of a network that predicts numbers.
+  struct Predicted: Encodable {
+    let name: String
+    let mse, mae: Double
+    let r2: Double?
+    /// What is true and what was predicted, of images spread evenly.
+    let points: [[Float]]
   }
   struct Point: Encodable {
     let step: Int
@@ -19,6 +29,8 @@ struct Report: Encodable {
   struct Epoch: Encodable {
     let step: Int
     let train_loss, train_error, test_loss, test_error: Float
+    /// Of each output, where numbers are predicted.
+    let r2: [Double?]?
   }
   struct Frame: Encodable {
     let step: Int
@@ -78,6 +90,8 @@ struct Report: Encodable {
   let cells: [String: [Int]]
   let confusion: [[Int]]
   let metrics: [Metrics.Class]
+  /// Nil where outputs are classes.
+  let outputs: [Predicted]?
   let time: Time?
   let command, configuration, footer: String
 
@@ -88,9 +102,29 @@ struct Report: Encodable {
     _ network: Network, record: TrainingRecord, data: Dataset, judged set: ImageSet,
     heldOut: Bool, seconds: Double?, explanation: Explanation?, configuration: RunConfiguration
   ) throws {
-    let metrics = try network.metrics(set)
     self.network = Architecture.text(network.layers)
-    numbers = Self.numbers(network, metrics, of: set.count, record, seconds)
+    let judged: [[String]]
+    let gallery: Gallery
+    if network.predictsNumbers {
+      let metrics = try network.regressionMetrics(set)
+      let predicted = try Self.predicted(network, set)
+      judged = [["R²", RegressionMetrics.r2(metrics.r2)], ["test images", set.count.grouped]]
+      gallery = try Gallery(network, set, predicted)
+      (confusion, self.metrics) = ([], [])
+      outputs = Self.outputs(network, metrics, set, predicted)
+    } else {
+      let metrics = try network.metrics(set)
+      judged = [
+        ["accuracy", metrics.accuracy.percent()],
+        [
+          "wrong",
+          "\(Int((metrics.ce * Double(set.count)).rounded()).grouped) of \(set.count.grouped)",
+        ],
+      ]
+      gallery = try Gallery(network, set)
+      (confusion, self.metrics, outputs) = (metrics.confusion, metrics.classes, nil)
+    }
+    numbers = judged + Self.numbers(network, record, seconds)
     classes = (0..<network.classes).map(network.className)
     layers = network.layers.map(\.text)
     shapes = network.shapes.map { [$0.height, $0.width, $0.channels] }
@@ -104,20 +138,20 @@ struct Report: Encodable {
     epochs = record.epochs.map {
       Epoch(
         step: $0.epoch * batches, train_loss: $0.trainCCE, train_error: $0.trainCE,
-        test_loss: $0.testCCE, test_error: $0.testCE)
+        test_loss: $0.testCCE, test_error: $0.testCE, r2: $0.regression?.outputs.map(\.r2))
     }
     frames = record.frames.map(Frame.init)
     (filter_shape, arrays) = (record.filterShape, record.arrays)
     image_shape = [set.height, set.width, set.channels]
-    confusion = metrics.confusion
-    self.metrics = metrics.classes
-
-    let gallery = try Gallery(network, set)
     (images, wrong, cells) = (gallery.images, gallery.wrong, gallery.cells)
-    followed = record.images.labels.enumerated().map { n, label in
-      Image(
-        index: n, label: Int(label), guess: Int(label), probability: 1,
-        pixels: Data(Picture(record.images.images, example: n).pixels))
+    let followed = record.images
+    let width = followed.targets?.shape.count ?? 0
+    self.followed = (0..<followed.images.batch).map { n in
+      let label = followed.labels.isEmpty ? 0 : Int(followed.labels[n])
+      return Image(
+        index: n, label: label, guess: label, probability: 1,
+        pixels: Data(Picture(followed.images, example: n).pixels),
+        text: followed.targets.map { Self.text(network, $0.values[n * width..<(n + 1) * width]) })
     }
     time = explanation.map(Time.init)
     self.configuration = configuration.json
@@ -126,18 +160,39 @@ struct Report: Encodable {
       "\(data.source). Kernels: \(network.runtime.kernels), \(KernelChoice.instructionSet). Weights SHA-256 \(network.snapshot().sha256)."
   }
 
+  /// What the network predicts, a row an image.
+  private static func predicted(_ network: Network, _ set: ImageSet) throws -> [[Float]] {
+    try stride(from: 0, to: set.count, by: 512).flatMap { start in
+      let output = try network.predict(set.batch(start..<min(set.count, start + 512)).images)
+      let (values, count) = (output.values, output.shape.count)
+      return (0..<output.batch).map { Array(values[$0 * count..<($0 + 1) * count]) }
+    }
+  }
+
+  private static func outputs(
+    _ network: Network, _ metrics: RegressionMetrics, _ set: ImageSet, _ predicted: [[Float]]
+  ) -> [Predicted] {
+    let shown = ImageSet.evenly(min(2000, set.count), of: set.count)
+    return zip(metrics.outputs, set.columns).enumerated().map { index, output in
+      Predicted(
+        name: network.className(index), mse: output.0.meanSquaredError,
+        mae: output.0.meanAbsoluteError, r2: output.0.r2,
+        points: shown.map { [output.1[$0], predicted[$0][index]] })
+    }
+  }
+
+  /// Numbers with their names.
+  fileprivate static func text(_ network: Network, _ values: some Sequence<Float>) -> String {
+    values.enumerated().map { index, value in
+      (network.classNames.isEmpty ? "" : "\(network.classNames[index]) ")
+        + Double(value).digits(4)
+    }.joined(separator: ", ")
+  }
+
   private static func numbers(
-    _ network: Network, _ metrics: Metrics, of images: Int, _ record: TrainingRecord,
-    _ seconds: Double?
+    _ network: Network, _ record: TrainingRecord, _ seconds: Double?
   ) -> [[String]] {
-    let numbers = [
-      ["accuracy", metrics.accuracy.percent()],
-      [
-        "wrong",
-        "\(Int((metrics.ce * Double(images)).rounded()).grouped) of \(images.grouped)",
-      ],
-      ["parameters", network.parameterCount.grouped],
-    ]
+    let numbers = [["parameters", network.parameterCount.grouped]]
     guard let seconds, let last = record.epochs.last else { return numbers }
     return numbers + [
       ["training", "\(seconds.fixed(1)) s"], ["epochs", "\(last.epoch)"],
@@ -189,6 +244,28 @@ private struct Gallery {
       if cells[key, default: []].count < 24, images.count < most {
         cells[key, default: []].append(keep(image(index)))
       }
+    }
+  }
+
+  /// Of numbers to predict, the images whose are furthest off, by the deviation of each.
+  init(_ network: Network, _ set: ImageSet, _ predicted: [[Float]]) throws {
+    let size = set.height * set.width * set.channels
+    let (columns, scale) = (set.columns, TargetNormalization.standard(of: set).deviation)
+    let off = (0..<set.count).map { index in
+      columns.indices.reduce(0) { sum, column in
+        let off = Double(predicted[index][column] - columns[column][index]) / scale[column]
+        return sum + off * off
+      }
+    }
+    let order = (0..<set.count).sorted { (off[$1], $0) < (off[$0], $1) }
+    for index in order.prefix(48) {
+      let truth = Report.text(network, columns.map { $0[index] })
+      wrong.append(
+        keep(
+          Report.Image(
+            index: index, label: 0, guess: 0, probability: 0,
+            pixels: Data(set.pixels[index * size..<(index + 1) * size]),
+            text: "\(truth) as \(Report.text(network, predicted[index]))")))
     }
   }
 

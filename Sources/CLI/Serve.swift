@@ -54,7 +54,13 @@ struct Serve: ParsableCommand {
     let network =
       try file.map { try Network.load(from: $0, runtime: Runtime(threads: 1)) }
       ?? .digits(runtime: Runtime(threads: 1))
+    try network.requireClasses("serve")
     let data = try dataOptions.load(for: network)
+    guard !data.hasTargets else {
+      throw StrideNetError(
+        .usage, "serve is for classes", at: data.source, found: "numbers to predict",
+        expected: "a data set with classes")
+    }
     let shape = data.train.shape
     guard network.input == shape else {
       throw StrideNetError(

@@ -137,8 +137,15 @@ struct ViewOptions: ParsableArguments {
   }
 }
 
-/// How pictures become images.
+/// How pictures become images, and what goes with them.
 struct PictureArguments: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "Predict numbers, not classes: a table's columns with them, by name or number, -1 for the last (price, or x,y); of arrays, what y's columns are to be called.",
+      valueName: "columns"))
+  var targets: String?
+
   @Option(
     help: ArgumentHelp(
       "Of pictures, the images' size: 64, or 48x64, height first; without it the commonest, at most \(PictureOptions.largest).",
@@ -170,6 +177,7 @@ struct PictureArguments: ParsableArguments {
   func refuseThoseOfSets() throws {
     let given = [
       ("--image-size", imageSize != nil), ("--colour", colour != nil), ("--strict", strict),
+      ("--targets", targets != nil),
     ]
     guard let (option, _) = given.first(where: \.1) else { return }
     throw StrideNetError(
@@ -181,8 +189,9 @@ struct PictureArguments: ParsableArguments {
 
   /// The options as given, over others.
   func over(_ base: PictureOptions?) throws -> PictureOptions? {
-    guard imageSize != nil || fit != nil || colour != nil else { return base }
+    guard imageSize != nil || fit != nil || colour != nil || targets != nil else { return base }
     var result = base ?? PictureOptions()
+    if let targets { try result.setTargets(targets) }
     if let imageSize { try result.setSize(imageSize) }
     if let fit { result.fit = fit }
     if let colour { result.colour = colour }
@@ -194,6 +203,9 @@ struct PictureArguments: ParsableArguments {
     var options = try over(nil) ?? PictureOptions()
     (options.isStrict, options.cache) = (strict, cache)
     guard let network, let input = network.input else { return options }
+    if targets == nil, network.predictsNumbers, !network.classNames.isEmpty {
+      options.targets = network.classNames
+    }
     if imageSize == nil { (options.height, options.width) = (input.height, input.width) }
     if colour == nil { options.colour = input.channels == 1 ? .grey : .rgb }
     if fit == nil { options.fit = network.pictureFit ?? options.fit }
@@ -249,8 +261,19 @@ extension ArgumentHelp {
 }
 
 extension Network {
+  /// - Throws: ``StrideNetError`` where its outputs are numbers to predict
+  func requireClasses(_ option: String) throws {
+    guard predictsNumbers else { return }
+    throw StrideNetError(
+      .usage, "\(option) is for classes",
+      found: "a network that predicts "
+        + (classNames.isEmpty ? "numbers" : Dataset.list(classNames)),
+      expected: "one that tells classes apart, or none of it")
+  }
+
   /// - Throws: ``StrideNetError`` unless there are so many classes to be among
   func checkTopK(_ k: Int) throws {
+    try requireClasses("--top-k")
     guard (1...max(1, classes)).contains(k) else {
       throw StrideNetError(
         .usage, "--top-k out of range", found: "\(k)", expected: "1 … \(classes), the classes")

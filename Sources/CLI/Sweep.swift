@@ -62,18 +62,26 @@ struct Sweep: ParsableCommand {
     /// SHA-256 of the images that it was trained and judged on; nil where it didn't come so far.
     let data: String?
     let epochs: Int?
-    /// Whose loss and share of wrong images these are.
-    let error, loss, train_error, train_loss: Float?
+    /// Whose loss and share of wrong images these are, of numbers to predict the mean R².
+    let error, r2, loss, train_error, train_loss: Float?
     let seconds: Double?
     let weights_sha256: String?
     /// Why it came to nothing, if it did.
     let failure: String?
 
+    /// What is judged by, 0 at best: the error, or the share of the variance that isn't predicted.
+    var score: Float? { error ?? r2.map { 1 - $0 } ?? loss }
+
+    /// The error, or R².
+    var text: String {
+      error.map { "error \($0.percent())" } ?? "R² \(RegressionMetrics.r2(r2.map { Double($0) }))"
+    }
+
     /// Better ones first.
     func isBetter(than other: Result) -> Bool {
-      guard let error, let loss else { return false }
-      guard let otherError = other.error, let otherLoss = other.loss else { return true }
-      return (error, loss) < (otherError, otherLoss)
+      guard let score, let loss else { return false }
+      guard let otherScore = other.score, let otherLoss = other.loss else { return true }
+      return (score, loss) < (otherScore, otherLoss)
     }
   }
 
@@ -274,8 +282,8 @@ struct SweepRunner {
     -> Sweep.Result
   {
     Sweep.Result(
-      line: SweepPlan.line(words), choice: choice, data: nil, epochs: nil, error: nil, loss: nil,
-      train_error: nil, train_loss: nil, seconds: nil, weights_sha256: nil,
+      line: SweepPlan.line(words), choice: choice, data: nil, epochs: nil, error: nil, r2: nil,
+      loss: nil, train_error: nil, train_loss: nil, seconds: nil, weights_sha256: nil,
       failure: [error.what, error.place, error.found.map { "found \($0)" }].compactMap { $0 }
         .joined(separator: ", "))
   }
@@ -317,8 +325,10 @@ struct SweepRunner {
     return (
       Sweep.Result(
         line: line, choice: choice, data: digest, epochs: trainer.settings.epochs,
-        error: last.testCE, loss: last.testCCE, train_error: last.trainCE,
-        train_loss: last.trainCCE, seconds: trainer.seconds,
+        error: last.regression == nil ? last.testCE : nil,
+        r2: last.regression?.r2.map { Float($0) }, loss: last.testCCE,
+        train_error: last.regression == nil ? last.trainCE : nil, train_loss: last.trainCCE,
+        seconds: trainer.seconds,
         weights_sha256: trainer.network.snapshot().sha256, failure: nil), true
     )
   }
@@ -328,10 +338,10 @@ struct SweepRunner {
   ) -> String {
     let values = result.choice.map { "\($0.name) \($0.value)" }.joined(separator: "  ")
     let place = "\(number + 1)".leftPadded("\(choices.count)".count)
-    guard let error = result.error, let seconds = result.seconds else {
+    guard let seconds = result.seconds else {
       return "\(place)/\(choices.count)  \(values)  failed: \(result.failure ?? "")"
     }
-    return "\(place)/\(choices.count)  \(values)  error \(error.percent())  \(seconds.fixed(2)) s"
+    return "\(place)/\(choices.count)  \(values)  \(result.text)  \(seconds.fixed(2)) s"
       + (isNew ? "" : "  (kept)")
   }
 }

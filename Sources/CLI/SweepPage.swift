@@ -6,14 +6,24 @@ import StrideNet
 enum SweepPage {
   private static func cells(_ results: [Sweep.Result], loss: String) -> [[String]] {
     let names = results.first?.choice.map(\.name) ?? []
-    let head = names + ["epochs", "error", loss, "training error", "time"]
-    let rows = results.filter { $0.failure == nil }.map { result in
+    let good = results.filter { $0.failure == nil }
+    let hasClasses = good.allSatisfy { $0.error != nil }
+    let head =
+      names + ["epochs", hasClasses ? "error" : "R²", loss]
+      + (hasClasses ? ["training error"] : ["training \(loss)"]) + ["time"]
+    let rows = good.map { result in
       result.choice.map(\.value) + [
-        "\(result.epochs!)", result.error!.percent(), result.loss!.fixed(4),
-        result.train_error!.percent(), "\(result.seconds!.fixed(2)) s",
+        "\(result.epochs!)", hasClasses ? result.error!.percent() : r2(result),
+        result.loss!.fixed(4),
+        hasClasses ? result.train_error!.percent() : result.train_loss!.fixed(4),
+        "\(result.seconds!.fixed(2)) s",
       ]
     }
     return [head] + rows
+  }
+
+  private static func r2(_ result: Sweep.Result) -> String {
+    RegressionMetrics.r2(result.r2.map { Double($0) })
   }
 
   /// A row for each that didn't fail, the best first.
@@ -65,12 +75,12 @@ enum SweepPage {
         <dl class="numbers">
           <div><dt>trainings</dt><dd>\(results.count)</dd></div>
           <div><dt>failed</dt><dd>\(failed.count)</dd></div>
-          <div><dt>lowest error</dt><dd>\(best.map { $0.error!.percent() } ?? "-")</dd></div>
+          <div><dt>best</dt><dd>\(best?.text ?? "-")</dd></div>
         </dl>
       </header>
       <main>
       \(best.map { "<section><h2>The best</h2>\n<p class=\"soft\">By the images that were held out. The test set is measured by this line:</p>\n<pre>\(safe($0.line))</pre></section>" } ?? "")
-      \(plots.isEmpty ? "" : "<section><h2>Error by each option</h2><div class=\"plot\">\(Plot.svg(plots))</div></section>")
+      \(plots.isEmpty ? "" : "<section><h2>\(best?.error == nil ? "R²" : "Error") by each option</h2><div class=\"plot\">\(Plot.svg(plots))</div></section>")
       <section><h2>All</h2>
       <div class="scroll"><table>
       \(row(table[0], "th", line: "command"))\(rows)</table></div></section>
@@ -90,6 +100,9 @@ enum SweepPage {
   /// Of each option with numbers as values, the error over it.
   private static func plots(_ results: [Sweep.Result]) -> [Plot] {
     guard let first = results.first else { return [] }
+    func height(_ result: Sweep.Result) -> Double {
+      result.error.map { Double($0) * 100 } ?? max(0, Double(result.r2 ?? 0))
+    }
     let epochs = Set(results.map { $0.epochs! }).sorted()
     return first.choice.indices.compactMap { index -> Plot? in
       let values = results.compactMap { Double($0.choice[index].value) }
@@ -100,12 +113,12 @@ enum SweepPage {
       var plot = Plot(
         title: title, subtitle: epochs.count > 1 ? "darker: more epochs" : "each dot a training",
         x: isLogarithmic ? .logarithmic(title, values) : .linear(title, values),
-        y: .linear("error, %", results.map { max(0.01, Double($0.error!) * 100) }))
+        y: .linear(first.error == nil ? "R²" : "error, %", results.map { max(0.01, height($0)) }))
       let colours = ["#c5d9ef", "#8fb8de", "#4f93c8", "#0072b2"]
       plot.dots = zip(results, values).map { result, value in
         let shade = colours.count - epochs.count + epochs.firstIndex(of: result.epochs!)!
         return Plot.Dot(
-          x: value, y: Double(result.error!) * 100, colour: colours[max(0, shade)], marker: .circle,
+          x: value, y: height(result), colour: colours[max(0, shade)], marker: .circle,
           title: safe(result.line))
       }
       return plot

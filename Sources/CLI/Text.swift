@@ -20,6 +20,12 @@ extension Int {
 extension Double {
   /// The whole part likewise.
   var grouped: String { Int(exactly: rounded(.towardZero))?.grouped ?? "\(self)" }
+
+  /// With so many digits that count, or all before the point: 0.001234, 231400.
+  func digits(_ count: Int) -> String {
+    let isLarge = magnitude >= pow(10, Double(count)) && magnitude < 1e15
+    return isLarge ? fixed(0) : String(format: "%.\(count)g", self)
+  }
 }
 
 /// How long the rest of a training will take, by the time that passed since the first step that was
@@ -52,7 +58,7 @@ struct Remaining {
 extension Network {
   /// A share of 1 where the outputs are probabilities, else the number.
   func text(ofOutput value: Float) -> String {
-    endsInSoftmax ? value.percent() : String(format: "%.4g", value)
+    endsInSoftmax ? value.percent() : Double(value).digits(predictsNumbers ? 6 : 4)
   }
 }
 

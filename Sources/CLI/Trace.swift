@@ -66,12 +66,19 @@ struct TraceCommand: ParsableCommand {
       """)
     for line in Self.table(rows) { try Output.line(line) }
     try Output.line("\nloss     \(training.loss!.fixed(4))")
-    if batch == nil {
+    if batch == nil, network.predictsNumbers {
+      let outputs = try network.predict(x).values
+      let texts = zip(outputs, images.targets?.values ?? []).enumerated().map { index, pair in
+        (network.classNames.isEmpty ? "" : "\(network.classNames[index].oneLine) ")
+          + "\(network.text(ofOutput: pair.0)), in truth \(network.text(ofOutput: pair.1))"
+      }
+      try Output.line("output   \(texts.joined(separator: "; "))")
+    } else if batch == nil {
       let output = values.output.values
       let best = output.indices.max { output[$0] < output[$1] }!
       try Output.line(
-        "output   \(network.className(best)) with \(network.text(ofOutput: output[best])), "
-          + "labelled \(network.className(Int(images.labels[0])))"
+        "output   \(network.className(best)) with \(network.text(ofOutput: output[best]))"
+          + (images.labels.first.map { ", labelled \(network.className(Int($0)))" } ?? "")
       )
     }
   }

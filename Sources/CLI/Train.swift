@@ -212,8 +212,9 @@ struct Train: ParsableCommand {
     // A network that wasn't written for other data has an output for each class.
     if layers == nil && files.config == nil && files.resume == nil && !data.classNames.isEmpty {
       configuration.layers = Architecture.text(
-        configuration.layers, outputs: data.classNames.count)
+        configuration.layers, outputs: data.classNames.count, numbers: data.hasTargets)
     }
+    try chooseLoss(&configuration, data, from: set.start)
     let network = try network(set, data, configuration)
     if set.start != nil { configuration.layers = Architecture.text(network.layers) }
     // The defaults may be others elsewhere.
@@ -231,6 +232,23 @@ struct Train: ParsableCommand {
     let trainer = try data.trainer(network, configuration.training)
     try topK.map { try network.checkTopK($0) }
     return Run(configuration: configuration, trainer: trainer)
+  }
+
+  /// Numbers to predict want another loss than classes, unless one was asked for.
+  private func chooseLoss(
+    _ configuration: inout RunConfiguration, _ data: any TrainingData, from start: Network?
+  ) throws {
+    if data.hasTargets, training.classWeights != nil {
+      throw StrideNetError(
+        .usage, "--class-weights is for classes", found: "numbers to predict",
+        expected: "one of them")
+    }
+    guard training.loss == nil else { return }
+    if data.hasTargets, configuration.training.loss?.needsSoftmax ?? true {
+      configuration.training.loss = .meanSquaredError
+    } else if let start, start.predictsNumbers, !data.hasTargets, basis.isEmpty {
+      configuration.training.loss = .crossEntropy()
+    }
   }
 
   private func network(
@@ -323,6 +341,8 @@ struct Train: ParsableCommand {
     }
     if basis.isEmpty || configuration.pictures == nil {
       configuration.pictures = try dataOptions.pictures.options(for: start)
+      // The data may have other numbers to predict now, or classes.
+      if dataOptions.pictures.targets == nil { configuration.pictures?.targets = nil }
     }
     if basis.isEmpty && training.loss == nil { configuration.training.loss = start.loss }
     return start
@@ -492,7 +512,7 @@ struct Train: ParsableCommand {
           Output.progress { line(progress, of: trainer, left: remaining.text) }
         }
         attempt {
-          try log?.log(progress)
+          try log?.log(progress, hasClasses: !trainer.network.predictsNumbers)
           try record?.note(progress)
         }
       }
@@ -535,7 +555,10 @@ struct Train: ParsableCommand {
     if isProfiled, let explanation = explanation(network) {
       try ProfileTable.print(explanation, json: json)
     }
-    let accuracy = try accuracy(trainer, test, last)
+    let regression =
+      network.predictsNumbers
+      ? try last.flatMap { try test.map(network.regressionMetrics) ?? $0.regression } : nil
+    let accuracy = regression == nil ? try accuracy(trainer, test, last) : nil
     let topAccuracy = try last.flatMap { _ in
       try topK.flatMap { try network.metrics(test ?? trainer.test).topAccuracy($0) }
     }
@@ -543,8 +566,8 @@ struct Train: ParsableCommand {
     try printDone(
       DoneEvent(
         seconds: trainer.seconds, epoch: last?.epoch, test_accuracy: accuracy,
-        top_k: topK, test_top_k_accuracy: topAccuracy,
-        weights_sha256: network.snapshot().sha256))
+        test_r2: regression?.r2, test_outputs: regression?.events, top_k: topK,
+        test_top_k_accuracy: topAccuracy, weights_sha256: network.snapshot().sha256), regression)
     // As a shell has it for a program that a signal ended.
     if case .stopped = end { throw ExitCode(128 + (signal ?? SIGINT)) }
   }

@@ -22,7 +22,9 @@ extension Train {
       try Output.json(
         StartEvent(
           model: Architecture.presets.first {
-            Architecture.text($0.text, outputs: network.classes) == configuration.layers
+            Architecture.text(
+              $0.text, outputs: network.classes, numbers: network.predictsNumbers)
+              == configuration.layers
           }?.name ?? "layers",
           layers: Architecture.text(network.layers),
           kernels: network.runtime.kernels.name, precision: network.runtime.kernels.precision,
@@ -33,7 +35,8 @@ extension Train {
           data: trainer.source, train_images: trainer.train.count,
           validation_images: test == nil ? nil : trainer.test.count,
           test_images: (test ?? trainer.test).count, seed: trainer.settings.seed,
-          loss: network.loss, classes: network.classNames, normalization: network.normalization))
+          loss: network.loss, classes: network.classNames, normalization: network.normalization,
+          targets: network.targetNormalization))
     } else {
       try Output.line(
         """
@@ -43,6 +46,7 @@ extension Train {
         \(trainer.test.count.grouped) \(test == nil ? "test" : "validation") images of \
         \(network.input!)
         \(network.normalization.map { "inputs   \($0.text)\n" } ?? "")\
+        \(network.targetsText.map { "\($0)\n" } ?? "")\
         kernels  \(network.runtime.kernels), \(KernelChoice.instructionSet), \
         \(network.runtime.threads.threads)
         """)
@@ -64,7 +68,7 @@ extension Train {
 
   private func classes(of network: Network) -> String {
     network.classNames.isEmpty
-      ? "\(network.classes) classes without names" : Dataset.list(network.classNames).oneLine
+      ? "\(network.classes) classes without names" : network.outputList
   }
 
   /// The progress line.
@@ -72,7 +76,8 @@ extension Train {
   func line(_ p: BatchProgress, of trainer: Trainer, left: String) -> String {
     // What matters first: a terminal may be narrow.
     "epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(left) left  \(trainer.network.loss.title) \(p.cce.fixed(4))  error \(p.ce.percent())"
+      + "  \(left) left  \(trainer.network.loss.title) \(p.cce.fixed(4))"
+      + (trainer.network.predictsNumbers ? "" : "  error \(p.ce.percent())")
       + "  \(p.imagesPerSecond.grouped) images/s  \(p.seconds.fixed(1)) s"
   }
 
@@ -98,17 +103,22 @@ extension Train {
 
   private func line(_ r: EpochResult, of trainer: Trainer, isHeldOut: Bool) -> String {
     let loss = trainer.network.loss.title
+    let (train, test): (String, String) =
+      r.regression.map { ("", "  \($0.text)") }
+      ?? (" error \(r.trainCE.percent())", " error \(r.testCE.percent())")
     return
       "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
       + "  \(r.imagesPerSecond.grouped.leftPadded(8)) images/s"
-      + "  train \(loss) \(r.trainCCE.fixed(4)) error \(r.trainCE.percent())"
-      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4)) error \(r.testCE.percent())"
+      + "  train \(loss) \(r.trainCCE.fixed(4))\(train)"
+      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4))\(test)"
   }
 
   /// The last line, also of those that print no other.
-  func printDone(_ done: DoneEvent) throws {
+  func printDone(_ done: DoneEvent, _ regression: RegressionMetrics?) throws {
     if json { return try Output.json(done) }
-    let text = done.test_accuracy.map { "test accuracy \($0.percent()), " } ?? ""
+    let text =
+      done.test_accuracy.map { "test accuracy \($0.percent()), " }
+      ?? regression.map { "test \($0.text), " } ?? ""
     let top = done.test_top_k_accuracy.map { "top-\(done.top_k!) \($0.percent()), " } ?? ""
     try Output.line(
       "\(text)\(top)trained for \(done.seconds.fixed(2)) s, weights SHA-256 \(done.weights_sha256)")
@@ -136,6 +146,7 @@ extension Train {
     let loss: Loss
     let classes: [String]
     let normalization: InputNormalization?
+    let targets: TargetNormalization?
   }
 
   private struct HintEvent: Encodable {
@@ -147,14 +158,20 @@ extension Train {
     var event = "epoch"
     let epoch: Int
     let seconds, images_per_second: Double
-    let train_cce, train_ce: Float
-    let validation_cce, validation_ce, test_cce, test_ce: Float?
+    let train_cce: Float
+    let train_ce, validation_cce, validation_ce, test_cce, test_ce: Float?
+    /// Of numbers to predict.
+    let r2: Double?
+    let outputs: [RegressionMetrics.Event]?
 
     init(_ r: EpochResult, isHeldOut: Bool) {
       (epoch, seconds, images_per_second) = (r.epoch, r.seconds, r.imagesPerSecond)
-      (train_cce, train_ce) = (r.trainCCE, r.trainCE)
-      (validation_cce, validation_ce) = isHeldOut ? (r.testCCE, r.testCE) : (nil, nil)
-      (test_cce, test_ce) = isHeldOut ? (nil, nil) : (r.testCCE, r.testCE)
+      let hasClasses = r.regression == nil
+      (train_cce, train_ce) = (r.trainCCE, hasClasses ? r.trainCE : nil)
+      let ce = hasClasses ? r.testCE : nil
+      (validation_cce, validation_ce) = isHeldOut ? (r.testCCE, ce) : (nil, nil)
+      (test_cce, test_ce) = isHeldOut ? (nil, nil) : (r.testCCE, ce)
+      (r2, outputs) = (r.regression?.r2, r.regression?.events)
     }
   }
 
@@ -169,6 +186,9 @@ extension Train {
     let seconds: Double
     let epoch: Int?
     let test_accuracy: Double?
+    /// Of numbers to predict.
+    let test_r2: Double?
+    let test_outputs: [RegressionMetrics.Event]?
     let top_k: Int?
     let test_top_k_accuracy: Double?
     let weights_sha256: String

@@ -5,6 +5,8 @@ protocol TrainingData {
   var name: String { get }
   var source: String { get }
   var classNames: [String] { get }
+  /// Whether images have numbers to predict, not labels.
+  var hasTargets: Bool { get }
   /// Of the training images.
   var labels: [UInt16] { get }
   var shape: Shape { get }
@@ -27,6 +29,7 @@ extension Dataset: TrainingData {
 }
 
 extension StreamedDataset: TrainingData {
+  var hasTargets: Bool { false }
   var labels: [UInt16] { train.labels }
   var shape: Shape { train.shape }
 

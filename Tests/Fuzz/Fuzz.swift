@@ -96,6 +96,14 @@ private let targets: [Reader] = [
     let (labels, pixels, _) = try CSVTable(Array(bytes), name: "input").images()
     precondition(labels.count == pixels.shape[0])
   },
+  Reader(
+    name: "csv-targets",
+    seeds: { ["price,a,b,c,d\n1.5,2,3,4,5\n", "1;2;3;4;-1e9"].map { Array($0.utf8) } }
+  ) { bytes in
+    let table = try CSVTable(Array(bytes), name: "input", texts: .none)
+    let places = try table.places(of: ["-1", "1"])
+    precondition(try table.targets(places).batch == table.pixels(without: places).shape[0])
+  },
   // Those that are read from memory.
   Reader(
     name: "pictures",

@@ -63,6 +63,12 @@ struct ONNXInterpreter {
 
     private func with(_ other: Value, _ f: (Double, Double) -> Double) throws -> Value {
       if other.sizes.isEmpty { return map { f($0, other.values[0]) } }
+      if other.sizes.count == 1, x.sizes.count == 2 {
+        try #require(other.sizes[0] == x.sizes[1])
+        return Value(
+          sizes: x.sizes,
+          values: x.values.enumerated().map { f($1, other.values[$0 % x.sizes[1]]) })
+      }
       try #require(other.sizes == x.sizes)
       return Value(sizes: x.sizes, values: zip(x.values, other.values).map(f))
     }

@@ -57,7 +57,7 @@ extension Network {
   /// - Returns: what its chunks go through
   func prepare(_ set: any ExampleSource) throws -> BatchBuffer {
     try requireClassifier(for: set.shape)
-    if let images = set as? ImageSet {
+    if let images = set as? ImageSet, images.targets == nil {
       try images.checkLabels(classes: classes)
     } else {
       try set.checkTargets(outputs: classes)

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Labelled images to train with and others to test with.
+/// Images to train with and others to test with, with labels or with numbers to predict.
 public struct Dataset: Sendable {
   /// "sample", "mnist", "fashion-mnist" or the name of a folder.
   public let name: String
@@ -11,7 +11,8 @@ public struct Dataset: Sendable {
   /// Images that come with the data to choose by, if any do: these are then evaluated while the
   /// network trains, and the test set once, at the end.
   public let validation: ImageSet?
-  /// What the classes are called, from label 0; empty where nothing is known of them.
+  /// What the classes are called, from label 0, or the numbers to predict; empty where nothing is
+  /// known of them.
   public let classNames: [String]
   /// How its pictures were fitted into images of one size, if they were pictures.
   package var fit: Picture.Fit?
@@ -29,7 +30,11 @@ public struct Dataset: Sendable {
     package init(file: String, why: String) { (self.file, self.why) = (file, why) }
   }
 
-  /// Fails if the images of the sets differ in size.
+  /// Whether its images have numbers to predict, not labels.
+  public var hasTargets: Bool { train.targets != nil }
+
+  /// Fails if the images of the sets differ in size or the kind of their targets, or numbers to predict
+  /// aren't as many as have names, if they have any.
   public init(
     name: String, source: String, train: ImageSet, test: ImageSet, validation: ImageSet? = nil,
     classNames: [String] = []
@@ -40,6 +45,12 @@ public struct Dataset: Sendable {
           .badData, "training and \(what) images differ in size", at: source,
           found: "training \(train.imageText), \(what) \(other.imageText)")
       }
+    }
+    try train.checkKind(of: [test] + (validation.map { [$0] } ?? []), at: source)
+    if let count = train.targetCount, !classNames.isEmpty, classNames.count != count {
+      throw StrideNetError(
+        .badData, "names of other numbers than there are to predict", at: source,
+        found: Self.list(classNames), expected: "\(count)")
     }
     self.name = name
     self.source = source
@@ -103,8 +114,8 @@ public struct Dataset: Sendable {
     )
   }
 
-  /// Some training images are held out, of each class its share as nearly as whole images go: they
-  /// take the test set's place, which nothing sees then.
+  /// Some training images are held out, of each class its share as nearly as whole images go, of images
+  /// with numbers to predict any: they take the test set's place, which nothing sees then.
   /// - Parameters:
   ///   - amount: their number, or below 1 their share
   ///   - seed: decides which
@@ -129,7 +140,7 @@ public struct Dataset: Sendable {
     }
     return (
       labels.stratified(n, seed: seed),
-      "\(n) training image\(n == 1 ? "" : "s") of all classes held out"
+      "\(n) training image\(n == 1 ? "" : "s")\(labels.contains { $0 > 0 } ? " of all classes" : "") held out"
     )
   }
 
@@ -144,7 +155,7 @@ public struct Dataset: Sendable {
 
   /// The training images in so many parts, each of which is held out once as ``holdingOut(_:seed:)``
   /// does, while the others train: each class is in each part as often as in any other, give or take
-  /// one image.
+  /// one image; of images with numbers to predict, chance decides.
   /// - Throws: ``StrideNetError`` where there are fewer images than parts, or fewer parts than two
   public func folds(_ count: Int, seed: UInt64 = 1) throws -> [Dataset] {
     guard count >= 2, count <= train.count else {
@@ -165,8 +176,18 @@ public struct Dataset: Sendable {
     } ?? self
   }
 
-  /// Fails if a label isn't in 0..<classes, or if the classes have names and are fewer.
+  /// Fails if a label isn't in 0..<classes, or if the classes have names and are fewer; of numbers to
+  /// predict, if they are more or fewer.
   package func checkLabels(classes: Int) throws {
+    if let count = train.targetCount {
+      if count == classes { return }
+      throw StrideNetError(
+        .badData,
+        "a network with \(count < classes ? "more" : "fewer") outputs than there are numbers to predict",
+        at: source, found: "\(classes) outputs",
+        expected: "\(count)\(classNames.isEmpty ? "" : ", for \(Self.list(classNames))")",
+        hint: "end the network in dense(\(count))")
+    }
     // Of labels without names the first that is none of the network's tells more.
     let isOutside = isNumbered && classNames.count > classes
     if !isOutside { try Self.checkNames(classNames, outputs: classes, at: source) }
@@ -189,8 +210,26 @@ public struct Dataset: Sendable {
 
   /// The same images with the labels that a network has for their classes' names. Numbers are labels
   /// already, of which there may be fewer than the network has outputs.
-  /// - Throws: ``StrideNetError`` where there are others
+  /// - Throws: ``StrideNetError`` where there are others, or the network doesn't predict the numbers
   package func labelled(for network: Network) throws -> Dataset {
+    guard hasTargets ? !network.endsInSoftmax : !network.predictsNumbers else {
+      throw StrideNetError(
+        .badData,
+        hasTargets
+          ? "a network that tells classes apart, and numbers to predict"
+          : "a network that predicts numbers, and classes", at: source,
+        found: Self.list(classNames), expected: Self.list(network.classNames),
+        hint: hasTargets ? nil : "say with --targets where the numbers are")
+    }
+    if hasTargets {
+      try checkLabels(classes: network.classes)
+      guard network.classNames.isEmpty || classNames == network.classNames else {
+        throw StrideNetError(
+          .badData, "other numbers than those that the network predicts", at: source,
+          found: Self.list(classNames), expected: Self.list(network.classNames))
+      }
+      return self
+    }
     let (names, outputs) = (network.classNames, network.classes)
     if isNumbered {
       let all = names.count == outputs ? names : (0..<outputs).map(String.init)

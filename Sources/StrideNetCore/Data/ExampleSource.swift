@@ -138,7 +138,7 @@ public struct TensorSet: ExampleSource {
 }
 
 extension Tensor {
-  fileprivate func copy(_ example: Int, into target: UnsafeMutableBufferPointer<Float>) {
+  func copy(_ example: Int, into target: UnsafeMutableBufferPointer<Float>) {
     withView { view in
       precondition((0..<batch).contains(example) && target.count == shape.count)
       target.baseAddress!.update(from: view.example(example), count: shape.count)

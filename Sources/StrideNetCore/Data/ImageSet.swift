@@ -6,8 +6,10 @@ public struct ImageSet: Sendable {
   public let count, height, width, channels: Int
   /// All images, one after the other.
   public let pixels: [UInt8]
-  /// One label for each image, from 0.
+  /// One label for each image, from 0; all 0 where there are ``targets``.
   public let labels: [UInt16]
+  /// The numbers to predict of each image, N×K; nil where labels say classes.
+  public let targets: Tensor?
 
   /// Bytes in one image.
   package var imageSize: Int { height * width * channels }
@@ -19,20 +21,7 @@ public struct ImageSet: Sendable {
     count: Int, height: Int, width: Int, channels: Int, pixels: [UInt8],
     labels: some Collection<some BinaryInteger>
   ) throws {
-    let sizes = "\(count)×\(height)×\(width)×\(channels)"
-    guard let bytes = Shape.product([count, height, width, channels]), bytes > 0, count > 0 else {
-      throw StrideNetError(.badData, "a set of images can't have this size", found: sizes)
-    }
-    guard pixels.count == bytes else {
-      throw StrideNetError(
-        .badData, "the pixels don't fit the size of the set", found: "\(pixels.count) bytes",
-        expected: "\(bytes) bytes, for \(sizes)")
-    }
-    guard labels.count == count else {
-      throw StrideNetError(
-        .badData, "images and labels differ in number",
-        found: "\(count) images, \(labels.count) labels", expected: "one label for each image")
-    }
+    try Self.check(count, height, width, channels, pixels, labels.count, "labels")
     self.init(
       unchecked: count, height, width, channels, pixels,
       try labels.enumerated().map { index, label in
@@ -45,9 +34,53 @@ public struct ImageSet: Sendable {
       })
   }
 
+  /// - Parameter targets: the numbers to predict of each image, N×K
+  /// - Throws: ``StrideNetError`` if there is no image, an image is empty, the arrays don't fit the
+  ///   sizes, or a target isn't a finite number
+  public init(
+    count: Int, height: Int, width: Int, channels: Int, pixels: [UInt8], targets: Tensor
+  ) throws {
+    try Self.check(count, height, width, channels, pixels, targets.batch, "targets")
+    let columns = targets.shape.count
+    guard columns > 0 else {
+      throw StrideNetError(
+        .badData, "no numbers to predict", found: "\(targets.shape)", expected: "one at least")
+    }
+    if let place = targets.values.firstIndex(where: { !$0.isFinite }) {
+      throw StrideNetError(
+        .badData, "a target that isn't a finite number",
+        at: "image \(place / columns), target \(place % columns)",
+        found: "\(targets.values[place])", expected: "a number for each")
+    }
+    self.init(
+      unchecked: count, height, width, channels, pixels,
+      [UInt16](repeating: 0, count: count), targets)
+  }
+
+  private static func check(
+    _ count: Int, _ height: Int, _ width: Int, _ channels: Int, _ pixels: [UInt8],
+    _ targets: Int, _ what: String
+  ) throws {
+    let sizes = "\(count)×\(height)×\(width)×\(channels)"
+    guard let bytes = Shape.product([count, height, width, channels]), bytes > 0, count > 0 else {
+      throw StrideNetError(.badData, "a set of images can't have this size", found: sizes)
+    }
+    guard pixels.count == bytes else {
+      throw StrideNetError(
+        .badData, "the pixels don't fit the size of the set", found: "\(pixels.count) bytes",
+        expected: "\(bytes) bytes, for \(sizes)")
+    }
+    guard targets == count else {
+      throw StrideNetError(
+        .badData, "images and \(what) differ in number",
+        found: "\(count) images, \(targets) \(what)",
+        expected: "one \(what.dropLast()) for each image")
+    }
+  }
+
   private init(
     unchecked count: Int, _ height: Int, _ width: Int, _ channels: Int, _ pixels: [UInt8],
-    _ labels: [UInt16]
+    _ labels: [UInt16], _ targets: Tensor? = nil
   ) {
     self.count = count
     self.height = height
@@ -55,6 +88,7 @@ public struct ImageSet: Sendable {
     self.channels = channels
     self.pixels = pixels
     self.labels = labels
+    self.targets = targets
   }
 
   /// The first n images, or all if there are fewer.
@@ -77,6 +111,7 @@ public struct ImageSet: Sendable {
         .badData, "sets with images of different sizes can't be joined", found: set.imageText,
         expected: first.imageText)
     }
+    try first.checkKind(of: sets)
     try first.probe(sets.reduce(0) { $0 + $1.count })
     return picking(0..<sets.reduce(0) { $0 + $1.count }, from: sets)
   }
@@ -106,13 +141,53 @@ public struct ImageSet: Sendable {
       let (set, index) = locate(index)
       return sets[set].labels[index]
     }
+    let targets =
+      sets[0].targets == nil
+      ? nil
+      : Self.targets(
+        indices.map { index in
+          let (set, index) = locate(index)
+          return (sets[set], index)
+        })
     return ImageSet(
-      unchecked: indices.count, sets[0].height, sets[0].width, sets[0].channels, pixels, labels)
+      unchecked: indices.count, sets[0].height, sets[0].width, sets[0].channels, pixels, labels,
+      targets)
   }
 
   func relabelled(_ label: (Int) -> Int) -> ImageSet {
     ImageSet(
       unchecked: count, height, width, channels, pixels, labels.map { UInt16(label(Int($0))) })
+  }
+
+  /// The numbers to predict of some images, of sets that have such.
+  private static func targets(_ images: [(set: ImageSet, index: Int)]) -> Tensor? {
+    guard let shape = images.first?.set.targets?.shape else { return nil }
+    var targets = Tensor(batch: images.count, shape: shape)
+    targets.withMutableView { view in
+      for (slot, image) in images.enumerated() {
+        image.set.readTarget(
+          image.index, into: .init(start: view.example(slot), count: shape.count))
+      }
+    }
+    return targets
+  }
+
+  /// The same images with numbers to predict.
+  package func with(_ targets: Tensor) throws -> ImageSet {
+    try ImageSet(
+      count: count, height: height, width: width, channels: channels, pixels: pixels,
+      targets: targets)
+  }
+
+  /// - Throws: ``StrideNetError`` where some sets have other targets than this one
+  func checkKind(of sets: [ImageSet], at source: String? = nil) throws {
+    func text(_ set: ImageSet) -> String {
+      set.targetCount.map { "\($0) number\($0 == 1 ? "" : "s") an image" } ?? "classes"
+    }
+    guard let other = sets.first(where: { $0.targetCount != targetCount }) else { return }
+    throw StrideNetError(
+      .badData, "sets with targets of different kinds", at: source, found: text(other),
+      expected: text(self))
   }
 
   /// How much each class counts where all are to count alike: images / (classes · its images), as
@@ -207,13 +282,16 @@ extension ImageSet {
     }
   }
 
-  /// Images scaled to 0…1, with their labels.
+  /// Images scaled to 0…1, with their labels or targets.
   public func batch(_ indices: some Collection<Int>) -> Batch {
     var images = Tensor(batch: indices.count, shape: shape)
     images.withMutableView { x in
       for (slot, index) in indices.enumerated() { scale(index, into: x.example(slot)) }
     }
-    return Batch(images: images, labels: indices.map { Int32(labels[$0]) })
+    if targets == nil {
+      return Batch(images: images, labels: indices.map { Int32(labels[$0]) })
+    }
+    return Batch(images: images, targets: Self.targets(indices.map { (self, $0) })!)
   }
 }
 
@@ -222,6 +300,10 @@ extension ImageSet: ExampleSource {
     scale(index, into: input.baseAddress!)
   }
   public func label(_ index: Int) -> Int { Int(labels[index]) }
+  public var targetCount: Int? { targets?.shape.count }
+  public func readTarget(_ index: Int, into target: UnsafeMutableBufferPointer<Float>) {
+    targets!.copy(index, into: target)
+  }
 }
 
 extension ImageSet {

@@ -65,9 +65,11 @@ public enum Architecture {
     layers.map(\.text).joined(separator: " ")
   }
 
-  /// The same text with so many outputs, where a dense layer has them.
-  package static func text(_ text: String, outputs: Int) -> String {
-    (try? self.text(Network.layers(layers(text), outputs: outputs))) ?? text
+  /// The same text with so many outputs, where a dense layer has them; without what is behind that
+  /// layer where they are numbers to predict.
+  package static func text(_ text: String, outputs: Int, numbers: Bool = false) -> String {
+    let end: Activation? = numbers ? Activation.none : nil
+    return (try? self.text(Network.layers(layers(text), outputs: outputs, end))) ?? text
   }
 
   // What each layer takes: names in the order of position, of which the first so many must be given.

@@ -62,7 +62,8 @@ public struct Ensemble {
         other.pictureFit == first.pictureFit, "fit pictures in other ways",
         "\(other.pictureFit?.rawValue ?? "none")", "\(first.pictureFit?.rawValue ?? "none")")
       try require(
-        other.endsInSoftmax == first.endsInSoftmax, "end in other ways",
+        other.endsInSoftmax == first.endsInSoftmax
+          && other.predictsNumbers == first.predictsNumbers, "end in other ways",
         "\(other.layers.last!.text)", "\(first.layers.last!.text)")
     }
     self.networks = networks

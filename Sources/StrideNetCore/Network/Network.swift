@@ -29,8 +29,8 @@ public final class Network {
   package let seed: UInt64
   /// What training minimises.
   public var loss = Loss.crossEntropy()
-  /// What the classes are called, from output 0; empty where nobody said. A trainer takes them from
-  /// its data, and they are saved with the weights.
+  /// What the classes are called, from output 0, or the numbers that are predicted; empty where nobody
+  /// said. A trainer takes them from its data, and they are saved with the weights.
   public var classNames: [String] = []
   /// What each class counts in training; nil where all count alike.
   package var classWeights: [Float]?
@@ -39,6 +39,10 @@ public final class Network {
   public var normalization: InputNormalization?
   // The inputs of the last pass after that.
   var normalizedInputs = FloatStorage.empty
+  /// Of a network that predicts numbers, what is done to these; nil where outputs are classes, or are
+  /// taken as they are. Set before training, and saved with the weights.
+  public var targetNormalization: TargetNormalization?
+  var normalizedTargets = FloatStorage.empty
   /// How the pictures that it was trained on were fitted into its input, if they were pictures.
   package var pictureFit: Picture.Fit?
   /// Training steps so far. Dropout's masks are a function of it.
@@ -284,6 +288,8 @@ public final class Network {
       try plan.reserve(batch, training: training)
     }
     try checkNormalization(for: input!)
+    try checkTargetNormalization()
+    try reserveTargets(batch)
     if normalization != nil, normalizedInputs.count < batch * input!.count {
       normalizedInputs = try FloatStorage(count: batch * input!.count)
     }

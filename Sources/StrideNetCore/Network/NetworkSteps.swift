@@ -102,8 +102,9 @@ extension Network {
   }
 
   /// The network's output for a mini-batch and how far it is from the targets.
-  /// - Returns: the output, of a classifier the probabilities; the loss; the class error: the share
-  ///   of examples whose largest output isn't their target's
+  /// - Returns: the output, of a classifier the probabilities; the loss, of targets as they are learned
+  ///   (``targetNormalization``); the class error: the share of examples whose largest output isn't
+  ///   their target's
   public func evaluate(_ batch: Batch) throws -> (output: Tensor, cce: Float, ce: Float) {
     try prepare(batch)
     let x = batch.images
@@ -146,15 +147,17 @@ extension Network {
       let part = measure(output, targets, training: false)
       sum += part.cce
       errors += part.wrong
-      keep?.advanced(by: start * output.shape.count)
-        .update(from: output.pointer, count: output.count)
+      guard let keep = keep?.advanced(by: start * output.shape.count) else { continue }
+      keep.update(from: output.pointer, count: output.count)
+      targetNormalization?.undo(output.batch, keep)
     }
     return (Float(sum / Double(count)), Float(errors) / Float(count))
   }
 
   static let chunk = 128
 
-  /// The network's output for images: for a classifier each row the classes' probabilities.
+  /// The network's output for images: for a classifier each row the classes' probabilities, for a
+  /// network that predicts numbers these, in their own units.
   public func predict(_ x: Tensor) throws -> Tensor {
     try build(for: x.shape)
     var result = try Tensor(zeros: x.batch, shapes.last!)
@@ -173,6 +176,7 @@ extension Network {
             if endsInSoftmax {
               Kernels.softmaxForward(rows: part.batch, output.shape.count, target, target)
             }
+            targetNormalization?.undo(part.batch, target)
           }
         }
       }
@@ -294,6 +298,7 @@ extension Network {
     cce: Double, wrong: Int
   ) {
     let gradient = training ? plan!.outputGradient(output.batch).pointer : nil
+    let targets = normalized(targets, output.batch)
     return wrong.withUnsafeMutableBufferPointer { wrong in
       loss.compute(
         LossBatch(

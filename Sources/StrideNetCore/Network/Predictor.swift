@@ -17,6 +17,7 @@ public final class Predictor: @unchecked Sendable {
   private let input: Shape
   private let loss: Loss
   private let normalization: InputNormalization?
+  private let targetNormalization: TargetNormalization?
   package let weights: Snapshot
   private let kernels: KernelChoice
   private let lock = Mutex<Void>(())
@@ -24,7 +25,7 @@ public final class Predictor: @unchecked Sendable {
 
   fileprivate init(_ network: Network, input: Shape) {
     (layers, self.input, loss) = (network.layers, input, network.loss)
-    normalization = network.normalization
+    (normalization, targetNormalization) = (network.normalization, network.targetNormalization)
     (weights, kernels) = (network.snapshot(), network.runtime.kernels)
   }
 
@@ -41,6 +42,7 @@ public final class Predictor: @unchecked Sendable {
   private func make() throws -> Network {
     let network = Network(layers, runtime: Runtime(threads: 1, kernels: kernels))
     (network.loss, network.normalization) = (loss, normalization)
+    network.targetNormalization = targetNormalization
     try network.build(for: input, sharing: weights)
     return network
   }

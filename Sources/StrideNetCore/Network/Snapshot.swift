@@ -189,6 +189,7 @@ extension Network {
     guard let input else { throw Self.unbuilt }
     let copy = Network(layers, seed: seed, runtime: runtime)
     (copy.loss, copy.normalization) = (loss, normalization)
+    copy.targetNormalization = targetNormalization
     copy.classWeights = classWeights
     (copy.classNames, copy.pictureFit) = (classNames, pictureFit)
     try copy.build(for: input)

@@ -3,7 +3,8 @@ import Foundation
 extension Trainer {
   /// What is likely to keep the network from learning, and what to try: before the first epoch what the
   /// settings alone tell, after it where the training error is no lower than that of always saying the
-  /// commonest class. Nil where nothing is known to be wrong.
+  /// commonest class, or numbers are predicted no better than by their mean. Nil where nothing is known
+  /// to be wrong.
   /// - Throws: ``StrideNetError`` where there is no memory to look
   public func advice() throws -> String? {
     if settings.batchSize == 1, let layer = network.firstUnfrozenBatchNorm {
@@ -13,14 +14,10 @@ extension Trainer {
         + "layernorm"
     }
     let steps = network.stepCount
-    guard let last = results.last, steps >= 100, train.targetCount == nil else { return nil }
-    let chance = errorOfCommonest
-    let margin = 2 * (chance * (1 - chance) / Double(train.count)).squareRoot()
-    guard chance > 0, Double(last.trainCE) > chance - margin else { return nil }
-    let what =
-      "it doesn't learn: after \(steps) steps it is wrong about "
-      + "\(Self.percent(Double(last.trainCE))) of the training images, and always saying the commonest "
-      + "class is about \(Self.percent(chance)); "
+    guard let last = results.last, steps >= 100, let found = worseThanChance(last) else {
+      return nil
+    }
+    let what = "it doesn't learn: after \(steps) steps \(found); "
     let (rate, method) = (settings.learningRate, settings.optimizer.method)
     let usual = method.rule.usual.learningRate
     // Momentum that adds up to larger steps than usual.
@@ -44,6 +41,21 @@ extension Trainer {
     return what
       + "try another learning rate, a tenth and ten times \(rate), and look at the images and "
       + "their labels"
+  }
+
+  /// What came of it, where that is no better than an answer that is always the same.
+  private func worseThanChance(_ last: EpochResult) -> String? {
+    if let r2 = last.regression?.r2 {
+      return r2 < 0.01
+        ? "R² is \(String(format: "%.4f", r2)), and always saying the mean is 0" : nil
+    }
+    guard train.targetCount == nil else { return nil }
+    let chance = errorOfCommonest
+    let margin = 2 * (chance * (1 - chance) / Double(train.count)).squareRoot()
+    guard chance > 0, Double(last.trainCE) > chance - margin else { return nil }
+    return
+      "it is wrong about \(Self.percent(Double(last.trainCE))) of the training images, and always "
+      + "saying the commonest class is about \(Self.percent(chance))"
   }
 
   /// The class error of always saying the commonest class of the training images; of many, of some.

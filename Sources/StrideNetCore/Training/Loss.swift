@@ -283,7 +283,7 @@ public struct Loss: Sendable {
   public var title: String { rule.title }
 
   /// Whether it needs a softmax at the network's end, which it is computed with.
-  var needsSoftmax: Bool { batchRule?.takesLogits ?? false }
+  package var needsSoftmax: Bool { batchRule?.takesLogits ?? false }
 
   /// The C symbol without its prefix.
   package var kernel: String { batchRule?.kernel ?? "own" }

@@ -46,9 +46,30 @@ public final class Trainer {
   /// - Throws: ``StrideNetError`` where settings, data and network don't fit together
   public convenience init(_ network: Network, _ data: Dataset, _ settings: TrainingSettings) throws
   {
+    var settings = settings
+    if data.hasTargets {
+      if settings.loss == nil && network.loss.needsSoftmax { settings.loss = .meanSquaredError }
+      if let loss = settings.loss, loss.needsSoftmax {
+        throw StrideNetError(
+          .usage, "a loss that is for classes, and numbers to predict", at: data.source,
+          found: "\(loss)", expected: "mean_squared_error or mean_absolute_error")
+      }
+    }
     try self.init(
-      network, train: data.train, test: data.test, settings, source: data.source,
-      checkTargets: data.checkLabels(classes:))
+      network, train: data.train, test: data.test, settings, source: data.source
+    ) { outputs in
+      try data.checkLabels(classes: outputs)
+      guard data.hasTargets, network.endsInSoftmax else { return }
+      throw StrideNetError(
+        .badData, "a network that ends in softmax, and numbers to predict",
+        found: Architecture.text(network.layers), expected: "a last layer without it",
+        hint: "end the network in dense(\(outputs))")
+    }
+    if !data.hasTargets {
+      network.targetNormalization = nil
+    } else if network.targetNormalization == nil {
+      network.targetNormalization = network.usualNormalization(ofTargets: data.train)
+    }
     network.classNames = data.classNames
     network.pictureFit = data.fit ?? data.train.usualFit
   }
@@ -305,7 +326,7 @@ public final class Trainer {
     network.times?.lap(.other)
     let elapsed = (clock.now - begin).inSeconds
     network.exchangeAverage()
-    guard let (testCCE, testCE) = try evaluate(test) else {
+    guard let (testCCE, testCE, regression) = try evaluate(test) else {
       network.exchangeAverage()
       return try stop()
     }
@@ -317,7 +338,7 @@ public final class Trainer {
         epoch: epoch + 1, seconds: elapsed,
         imagesPerSecond: max(0, count - Double(first * settings.batchSize)) / elapsed,
         trainCCE: Float(sums.cce / count), trainCE: Float(sums.ce / count), testCCE: testCCE,
-        testCE: testCE))
+        testCE: testCE, regression: regression))
     network.exchangeAverage()
     try onState?(state())
     return nil
@@ -407,14 +428,24 @@ public final class Trainer {
     (order, shuffles) = (Array(0..<train.count), 0)
   }
 
-  private func evaluate(_ set: any ExampleSource) throws -> (cce: Float, ce: Float)? {
+  private func evaluate(_ set: any ExampleSource) throws -> (
+    cce: Float, ce: Float, regression: RegressionMetrics?
+  )? {
     var stopped = false
+    if network.predictsNumbers && set.targetCount != nil {
+      let metrics = try network.regressionMetrics(of: set) { range in
+        stopped = stopped || isToStop
+        return stopped ? nil : buffer.gather(set, range, network.runtime)
+      }
+      if let failure = set.failure { throw failure }
+      return metrics.map { (Float($0.loss), 0, $0) }
+    }
     let result = try network.evaluate(set.count) { range in
       stopped = stopped || isToStop
       return buffer.gather(set, range, network.runtime)
     }
     if let failure = set.failure { throw failure }
-    return stopped ? nil : result
+    return stopped ? nil : (result.cce, result.ce, nil)
   }
 }
 

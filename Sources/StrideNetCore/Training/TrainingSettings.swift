@@ -12,7 +12,8 @@ public struct TrainingSettings: Sendable, Codable, Hashable {
   public var schedule = Schedule.linear
   /// How gradients become steps.
   public var optimizer = Optimizer()
-  /// What training minimises; nil for what the network does already, which a trainer's settings say.
+  /// What training minimises; nil for what the network does already, which a trainer's settings say, or
+  /// of numbers to predict the squared error where that is the cross-entropy.
   public var loss: Loss?
   /// What is done to the training images, anew each epoch; nil for nothing.
   public var augmentation: Augmentation?
@@ -101,7 +102,8 @@ public struct BatchProgress: Sendable {
   public let seconds: Double
   /// In this epoch so far.
   public let imagesPerSecond: Double
-  /// This mini-batch's loss, the categorical cross-entropy unless told otherwise, and class error.
+  /// This mini-batch's loss, the categorical cross-entropy unless told otherwise, and class error,
+  /// which means nothing where numbers are predicted.
   public let cce: Float
   public let ce: Float
 }
@@ -119,6 +121,8 @@ public struct EpochResult: Sendable, Codable {
   /// On the whole test set after the epoch, or on the images held out instead.
   public let testCCE: Float
   public let testCE: Float
+  /// Of a network with ``Network/targetNormalization``, how near it came to what it predicts there.
+  public var regression: RegressionMetrics?
 }
 
 /// Why training ended.

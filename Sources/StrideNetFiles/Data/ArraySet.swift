@@ -117,30 +117,35 @@ struct ArraySet {
     return (group, try Style(group, in: path))
   }
 
-  private func labels(_ split: Split, _ group: String, _ style: Style) throws -> [Int] {
+  private func labels(_ split: Split, _ group: String) throws -> NumberArray {
     guard let labels = try array(.labels, split, group) else {
       throw wrong("images without labels", found: all, expected: Self.expected)
     }
-    return try style.labels(labels)
+    return labels
   }
 
   func dataset(name: String, _ options: PictureOptions) throws -> Dataset {
     let (group, style) = try style()
-    var parts: [Split: (images: NumberArray, labels: [Int])] = [:]
+    var parts: [Split: (images: NumberArray, labels: [Int]?, targets: Tensor?)] = [:]
     for split in Split.allCases {
       guard let images = try array(.images, split, group) else { continue }
-      parts[split] = (images, try labels(split, group, style))
+      let labels = try labels(split, group)
+      parts[split] =
+        options.targets == nil
+        ? (images, try style.labels(labels), nil) : (images, nil, try labels.targets())
     }
     guard let train = parts[.train] ?? parts[.all] else {
       throw wrong("no images to train with", found: all, expected: Self.expected)
     }
     let scale = try NumberArray.scale(of: parts.values.map(\.images))
-    func set(_ part: (images: NumberArray, labels: [Int])) throws -> ImageSet {
-      try part.images.images(
+    func set(_ part: (images: NumberArray, labels: [Int]?, targets: Tensor?)) throws -> ImageSet {
+      let images = try part.images.images(
         labels: part.labels, scale: scale, options, isTransposed: style.isTransposed)
+      return try part.targets.map(images.with) ?? images
     }
-    let names = try classNames(
-      style, group, largest: parts.values.flatMap(\.labels).max() ?? 0)
+    let names =
+      try options.targets
+      ?? classNames(style, group, largest: parts.values.compactMap { $0.labels?.max() }.max() ?? 0)
     guard let test = parts[.test] ?? parts[.validation] else {
       return try Dataset(name: name, source: path, splitting: set(train), classNames: names)
     }
@@ -216,7 +221,7 @@ extension ArraySet {
           expected: "NumPy's arrays as they are, not packed",
           hint: "write them with numpy.savez or numpy.save, not with savez_compressed")
       }
-      let all = try labels(split, group, style).map { UInt16(clamping: $0) }
+      let all = try style.labels(labels(split, group)).map { UInt16(clamping: $0) }
       sets[split] = try Dataset.checked(NPY.layout(at: file.path, place), all, memory)
     }
     guard let train = sets[.train] ?? sets[.all] else {

@@ -1,11 +1,16 @@
 import Foundation
 import StrideNetCore
 
-/// A table of images in text: a line an image, its label first or last, the others its pixels.
+/// A table in text: a line an image, its label first or last and the others its pixels; or numbers to
+/// predict in some columns and pixels in the others, or the name of the picture's file in the first.
 struct CSVTable {
+  /// Where cells may be texts.
+  enum Texts { case ends, first, none }
+
   let path: String
   /// How many cells a line has.
   private(set) var columns = 0
+  private let texts: Texts
   private var header: [String]?
   /// All cells as numbers; no number where one is a text.
   private var numbers: [Float] = []
@@ -14,15 +19,15 @@ struct CSVTable {
   /// The line of each row.
   private var lines: [Int] = []
 
-  init(_ path: String) throws {
+  init(_ path: String, texts: Texts = .ends) throws {
     let file = try InputFile(path)
     // A digit and a comma become four bytes.
     try file.require(times: 4)
-    try self.init(file.readAll(limit: 1 << 33), name: path)
+    try self.init(file.readAll(limit: 1 << 33), name: path, texts: texts)
   }
 
-  init(_ bytes: [UInt8], name: String) throws {
-    path = name
+  init(_ bytes: [UInt8], name: String, texts: Texts = .ends) throws {
+    (path, self.texts) = (name, texts)
     let start = bytes.starts(with: [0xef, 0xbb, 0xbf]) ? 3 : 0
     let separator = Self.separator(bytes[start...])
     var place = start
@@ -62,14 +67,16 @@ struct CSVTable {
     let cells = text.split(separator: separator, omittingEmptySubsequences: false)
     if columns == 0 {
       columns = cells.count
-      guard columns > 2 else {
+      guard columns > (texts == .first ? 1 : 2) else {
         throw wrong(
           "a table without pixels", line: line, found: "\(columns) cells",
-          expected: "a label and pixels, with commas between them")
+          expected: texts == .first
+            ? "a picture's file and numbers, with commas between them"
+            : "a label and pixels, with commas between them")
       }
-      // Names stand over pixels; over a label alone they would be a label.
-      if cells[1..<columns - 1].contains(where: {
-        Self.number($0) == nil && !Self.text($0).isEmpty
+      // Names stand over numbers; over a label alone they would be a label.
+      if cells.indices.contains(where: {
+        !mayBeText($0) && Self.number(cells[$0]) == nil && !Self.text(cells[$0]).isEmpty
       }) {
         header = cells.map(Self.text)
         return
@@ -88,18 +95,30 @@ struct CSVTable {
       let text = Self.text(cell)
       guard !text.isEmpty else {
         throw wrong(
-          "a missing cell", line: line, found: "nothing in column \(column + 1)",
+          "a missing cell", line: line, found: "nothing in \(place(column))",
           expected: "a number", hint: "fill it, or take the line away")
       }
-      if column > 0 && column < columns - 1 {
+      if !mayBeText(column) {
         throw wrong(
-          "a cell that is no number", line: line, found: "'\(text)' in column \(column + 1)",
-          expected: "a pixel")
+          "a cell that is no number", line: line, found: "'\(text)' in \(place(column))",
+          expected: texts == .ends ? "a pixel" : "a finite number")
       }
       numbers.append(.nan)
     }
     ends.append((Self.text(cells[0]), Self.text(cells[columns - 1])))
     lines.append(line)
+  }
+
+  private func mayBeText(_ column: Int) -> Bool {
+    switch texts {
+    case .ends: column == 0 || column == columns - 1
+    case .first: column == 0
+    case .none: false
+    }
+  }
+
+  private func place(_ column: Int) -> String {
+    "column \(column + 1)" + (texts == .ends ? "" : header.map { " (\($0[column]))" } ?? "")
   }
 
   private static func text(_ cell: ArraySlice<UInt8>) -> String {
@@ -157,6 +176,65 @@ struct CSVTable {
   }
 }
 
+extension CSVTable {
+  // MARK: Numbers to predict
+
+  /// What is in the first column, of each row.
+  var first: [String] { ends.map(\.first) }
+
+  /// Columns by their names, or by their numbers, from 1 or from the end below 0.
+  /// - Throws: ``StrideNetError`` where there is no such, one comes twice, or none is left over for
+  ///   pixels
+  func places(of targets: [String]) throws -> [Int] {
+    func wrong(_ what: String, _ found: String, _ expected: String) -> StrideNetError {
+      StrideNetError(.usage, what, at: path, found: found, expected: expected)
+    }
+    let all = names(of: Array(0..<columns))
+    let places = try targets.map { target in
+      let named = all.indices.filter { all[$0] == target && (texts != .first || $0 > 0) }
+      if named.count == 1 { return named[0] }
+      let number = Int(target) ?? 0
+      let place = number < 0 ? columns + number : number - 1
+      guard named.isEmpty, (0..<columns).contains(place), texts != .first || place > 0 else {
+        let names = header.map { "\(Dataset.list($0)), or " } ?? ""
+        throw wrong(
+          named.isEmpty ? "no such column" : "two columns of one name", "'\(target)'",
+          "\(names)a number from 1 to \(columns), or -1 for the last")
+      }
+      return place
+    }
+    if Set(places).count < places.count {
+      throw wrong("a column twice", targets.joined(separator: ", "), "each once")
+    }
+    if texts == .none, places.count == columns {
+      throw wrong("a table without pixels", "\(columns) columns to predict", "others with pixels")
+    }
+    return places
+  }
+
+  /// What columns are called.
+  func names(of places: [Int]) -> [String] {
+    places.map { place in
+      header.flatMap { $0[place].isEmpty ? nil : $0[place] } ?? "column \(place + 1)"
+    }
+  }
+
+  /// The numbers in some columns, N×K.
+  func targets(_ places: [Int]) throws -> Tensor {
+    try Tensor(
+      batch: lines.count, shape: Shape(places.count),
+      lines.indices.flatMap { row in places.map { numbers[row * columns + $0] } })
+  }
+
+  /// The numbers in the others.
+  func pixels(without places: [Int]) -> NumberArray {
+    let others = (0..<columns).filter { !places.contains($0) }
+    return NumberArray(
+      path, [lines.count, others.count],
+      .floats(lines.indices.flatMap { row in others.map { numbers[row * columns + $0] } }))
+  }
+}
+
 extension Dataset {
   /// The tables in a folder, by what their names say they are for.
   private static func tables(in folder: String) -> [(split: String, path: String)] {
@@ -185,26 +263,24 @@ extension Dataset {
         .badData, "several tables", at: path, found: list(twice.map(\.path)), expected: "one",
         hint: "name the one that you mean: --data \(twice[0].path)")
     }
-    let train = try CSVTable(bySplit["train"]![0].path)
+    let targets = options.targets
+    let texts = targets == nil ? CSVTable.Texts.ends : .none
+    let train = try CSVTable(bySplit["train"]![0].path, texts: texts)
     var skipped: [Skipped] = []
     var tables = [train]
     for split in ["test", "val"] {
       guard let place = bySplit[split]?[0].path else { continue }
-      let table = try CSVTable(place)
+      let table = try CSVTable(place, texts: texts)
       // As in competitions, whose answers are kept.
-      if table.columns == train.columns - 1 {
+      if table.columns == train.columns - (targets?.count ?? 1) {
         skipped.append(.init(file: place, why: "a table without labels"))
       } else {
         tables.append(table)
       }
     }
-    let parts = try tables.map { try $0.images() }
-    let (labels, names) = try labels(parts.map(\.labels), train.path)
-    let scale = try NumberArray.scale(of: parts.map(\.pixels))
-    let sets = try zip(parts, labels).map {
-      try $0.pixels.images(labels: $1, scale: scale, options)
-    }
-    let source = "\(path), labels \(parts[0].isLabelFirst ? "first" : "last")"
+    let (sets, names, what) =
+      try targets.map { try predicted($0, tables, options) } ?? labelled(tables, options)
+    let source = "\(path), \(what)"
     var result =
       sets.count == 1
       ? try Dataset(name: name, source: source, splitting: sets[0], classNames: names)
@@ -213,6 +289,31 @@ extension Dataset {
         validation: sets.count > 2 ? sets[2] : nil, classNames: names)
     result.skipped = skipped
     return result
+  }
+
+  private static func labelled(
+    _ tables: [CSVTable], _ options: PictureOptions
+  ) throws -> (sets: [ImageSet], names: [String], what: String) {
+    let parts = try tables.map { try $0.images() }
+    let (labels, names) = try labels(parts.map(\.labels), tables[0].path)
+    let scale = try NumberArray.scale(of: parts.map(\.pixels))
+    let sets = try zip(parts, labels).map {
+      try $0.pixels.images(labels: $1, scale: scale, options)
+    }
+    return (sets, names, "labels \(parts[0].isLabelFirst ? "first" : "last")")
+  }
+
+  private static func predicted(
+    _ targets: [String], _ tables: [CSVTable], _ options: PictureOptions
+  ) throws -> (sets: [ImageSet], names: [String], what: String) {
+    let places = try tables.map { try $0.places(of: targets) }
+    let pixels = zip(tables, places).map { $0.pixels(without: $1) }
+    let scale = try NumberArray.scale(of: pixels)
+    let names = tables[0].names(of: places[0])
+    let sets = try tables.indices.map {
+      try pixels[$0].images(labels: nil, scale: scale, options).with(tables[$0].targets(places[$0]))
+    }
+    return (sets, names, "to predict \(list(names))")
   }
 
   /// Whole numbers as they are; anything else as names.
@@ -227,7 +328,7 @@ extension Dataset {
     guard names.count <= 10_000, texts.joined().allSatisfy({ Double($0) == nil }) else {
       throw StrideNetError(
         .badData, "labels that aren't ones", at: path, found: list(names),
-        expected: "whole numbers from 0, or names")
+        expected: "whole numbers from 0, or names", hint: targetsHint)
     }
     let places = Dictionary(uniqueKeysWithValues: names.enumerated().map { ($1, $0) })
     return (texts.map { $0.map { places[$0]! } }, names)

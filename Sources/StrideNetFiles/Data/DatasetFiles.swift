@@ -22,6 +22,8 @@ extension Dataset {
     progress: (@Sendable (_ done: Int, _ all: Int) -> Void)? = nil
   ) throws -> Dataset {
     switch data {
+    case let name? where isName(name) && options.targets != nil: throw noTargets(at: name)
+    case nil where options.targets != nil: throw noTargets(at: "the usual data set")
     case nil:
       let folder = folders(of: "mnist", environment).first(where: holdsAny)
       return try folder.map { try load(folder: $0, name: "mnist") } ?? sample()
@@ -48,11 +50,15 @@ extension Dataset {
     // Of IDX with other numbers than bytes, arrays are made as of other files.
     let hasIDX = holdsAny(path)
     let isOther = files.contains { find($0, in: path).map(IDX.isOther) ?? false }
-    if hasIDX && !isOther { return try load(folder: path, name: name) }
-    if CIFAR.isOne(path) { return try CIFAR.load(path, name: name) }
+    if hasIDX && !isOther && options.targets == nil { return try load(folder: path, name: name) }
+    if CIFAR.isOne(path) && options.targets == nil { return try CIFAR.load(path, name: name) }
     let arrays = ArraySet(folder: path)
     if !arrays.isEmpty { return try arrays.dataset(name: name, options) }
     if hasTables(path) { return try loadTables(path, name: name, options) }
+    if TargetTable.isThere(path) {
+      return try loadPredicted(path, name: name, options, progress)
+    }
+    if options.targets != nil { throw noTargets(at: path) }
     if hasClassFolders(path) { return try loadPictures(path, name: name, options, progress) }
     throw nothing(in: path)
   }
@@ -74,6 +80,16 @@ extension Dataset {
       .missingInput, exists ? "a file isn't a data set" : "no such data set or folder", at: path,
       expected: "sample, \(fetchable.joined(separator: ", ")), or \(kinds)",
       hint: "check the name")
+  }
+
+  static let targetsHint = "numbers to predict are asked for with --targets"
+
+  private static func noTargets(at place: String) -> StrideNetError {
+    StrideNetError(
+      .usage, "a data set that has classes, not numbers to predict", at: place,
+      found: "--targets",
+      expected: "a table, arrays, or a folder of pictures with "
+        + "\(TargetTable.name), which names them and their numbers")
   }
 
   static func nothing(in folder: String) -> StrideNetError {

@@ -17,21 +17,32 @@ extension Dataset {
 
   private var namesThatTell: [String]? { isNumbered ? nil : classNames }
 
+  /// Labels, or numbers to predict.
+  private static func answers(_ set: ImageSet) -> [UInt8] {
+    guard let targets = set.targets else { return NPY.bytes(labels: set.labels) }
+    return NPY.bytes(.init("", [set.count, targets.shape.count], .floats(targets.values)))
+  }
+
   private func saveNPZ(to path: String) throws {
     var files: [(name: String, bytes: () -> [UInt8])] = []
     for (set, split) in [(train, "train"), (test, "test"), (validation, "val")] {
       guard let set else { continue }
       let size = [set.count, set.height, set.width] + (set.channels == 1 ? [] : [set.channels])
       files.append(("x_\(split).npy", { NPY.bytes(.init("", size, .bytes(set.pixels))) }))
-      files.append(("y_\(split).npy", { NPY.bytes(labels: set.labels) }))
+      files.append(("y_\(split).npy", { Self.answers(set) }))
     }
-    if let names = namesThatTell {
+    if !hasTargets, let names = namesThatTell {
       files.append(("class_names.npy", { NPY.bytes(.init("", [names.count], .texts(names))) }))
     }
     try ZipArchive.write(files, to: path)
   }
 
   private func saveIDX(to folder: String) throws {
+    guard !hasTargets else {
+      throw StrideNetError(
+        .usage, "IDX has no place for numbers to predict", at: folder,
+        found: Self.list(classNames), expected: "a file .npz")
+    }
     guard validation == nil else {
       throw StrideNetError(
         .usage, "IDX has no place for a validation set", at: folder,

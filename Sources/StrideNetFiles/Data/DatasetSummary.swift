@@ -23,7 +23,8 @@ extension Dataset {
         places[entry.set.digest(index)].map { place in
           Duplicate(
             test: name(of: index, part), train: name(of: place, 0),
-            differs: entry.set.labels[index] != train.labels[place])
+            differs: entry.set.labels[index] != train.labels[place]
+              || entry.set.target(index) != train.target(place))
         }
       }
     }
@@ -36,6 +37,15 @@ extension Dataset {
 }
 
 extension ImageSet {
+  fileprivate func target(_ index: Int) -> [Float]? {
+    targetCount.map { count in
+      [Float](unsafeUninitializedCapacity: count) { target, done in
+        readTarget(index, into: .init(rebasing: target[..<count]))
+        done = count
+      }
+    }
+  }
+
   fileprivate func digest(_ index: Int) -> String {
     var digest = SHA256()
     pixels.withUnsafeBytes {

@@ -57,6 +57,7 @@ extension Trainer {
     }
     for set in [train, test] {
       digest.update(set.pixels)
+      if let targets = set.targets { digest.update(targets.values) }
       // Bytes where they are, as labels always were before there could be more.
       if set.labels.allSatisfy({ $0 < 256 }) {
         digest.update(set.labels.map { UInt8($0) })

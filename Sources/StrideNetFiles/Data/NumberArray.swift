@@ -183,13 +183,14 @@ struct NumberArray {
   }
 
   /// - Parameters:
-  ///   - labels: one for each
+  ///   - labels: one for each; nil for none
   ///   - isTransposed: rows are columns
   func images(
-    labels: [Int], scale: Float, _ options: PictureOptions, isTransposed: Bool = false
+    labels given: [Int]?, scale: Float, _ options: PictureOptions, isTransposed: Bool = false
   ) throws -> ImageSet {
     let (h, w, c, isFirst) = try layout(options)
     let source = try pixels(scale)
+    let labels = given ?? [Int](repeating: 0, count: shape[0])
     guard !shape.contains(0) else { throw wrong("images without pixels", found: Self.text(shape)) }
     guard shape[0] == labels.count else {
       throw wrong(
@@ -260,8 +261,27 @@ struct NumberArray {
     guard let label = Int(exactly: number), (0...Int(UInt16.max)).contains(label) else {
       throw wrong(
         "a label that isn't one", found: "\(number)",
-        expected: "whole numbers from 0 to \(UInt16.max)")
+        expected: "whole numbers from 0 to \(UInt16.max)", hint: Dataset.targetsHint)
     }
     return label
+  }
+
+  // MARK: Numbers to predict
+
+  /// A number or a row of them for each image, N×K.
+  func targets() throws -> Tensor {
+    let (numbers, columns) = (try numbers, shape.dropFirst().reduce(1, *))
+    guard shape.count == 1 || shape.count == 2, columns > 0, shape[0] > 0 else {
+      throw wrong(
+        "an array that holds no numbers to predict", found: Self.text(shape),
+        expected: "a number, or a row of them, for each image")
+    }
+    if let place = numbers.firstIndex(where: { !$0.isFinite }) {
+      throw wrong(
+        "a number to predict that isn't finite",
+        found: "\(numbers[place]) in row \(place / columns + 1)"
+          + (shape.count == 2 ? ", column \(place % columns + 1)" : ""))
+    }
+    return try Tensor(batch: shape[0], shape: Shape(columns), numbers)
   }
 }

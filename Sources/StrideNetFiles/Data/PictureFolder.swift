@@ -110,18 +110,23 @@ extension Dataset {
         name: name, source: folder, train: sets[0], test: sets[1],
         validation: sets.count > 2 ? sets[2] : nil, classNames: names)
       : try Dataset(name: name, source: folder, splitting: sets[0], classNames: names)
-    result.fit = options.fit
-    (result.skipped, result.sizes, result.notes) = (reader.skipped, reader.sizes, reader.notes)
-    result.pictureFiles = reader.files
-    if !isSplit {
-      let test = Set(Dataset.heldOut(sets[0].labels))
-      let all = reader.files[0]
-      result.pictureFiles = [
-        all.indices.filter { !test.contains($0) }.map { all[$0] },
-        all.indices.filter(test.contains).map { all[$0] },
-      ]
-    }
+    result.take(reader, options.fit, of: sets)
     return result
+  }
+
+  /// Takes over what is known of pictures.
+  /// - Parameter sets: as they were read; one alone was split
+  mutating func take(_ reader: PictureReader, _ fit: Picture.Fit, of sets: [ImageSet]) {
+    self.fit = fit
+    (skipped, sizes, notes) = (reader.skipped, reader.sizes, reader.notes)
+    pictureFiles = reader.files
+    if sets.count > 1 { return }
+    let all = pictureFiles[0]
+    let test = Set(Dataset.heldOut(sets[0].labels))
+    pictureFiles = [
+      all.indices.filter { !test.contains($0) }.map { all[$0] },
+      all.indices.filter(test.contains).map { all[$0] },
+    ]
   }
 
   /// What is for training, for the test and perhaps for validation, or all in one.
@@ -189,11 +194,12 @@ extension Dataset {
     guard !test.isEmpty else {
       throw StrideNetError(
         .badData, "too few images to train and to test", at: source, found: "\(set.count)",
-        expected: "two of a class at least")
+        expected: set.targets == nil ? "two of a class at least" : "two at least")
     }
     let isTest = Set(test)
     try self.init(
-      name: name, source: "\(source), a fifth of each class held out to test",
+      name: name,
+      source: "\(source), a fifth\(set.targets == nil ? " of each class" : "") held out to test",
       train: set.picking((0..<set.count).filter { !isTest.contains($0) }),
       test: set.picking(test), classNames: classNames)
   }

@@ -37,6 +37,16 @@ struct PictureReader {
     skipped = folders.flatMap(\.skipped)
   }
 
+  /// Of pictures with numbers to predict, which have no classes.
+  init(_ tables: [TargetTable], _ options: PictureOptions) {
+    (parts, classNames) = (tables.map(\.folder), [])
+    self.options = options
+    items = tables.enumerated().flatMap { part, table in
+      table.files.map { Item(path: $0, label: 0, part: part) }
+    }
+    skipped = tables.flatMap(\.skipped)
+  }
+
   /// - Parameter progress: told how many files of how many are done, on any thread
   mutating func read(_ progress: (@Sendable (Int, Int) -> Void)?) throws -> [ImageSet] {
     try requireAll()
@@ -120,7 +130,9 @@ struct PictureReader {
     guard options.isStrict, let first = skipped.first else { return }
     throw StrideNetError(
       .badData, "a file that can't be used", at: first.file, found: first.why,
-      expected: "nothing but pictures in folders with the classes' names",
+      expected: classNames.isEmpty
+        ? "nothing but the pictures that \(TargetTable.name) names"
+        : "nothing but pictures in folders with the classes' names",
       hint: "\(skipped.count) such files; without --strict they are named and passed over")
   }
 
@@ -288,7 +300,9 @@ struct PictureReader {
     let found = Set(places.map { items[$0].label })
     if let lost = items.first(where: { $0.part == part && !found.contains($0.label) }) {
       throw StrideNetError(
-        .badData, "a class of which no picture can be read",
+        .badData,
+        classNames.isEmpty
+          ? "pictures of which none can be read" : "a class of which no picture can be read",
         at: URL(filePath: lost.path).deletingLastPathComponent().path,
         found: skipped.first { $0.file == lost.path }.map { "\($0.file), \($0.why)" },
         expected: PictureFile.kinds)

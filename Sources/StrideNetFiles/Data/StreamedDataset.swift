@@ -112,6 +112,11 @@ extension Dataset {
         isName(data) && PictureFolder.isFolder($0)
       } ?? data
     let name = URL(fileURLWithPath: data).standardizedFileURL.lastPathComponent
+    guard options.targets == nil, !TargetTable.isThere(path) else {
+      throw StrideNetError(
+        .usage, "numbers to predict can't be read with images that stay in their files", at: path,
+        found: "--targets, or \(TargetTable.name), and --stream", expected: "one of them")
+    }
     let paths = files.compactMap { find($0, in: path) }
     if paths.count == 4 { return try streamIDX(paths, path, name, options, memory) }
     let arrays = try arrays(at: path)
@@ -130,6 +135,7 @@ extension Dataset {
   /// Bytes of the training images of a set in memory, by the sizes of its files; 0 where ``stream`` has
   /// none of it.
   package static func streamableBytes(_ data: String, _ options: PictureOptions) -> Int {
+    guard options.targets == nil, !TargetTable.isThere(data) else { return 0 }
     if let images = find(files[0], in: data) {
       return images.hasSuffix(".gz") ? 0 : FileStamp(images)?.size ?? 0
     }

@@ -5,7 +5,8 @@ extension Network {
   ///
   ///     void predict(const float image[784], float probabilities[10]);
   ///
-  /// with the sizes of this network (`output` for `probabilities` where it doesn't end in softmax).
+  /// with the sizes of this network (`output` for `probabilities` where it doesn't end in softmax; of
+  /// numbers that are predicted in their own units).
   /// Each layer is a few loops with a comment, which compilers make vector code of as they are; the
   /// weights are arrays behind them, in the order in which they are read, exact to the last bit but
   /// where a batch normalisation is multiplied into them. Outputs of layers take turns in static
@@ -21,6 +22,8 @@ extension Network {
   ///
   ///     void digits_predict(const float image[784], float probabilities[10]);
   ///     extern const char *const digits_classes[10];
+  ///
+  /// where the outputs are numbers to predict `digits_names`.
   /// - Parameters:
   ///   - name: letters, digits and underscores of ASCII, a letter first
   ///   - classes: what the outputs are called; ``classNames`` unless given
@@ -63,6 +66,8 @@ private struct CFile {
   let architecture: String
   let normalization: InputNormalization?
   let isClassifier: Bool
+  /// What the array of the outputs' names is called, without the prefix.
+  let list: String
   /// What functions and arrays are called that others see.
   let name: String?
   let classes: [String]?
@@ -73,6 +78,7 @@ private struct CFile {
     isClassifier = stages.last!.operations.last!.activation.isSoftmax
     architecture = Architecture.text(network.layers)
     normalization = network.normalization
+    list = network.predictsNumbers ? "names" : "classes"
     self.name = name
     self.classes = name == nil ? nil : classes ?? (0..<output.count).map(network.className)
     if let count = classes?.count, count != output.count {
@@ -81,7 +87,7 @@ private struct CFile {
         expected: "\(output.count)")
     }
     program = try CProgram(
-      stages, network.normalization, prefix: name ?? "predict",
+      stages, network.normalization, network.targetNormalization, prefix: name ?? "predict",
       result: isClassifier ? "probabilities" : "output")
   }
 
@@ -103,7 +109,7 @@ private struct CFile {
   }
 
   private var classesDeclaration: String? {
-    name.map { "const char *const \($0)_classes[\(output.count)]" }
+    name.map { "const char *const \($0)_\(list)[\(output.count)]" }
   }
 
   /// Declarations that C++ takes for those of C.
@@ -132,7 +138,7 @@ private struct CFile {
 
       \(sizes)
 
-         \(name!)_classes has the classes' names. One thread at a time may call it. */
+         \(name!)_\(list) has the \(list == "names" ? "outputs'" : "classes'") names. One thread at a time may call it. */
 
       #ifndef \(guardName)
       #define \(guardName)
@@ -149,8 +155,17 @@ private struct CFile {
          image          \(input.height) rows of \(input.width) pixels of \(input.channels) \
     value\(input.channels == 1 ? "" : "s") each, bytes divided by 255\(normalizationText)
          \(program.result.padding(13))  \
-    \(isClassifier ? "of the classes 0 to \(output.count - 1)" : "\(output) values")
+    \(isClassifier ? "of the classes 0 to \(output.count - 1)" : "\(output) value\(output.count == 1 ? "" : "s")")\(outputNames)
     """
+  }
+
+  /// Of numbers that are predicted, what they are called.
+  private var outputNames: String {
+    guard list == "names", let classes else { return "" }
+    let indent = String(repeating: " ", count: 20)
+    let text = CProgram.wrapped(
+      "(\(classes.joined(separator: ", ")))".replacing("*/", with: "* /"), indent: indent)
+    return "\n\(indent)\(text)"
   }
 
   private var normalizationText: String {

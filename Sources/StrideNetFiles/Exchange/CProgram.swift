@@ -80,7 +80,8 @@ struct CProgram {
   private var slots: (sizes: [Int], ofPlaces: [Int]) = ([], [])
 
   init(
-    _ stages: [Stage], _ normalization: InputNormalization?, prefix: String, result: String
+    _ stages: [Stage], _ normalization: InputNormalization?, _ targets: TargetNormalization?,
+    prefix: String, result: String
   ) throws {
     (self.prefix, self.result) = (prefix, result)
     let input = stages[0].input
@@ -88,8 +89,17 @@ struct CProgram {
     let image = Value(name: isFlat ? "image" : "x0", shape: input, isFlat: isFlat, place: nil)
     let last = try layers(stages, normalization.map { normalized(image, $0) } ?? image)
     next(reading: last)
-    code("\n/* The result. */")
-    code("for (int i = 0; i < \(last.shape.count); i++)\n  \(result)[i] = \(last.array)[i];")
+    let loop = "for (int i = 0; i < \(last.shape.count); i++)\n  \(result)[i] = \(last.array)[i]"
+    if let targets {
+      let count = last.shape.count
+      let deviation = constant("output_deviation", [count], targets.deviation.map { Float($0) })
+      let mean = constant("output_mean", [count], targets.mean.map { Float($0) })
+      code("\n/* The result, in its own units. */")
+      code("\(loop) * \(deviation)[i] + \(mean)[i];")
+    } else {
+      code("\n/* The result. */")
+      code("\(loop);")
+    }
     slots = assignedSlots()
   }
 

@@ -17,6 +17,7 @@ public struct Checkpoint {
   public let configuration: RunConfiguration
   private let place: Place
   private let normalization: InputNormalization?
+  private let targetNormalization: TargetNormalization?
   private let arrays: [String: [Float]]
   private let path: String
 
@@ -126,7 +127,8 @@ public struct Checkpoint {
         found: placeText, expected: "what a training came to, epoch by epoch",
         hint: "the file is damaged")
     }
-    normalization = try Network.normalization(file.metadata, path)
+    normalization = try Network.normalization(file.metadata, Network.normalizationKey, path)
+    targetNormalization = try Network.normalization(file.metadata, Network.targetsKey, path)
     arrays = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.values) })
     self.path = path
   }
@@ -145,7 +147,7 @@ public struct Checkpoint {
   fileprivate func state(_ trainer: Trainer) throws -> Trainer.State {
     let network = trainer.network
     try requireData(trainer.source, trainer.train.count, digest: trainer.dataDigest())
-    network.normalization = normalization
+    (network.normalization, network.targetNormalization) = (normalization, targetNormalization)
     let count = network.snapshot().values.count
     func values(_ name: String, required: Bool) throws -> [Float]? {
       let found = arrays[Self.prefix + name]

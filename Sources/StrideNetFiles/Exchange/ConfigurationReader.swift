@@ -55,7 +55,7 @@ struct ConfigurationReader {
     (full.precision, full.normalize, full.folds) = (.bf16, .unit, 0)
     full.stream = true
     full.from = .init(path: "", sha256: "")
-    full.pictures = PictureOptions(height: 0, width: 0)
+    full.pictures = PictureOptions(height: 0, width: 0, targets: [])
     (full.training.averageDecay, full.training.patience) = (0, 0)
     full.training.optimizer.clipNorm = 0
     full.training.augmentation = Augmentation()

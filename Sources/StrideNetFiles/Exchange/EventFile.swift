@@ -171,23 +171,33 @@ extension EventFile {
   private static let every = 10
 
   /// Loss, class error and learning rate of every tenth step.
-  public func log(_ p: BatchProgress) throws {
+  /// - Parameter hasClasses: whether there is a class error
+  public func log(_ p: BatchProgress, hasClasses: Bool = true) throws {
     guard p.step % Self.every == 0 else { return }
     try scalar("step/loss", p.cce, step: p.step)
-    try scalar("step/class_error", p.ce, step: p.step)
+    if hasClasses { try scalar("step/class_error", p.ce, step: p.step) }
     try scalar("step/learning_rate", p.learningRate, step: p.step)
   }
 
-  /// An epoch's losses and errors; each parameter's norm and distribution, and those of its last
+  /// An epoch's losses and errors, of numbers that are predicted the mean absolute error and R² of each
+  /// output; each parameter's norm and distribution, and those of its last
   /// gradient; the first layer's filters as a picture.
   /// With `isHeldOut`, what the epoch was evaluated on are images held out from training.
   public func log(_ result: EpochResult, _ network: Network, isHeldOut: Bool = false) throws {
     let judged = isHeldOut ? "validation" : "test"
     let step = network.stepCount
     try scalar("epoch/train_loss", result.trainCCE, step: step)
-    try scalar("epoch/train_class_error", result.trainCE, step: step)
     try scalar("epoch/\(judged)_loss", result.testCCE, step: step)
-    try scalar("epoch/\(judged)_class_error", result.testCE, step: step)
+    if let regression = result.regression {
+      for (index, output) in regression.outputs.enumerated() {
+        let name = output.name.isEmpty ? "\(index)" : output.name
+        try scalar("epoch/\(judged)_mae/\(name)", Float(output.meanAbsoluteError), step: step)
+        if let r2 = output.r2 { try scalar("epoch/\(judged)_r2/\(name)", Float(r2), step: step) }
+      }
+    } else {
+      try scalar("epoch/train_class_error", result.trainCE, step: step)
+      try scalar("epoch/\(judged)_class_error", result.testCE, step: step)
+    }
     try scalar("epoch/images_per_second", Float(result.imagesPerSecond), step: step)
     func norm(_ values: ArraySlice<Float>) -> Float {
       Float(values.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot())

@@ -8,7 +8,8 @@ extension Network {
   /// network's is "output", (batch, values) or, where that is an image, (batch, channels, height,
   /// width). Flatten goes through an image in that order, too, so the columns of the dense weights
   /// behind it are permuted. Dropout isn't in the model, and batch normalisation uses the running
-  /// statistics. What is done to pixels before the first layer, ``Network/normalization``, is.
+  /// statistics. What is done to pixels before the first layer, ``Network/normalization``, is, and to
+  /// numbers that are predicted, which come in their own units.
   /// - Throws: ``StrideNetError`` naming a layer that ONNX has no operators for, such as one of
   ///   one's own
   public func exportONNX(to path: String) throws {
@@ -20,7 +21,7 @@ extension Network {
         found: "\(count)", expected: "at most 2²⁸: 1 GB")
     }
     var graph = ONNXGraph()
-    try graph.build(stages, normalization)
+    try graph.build(stages, normalization, targetNormalization)
     var model = Message()
     model.integer(1, 8)  // the format's version
     model.text(2, "StrideNet")
@@ -97,7 +98,9 @@ private struct ONNXGraph {
     let image: Shape?
   }
 
-  mutating func build(_ stages: [Stage], _ normalization: InputNormalization?) throws {
+  mutating func build(
+    _ stages: [Stage], _ normalization: InputNormalization?, _ targets: TargetNormalization?
+  ) throws {
     let (input, output) = (stages[0].input, stages.last!.output)
     var image = Value(name: "image", image: input)
     inputs = [("image", [input.channels, input.height, input.width])]
@@ -113,6 +116,12 @@ private struct ONNXGraph {
       let logits = named("logits", flat(result))
       node("Softmax", [logits.name], ["axis": .int(1)], named: "probabilities")
       outputs = ["logits", "probabilities"].map { ($0, [output.count]) }
+    } else if let targets {
+      let deviation = constant(
+        "output.deviation", [output.count], targets.deviation.map { Float($0) })
+      let mean = constant("output.mean", [output.count], targets.mean.map { Float($0) })
+      node("Add", [node("Mul", [flat(result).name, deviation]), mean], named: "output")
+      outputs = [("output", [output.count])]
     } else if output.height == 1 && output.width == 1 {
       _ = named("output", flat(result))
       outputs = [("output", [output.count])]

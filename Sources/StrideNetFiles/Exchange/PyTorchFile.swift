@@ -16,14 +16,17 @@ extension Network {
     let name = path.split(separator: "/").last.map(String.init) ?? path
     try Safetensors.write(
       tensors,
-      metadata: ["format": "pt", "python": model.source(input!, normalization, file: name)],
-      to: path)
+      metadata: [
+        "format": "pt",
+        "python": model.source(input!, normalization, targetNormalization, file: name),
+      ], to: path)
   }
 
   /// Python that makes the model and loads its weights from `file`, which
   /// ``exportPyTorch(to:)`` wrote.
   public func pyTorchSource(file: String) throws -> String {
-    try PyTorchModel(stages(for: file)).source(input!, normalization, file: file)
+    try PyTorchModel(stages(for: file)).source(
+      input!, normalization, targetNormalization, file: file)
   }
 
   /// A network of these layers with the weights of PyTorch's model of the same: a safetensors file

@@ -37,7 +37,10 @@ struct PyTorchModel {
     text = Self.sequential(modules)
   }
 
-  func source(_ input: Shape, _ normalization: InputNormalization?, file: String) -> String {
+  func source(
+    _ input: Shape, _ normalization: InputNormalization?, _ targets: TargetNormalization?,
+    file: String
+  ) -> String {
     let image =
       Self.isPixel(input)
       ? "(N, \(input.count))" : "(N, \(input.channels), \(input.height), \(input.width))"
@@ -94,19 +97,34 @@ struct PyTorchModel {
 
 
       """
-    // A number a channel, in the shape of one example.
-    let wrapped = normalization.map { n in
-      let factors = [n.mean, n.deviation].map { values in
+    let denormalize = """
+
+
+      class Denormalize(Normalize):
+          def forward(self, x):
+              return x * self.deviation + self.mean
+
+
+      """
+    func factors(_ mean: [Double], _ deviation: [Double], isPixel: Bool) -> String {
+      [mean, deviation].map { values in
         "["
-          + values.map { Self.isPixel(input) ? "\(Float($0))" : "[[\(Float($0))]]" }
-          .joined(separator: ", ") + "]"
-      }
-      return "model = nn.Sequential(Normalize(\(factors.joined(separator: ", "))), model)\n"
+          + values.map { isPixel ? "\(Float($0))" : "[[\(Float($0))]]" }.joined(separator: ", ")
+          + "]"
+      }.joined(separator: ", ")
     }
+    // A number a channel, in the shape of one example.
+    let first = normalization.map {
+      "Normalize(\(factors($0.mean, $0.deviation, isPixel: Self.isPixel(input)))), "
+    }
+    let last = targets.map { ", Denormalize(\(factors($0.mean, $0.deviation, isPixel: true)))" }
+    let wrapped =
+      first == nil && last == nil
+      ? nil : "model = nn.Sequential(\(first ?? "")model\(last ?? ""))\n"
     return """
       \(wrapped == nil ? "" : "import torch\n")from safetensors.torch import load_file
       from torch import nn
-      \(needsResidual ? residual : "")\(needsChannelNorm ? channelNorm : "")\(needsMeanOfPixels ? meanOfPixels : "")\(wrapped == nil ? "" : normalize)
+      \(needsResidual ? residual : "")\(needsChannelNorm ? channelNorm : "")\(needsMeanOfPixels ? meanOfPixels : "")\(wrapped == nil ? "" : normalize)\(last == nil ? "" : denormalize)
       model = \(text)
       model.load_state_dict(load_file(\(Self.quoted(file))))
       \(wrapped ?? "")model.eval()  # takes \(image), pixels from 0 to 1

@@ -9,7 +9,8 @@ extension Network {
   private static let lossKey = "stridenet.loss"
   private static let classesKey = "stridenet.classes"
   private static let fitKey = "stridenet.fit"
-  private static let normalizationKey = "stridenet.normalization"
+  static let normalizationKey = "stridenet.normalization"
+  static let targetsKey = "stridenet.targets"
 
   /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
   /// at all.
@@ -37,11 +38,13 @@ extension Network {
       result[Self.classesKey] = ClassList.json(classNames)
     }
     result[Self.fitKey] = pictureFit?.rawValue
-    result[Self.normalizationKey] = normalization.map {
+    func json(_ value: some Encodable) -> String {
       let encoder = JSONEncoder()
       encoder.outputFormatting = .sortedKeys
-      return String(decoding: try! encoder.encode($0), as: UTF8.self)
+      return String(decoding: try! encoder.encode(value), as: UTF8.self)
     }
+    result[Self.normalizationKey] = normalization.map(json)
+    result[Self.targetsKey] = targetNormalization.map(json)
     return result
   }
 
@@ -122,24 +125,26 @@ extension Network {
         names, outputs: network.classes, at: "\(path), metadata '\(classesKey)'")
     }
     network.pictureFit = file.metadata[fitKey].flatMap(Picture.Fit.init)
-    network.normalization = try normalization(file.metadata, path)
+    network.normalization = try normalization(file.metadata, normalizationKey, path)
+    network.targetNormalization = try normalization(file.metadata, targetsKey, path)
     try network.checkNormalization(for: network.input!)
+    try network.checkTargetNormalization()
     let byName = Dictionary(uniqueKeysWithValues: file.tensors.map { ($0.name, $0.values) })
     try network.setWeights { byName[$0]! }
     return network
   }
 
-  /// What a file's metadata say that is done to inputs.
-  static func normalization(
-    _ metadata: [String: String], _ path: String
-  ) throws -> InputNormalization? {
-    try metadata[normalizationKey].map { text in
-      guard let result = try? JSONDecoder().decode(InputNormalization.self, from: Data(text.utf8))
-      else {
+  /// What a file's metadata say that is done to inputs, or to targets.
+  static func normalization<Normalization: Decodable>(
+    _ metadata: [String: String], _ key: String, _ path: String
+  ) throws -> Normalization? {
+    try metadata[key].map { text in
+      guard let result = try? JSONDecoder().decode(Normalization.self, from: Data(text.utf8)) else {
         throw StrideNetError(
           .badData, "a normalisation that isn't one",
-          at: "\(path), metadata '\(normalizationKey)'", found: String(text.prefix(200)),
-          expected: #"{"deviation":[…],"mean":[…]}, a finite number for each channel"#)
+          at: "\(path), metadata '\(key)'", found: String(text.prefix(200)),
+          expected: #"{"deviation":[…],"mean":[…]}, a finite number for each "#
+            + (key == targetsKey ? "output" : "channel"))
       }
       return result
     }

@@ -109,7 +109,7 @@ struct LayerWalk {
                 LossBatch(
                   output: output, gradient: gradient.pointer, loss: losses.pointer,
                   wrong: wrong.baseAddress!),
-                targets, endsInSoftmax: network.endsInSoftmax,
+                network.normalized(targets, output.batch), endsInSoftmax: network.endsInSoftmax,
                 classWeights: network.classWeights)
             }
           }

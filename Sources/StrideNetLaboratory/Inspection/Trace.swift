@@ -88,6 +88,7 @@ extension Network {
   /// - Throws: ``StrideNetError`` if the batch doesn't fit the network
   public func trace(_ batch: Batch, repeats: Int = 1) throws -> Trace {
     try prepare(batch)
+    try reserveTargets(batch.images.batch)
     try ownWeights()
     // Running statistics are what a training pass changes besides.
     let statistics = stages.flatMap(\.parameters).filter { !$0.isTrained }

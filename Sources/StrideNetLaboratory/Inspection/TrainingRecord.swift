@@ -110,7 +110,8 @@ package final class TrainingRecord {
       trace.layers.allSatisfy({ $0.output.values.allSatisfy(\.isFinite) }),
       arrays.allSatisfy({ $0.gradients.allSatisfy(\.isFinite) })
     else { return }
-    let output = trace.output
+    var output = trace.output.copy()
+    output.withMutableView { network.targetNormalization?.undo($0.batch, $0.pointer) }
     let classes = output.shape.count
     frames.append(
       Frame(

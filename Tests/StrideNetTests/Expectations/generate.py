@@ -9,7 +9,7 @@ used: ../../../Sources/MNISTSample/files, seen from this script. The outputs are
 written next to the script: convolution.json, pooling.json, dense_softmax.json,
 activation.json, normalization.json, frozen.json, optimizers.json, training.json, exchange.json
 and pytorch.safetensors (with the package safetensors), metrics.json (with
-scikit-learn), class_weights.json.
+scikit-learn), class_weights.json, regression.json (with scikit-learn).
 
 Inputs are never stored, only results, because the tests make the same inputs:
 
@@ -52,6 +52,9 @@ dense_softmax.json "dense": x (n, in) = value(i, 1), w = value(i, 2),
                    losses stay finite. Float64.
 class_weights.json "cases"; logits = 6 * value(i, 1), a weight of each class 0.6 + value(i, 2), labels
                    as in dense_softmax.json; loss, the weighted mean, and dlogits. Float64.
+regression.json    "cases"; outputs y = 3 * value(i, 1) and targets t = 3 * value(i, 2), both (n, outputs);
+                   squared and absolute, the mean errors, with their gradients dsquared and
+                   dabsolute; mse, mae and r2 of each output, and r2_mean. Float64.
 normalization.json Float64. "batch" and "layer": normalisation of x = 3 value(i, 1) + 1 with
                    gain 1 + value(i, 2) and bias value(i, 3), dy = value(i, 4); batch: after
                    ReLU with "relu", and the running statistics after two passes, the
@@ -645,6 +648,26 @@ def class_weights():
     return dict(value_check=value_check(), cases=cases)
 
 
+def regression():
+    """mse_loss and l1_loss with their gradients; scikit-learn's metrics, output by output."""
+    from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+    cases = []
+    for n, outputs in ((2, 1), (7, 3), (40, 2)):
+        y, t = tensor(3 * values((n, outputs), 1), True), tensor(3 * values((n, outputs), 2))
+        case = dict(n=n, outputs=outputs)
+        for name, loss in (("squared", F.mse_loss), ("absolute", F.l1_loss)):
+            y.grad = None
+            result = loss(y, t)
+            result.backward()
+            case.update({name: float(result.detach()), "d" + name: flat(y.grad)})
+        for name, metric in (("mse", mean_squared_error), ("mae", mean_absolute_error),
+                             ("r2", r2_score)):
+            case[name] = metric(t.numpy(), y.detach().numpy(), multioutput="raw_values").tolist()
+        case["r2_mean"] = float(r2_score(t.numpy(), y.detach().numpy()))
+        cases.append(case)
+    return dict(value_check=value_check(), cases=cases)
+
+
 def write(name, content):
     path = HERE / name
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
@@ -668,6 +691,7 @@ def main():
     write("exchange.json", exchange())
     write("metrics.json", metrics())
     write("class_weights.json", class_weights())
+    write("regression.json", regression())
 
 
 if __name__ == "__main__":

@@ -213,6 +213,11 @@ def arrays():
          test_images=test, test_labels=y_test, class_names=np.array(NAMES))
     save("whole", images=small, labels=y_train)
     np.savez(path("arrays", "stored.npz"), x_train=small, x_test=test, **labels)
+    # Numbers to predict: the mean of all pixels, and of the first channel, not rounded.
+    means = lambda x: np.stack([x.mean((1, 2, 3)), x[..., 0].mean((1, 2))], 1)
+    save("targets", x_train=small, x_test=test, y_train=means(small), y_test=means(test))
+    holes = np.where(means(small) == means(small)[4, 1], np.nan, means(small))
+    save("nan-targets", x_train=small, x_test=test, y_train=holes, y_test=means(test))
 
     bad = lambda name, **arrays: np.savez_compressed(path("arrays", "bad", name), **arrays)
     bad("objects", x_train=np.array([small[0], None], object), x_test=test, **labels)
