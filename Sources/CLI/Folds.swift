@@ -62,7 +62,7 @@ extension Train {
       case .finished, .stoppedEarly: break
       }
       let path = savePath(of: index + 1)
-      if let path { try trainer.network.save(to: path) }
+      if let path { try run.save(to: path) }
       let event = FoldEvent(index + 1, count, trainer, path)
       events.append(event)
       if json {

@@ -6,8 +6,9 @@ struct ReportCommand: ParsableCommand {
     commandName: "report",
     abstract: "Writes a page about a saved network: what it sees, what it gets wrong, its time.",
     discussion: """
-      train --report writes one that also shows how the network was trained. A checkpoint knows its \
-      epochs. The page is one file and loads nothing from elsewhere.
+      train --report writes one that also shows how the weights moved. What train --save or \
+      --checkpoint wrote says how it was trained, and what its epochs came to. The page is one file \
+      and loads nothing from elsewhere.
       """)
 
   @Argument(
@@ -32,21 +33,26 @@ struct ReportCommand: ParsableCommand {
       try file.map { try Network.load(from: $0, runtime: runtime) } ?? .digits(runtime: runtime)
     }
     let network = try load()
-    // A weight file has no configuration, nor epochs.
-    let checkpoint = file.flatMap { try? Checkpoint(from: $0) }
+    // What an older file, or another program's, doesn't say isn't known.
+    let history = try file.flatMap { try TrainingHistory(from: $0) }
     try AtomicFile.checkWritable(path)
-    var configuration = checkpoint?.configuration ?? RunConfiguration()
+    var configuration = history?.configuration ?? RunConfiguration()
     configuration.layers = Architecture.text(network.layers)
-    if checkpoint == nil { configuration.training.loss = network.loss }
-    let wanted = dataOptions.data ?? checkpoint?.configuration.data
-    configuration.data = wanted
+    if history == nil { configuration.training.loss = network.loss }
+    if let data = dataOptions.data, data != configuration.data {
+      // What is said of one set's images means nothing for another's.
+      (configuration.data, configuration.split, configuration.folds) = (data, nil, nil)
+      (configuration.limit, configuration.validate) = (nil, nil)
+    } else if let file {
+      configuration.data = configuration.placeOfData(besides: file)
+    }
     configuration.pictures = try dataOptions.pictures.options(for: network)
     let loaded = try configuration.loadData(
       isStrict: dataOptions.strict, cache: dataOptions.pictures.cache, DataOptions.progress)
     DataOptions.tell(loaded.data)
     let (data, test) = (try loaded.data.labelled(for: network), loaded.test)
     try requireFinite([network.evaluate(test ?? data.test).cce], file ?? "the digits' network")
-    configuration.data = wanted ?? data.name
+    // Timed, and shown, by settings that fit other data too.
     configuration.training.batchSize = min(configuration.training.batchSize, data.train.count)
 
     // Training steps are timed on another copy of the network.
@@ -65,12 +71,10 @@ struct ReportCommand: ParsableCommand {
 
     let trainer = try Trainer(network, data, configuration.training)
     let record = try TrainingRecord(trainer, frames: 1)
-    for result in checkpoint?.results ?? [] { record.note(result) }
+    for result in history?.results ?? [] { record.note(result) }
     try Report(
       network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
-      seconds: checkpoint.map { $0.results.reduce(0) { $0 + $1.seconds } },
-      explanation: explanation,
-      configuration: configuration
+      explanation: explanation, history: history
     ).write(to: path)
     try Output.line("report   \(path)")
   }

@@ -42,9 +42,10 @@ struct Report: Encodable {
     let peak_gflops, memory: Double
     let rows: [Row]
 
-    init(_ e: Explanation) {
+    init(_ e: Explanation, ofKnownTraining isKnown: Bool) {
       note =
         "The mean of \(e.steps.grouped) training steps of \(e.images.fixed(1)) images on \(e.roof.threads.threads): \((e.total.measured * 1e3).fixed(2)) ms each, \(e.total.shareOfPeak.percent(1)) of the peak that was just measured. The rows account for \(e.accounted.percent(1)) of the wall time."
+        + (isKnown ? "" : " They are steps of plain SGD: which it was trained with isn't known.")
       (peak_gflops, memory) = (e.roof.gigaflopsPerSecond, e.roof.memory)
       rows = e.rows.map {
         Row(
@@ -79,18 +80,20 @@ struct Report: Encodable {
   let confusion: [[Int]]
   let metrics: [Metrics.Class]
   let time: Time?
-  let command, configuration, footer: String
+  /// What repeats the training; empty where that isn't known.
+  let configuration: String
+  let history_note, footer: String
 
   /// - Parameters:
   ///   - record: how it was trained; of a network from a file, a look at what it is
   ///   - set: the images that are judged
   init(
     _ network: Network, record: TrainingRecord, data: Dataset, judged set: ImageSet,
-    heldOut: Bool, seconds: Double?, explanation: Explanation?, configuration: RunConfiguration
+    heldOut: Bool, explanation: Explanation?, history: TrainingHistory?
   ) throws {
     let metrics = try network.metrics(set)
     self.network = Architecture.text(network.layers)
-    numbers = Self.numbers(network, metrics, of: set.count, record, seconds)
+    numbers = Self.numbers(network, metrics, of: set.count, record.epochs)
     classes = (0..<network.classes).map(network.className)
     layers = network.layers.map(\.text)
     shapes = network.shapes.map { [$0.height, $0.width, $0.channels] }
@@ -99,8 +102,7 @@ struct Report: Encodable {
     points = record.points.map {
       Point(step: $0.step, loss: $0.loss, error: $0.classError, rate: $0.learningRate)
     }
-    let batches =
-      (data.train.count + configuration.training.batchSize - 1) / configuration.training.batchSize
+    let batches = history.map { ($0.images - 1) / $0.configuration.training.batchSize + 1 } ?? 1
     epochs = record.epochs.map {
       Epoch(
         step: $0.epoch * batches, train_loss: $0.trainCCE, train_error: $0.trainCE,
@@ -119,16 +121,15 @@ struct Report: Encodable {
         index: n, label: Int(label), guess: Int(label), probability: 1,
         pixels: Data(Picture(record.images.images, example: n).pixels))
     }
-    time = explanation.map(Time.init)
-    self.configuration = configuration.json
-    command = "stridenet train --config run.json   # with this as run.json:"
+    time = explanation.map { Time($0, ofKnownTraining: history != nil) }
+    configuration = history?.configuration.json ?? ""
+    history_note = Self.note(history, record)
     footer =
       "\(data.source). Kernels: \(network.runtime.kernels), \(KernelChoice.instructionSet). Weights SHA-256 \(network.snapshot().sha256)."
   }
 
   private static func numbers(
-    _ network: Network, _ metrics: Metrics, of images: Int, _ record: TrainingRecord,
-    _ seconds: Double?
+    _ network: Network, _ metrics: Metrics, of images: Int, _ epochs: [EpochResult]
   ) -> [[String]] {
     let numbers = [
       ["accuracy", metrics.accuracy.percent()],
@@ -138,11 +139,22 @@ struct Report: Encodable {
       ],
       ["parameters", network.parameterCount.grouped],
     ]
-    guard let seconds, let last = record.epochs.last else { return numbers }
-    return numbers + [
-      ["training", "\(seconds.fixed(1)) s"], ["epochs", "\(last.epoch)"],
-      ["images/s", last.imagesPerSecond.grouped],
-    ]
+    guard let last = epochs.last else { return numbers }
+    let seconds = epochs.reduce(0) { $0 + $1.seconds }
+    // A weight file doesn't say how long it took.
+    let times =
+      seconds > 0
+      ? [["training", "\(seconds.fixed(1)) s"], ["images/s", last.imagesPerSecond.grouped]] : []
+    return numbers + [["epochs", last.epoch.grouped]] + times
+  }
+
+  /// What isn't known of the training, or isn't shown.
+  private static func note(_ history: TrainingHistory?, _ record: TrainingRecord) -> String {
+    guard history != nil else {
+      return "How this network was trained isn't known: its file doesn't say."
+    }
+    let (shown, all) = (record.epochs.count, record.epochs.last?.epoch ?? 0)
+    return shown < all ? "Of \(all.grouped) epochs the file has \(shown.grouped)." : ""
   }
 
   func write(to path: String) throws {

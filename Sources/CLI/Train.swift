@@ -131,21 +131,21 @@ struct Train: ParsableCommand {
     let log = try files.logDir.map {
       try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
     }
-    let end = try follow(trainer, isHeldOut: test != nil, log, record, interrupt)
+    let end = try follow(run, isHeldOut: test != nil, log, record, interrupt)
     // Where no epoch was finished this time, the checkpoint's is what there is to save.
     if let save = files.save, let epochs = checkpoint?.epochs, epochs == trainer.results.count,
       epochs > 0
     {
-      try network.save(to: save)
+      try run.save(to: save)
     }
     if let path = files.report, let record, let data = set.data as? Dataset {
       try Report(
         network, record: record, data: data, judged: test as? ImageSet ?? data.test,
-        heldOut: test != nil, seconds: trainer.seconds, explanation: explanation(network),
-        configuration: run.configuration
+        heldOut: test != nil, explanation: explanation(network),
+        history: TrainingHistory(run.configuration, trainer)
       ).write(to: path)
     }
-    try conclude(end, trainer, test, signal: interrupt.signal)
+    try conclude(end, run, test, signal: interrupt.signal)
   }
 
   /// What is trained on, and with which settings.
@@ -164,6 +164,11 @@ struct Train: ParsableCommand {
     /// With what follows from the data.
     let configuration: RunConfiguration
     let trainer: Trainer
+
+    /// The network's weights, and how they came to be.
+    func save(to path: String) throws {
+      try trainer.network.save(to: path, history: TrainingHistory(configuration, trainer))
+    }
   }
 
   /// Checks the options and loads the data.
@@ -175,7 +180,7 @@ struct Train: ParsableCommand {
   ) throws -> Settled {
     var configuration = try configuration(goingOnFrom: checkpoint)
     if dataOptions.data == nil, let checkpoint, let resume = files.resume {
-      configuration.data = checkpoint.placeOfData(besides: resume)
+      configuration.data = checkpoint.configuration.placeOfData(besides: resume)
       if let data = configuration.data, data != checkpoint.configuration.data, !isQuiet {
         Output.note("the data is read from \(data)")
       }
@@ -465,9 +470,10 @@ struct Train: ParsableCommand {
 
   /// Trains, and does what is to be done on the way. What fails there ends the training in good order.
   private func follow(
-    _ trainer: Trainer, isHeldOut: Bool, _ log: EventFile?, _ record: TrainingRecord?,
+    _ run: Run, isHeldOut: Bool, _ log: EventFile?, _ record: TrainingRecord?,
     _ interrupt: Interrupt
   ) throws -> TrainingEnd {
+    let trainer = run.trainer
     var failure: (any Error)?
     func attempt(_ work: () throws -> Void) {
       do {
@@ -499,7 +505,7 @@ struct Train: ParsableCommand {
       attempt {
         try log?.log(result, trainer.network, isHeldOut: isHeldOut)
         // Saved first, so that an epoch that was reported isn't lost.
-        if let save = files.save { try trainer.network.save(to: save) }
+        if let save = files.save { try run.save(to: save) }
         try report(result, of: trainer, isHeldOut: isHeldOut)
         // Once: the first thing that is wrong explains the others.
         if advice == nil {
@@ -520,12 +526,13 @@ struct Train: ParsableCommand {
   // MARK: The end
 
   private func conclude(
-    _ end: TrainingEnd, _ trainer: Trainer, _ test: (any ExampleSource)?, signal: Int32?
+    _ end: TrainingEnd, _ run: Run, _ test: (any ExampleSource)?, signal: Int32?
   ) throws {
+    let trainer = run.trainer
     let (network, keepsBest) = (trainer.network, trainer.settings.keepsBest)
     // The epoch whose weights the network has.
     let last = keepsBest ? trainer.bestEpoch.map { trainer.results[$0 - 1] } : trainer.results.last
-    if keepsBest, last != nil, let save = files.save { try network.save(to: save) }
+    if keepsBest, last != nil, let save = files.save { try run.save(to: save) }
     try tell(end, of: trainer, last)
     if isProfiled, let explanation = explanation(network) {
       try ProfileTable.print(explanation, json: json)

@@ -86,6 +86,74 @@ import StrideNet
     #expect((try Self.data(of: place.read("page.html"))["frames"] as? [Any])?.isEmpty == false)
   }
 
+  /// What a file doesn't say isn't made up; what `--save` writes says how it came to be.
+  @Test func howItWasTrained() throws {
+    let place = try Workplace()
+    try place.writeWeights("old")
+    #expect(try place.run("report", "old", "--data", "digits").code == 0)
+    let old = try Self.data(of: place.read("old.html"))
+    #expect(old["configuration"] as? String == "" && (old["epochs"] as? [Any])?.isEmpty == true)
+    #expect((old["history_note"] as? String)?.contains("isn't known") == true)
+
+    let trained = try place.run(
+      ["train"] + Workplace.tinyTraining
+        + ["--optimizer", "adam", "--epochs", "3", "--save", "net", "--json"])
+    let sha = try trained.digest
+    #expect(try place.run("report", "net").code == 0)
+    let new = try Self.data(of: place.read("net.html"))
+    let epochs = try #require(new["epochs"] as? [[String: Any]])
+    let told = trained.json.filter { $0["event"] as? String == "epoch" }
+    #expect(
+      epochs.map { $0["test_loss"] as? Double } == told.map { $0["test_cce"] as? Double }
+        && epochs.map { $0["step"] as? Int } == [4, 8, 12])
+    #expect(new["history_note"] as? String == "")
+    // The page has what repeats it, and the same file comes of it again, bit for bit.
+    try place.write("run.json", new["configuration"] as? String ?? "")
+    #expect(
+      try place.run("train", "--config", "run.json", "--save", "net2", "--json").digest == sha)
+    #expect(try place.read("net2") == place.read("net"))
+  }
+
+  @Test(
+    arguments: [
+      ("stridenet.configuration", "{", "stridenet.configuration"),
+      ("stridenet.results", "{", "stridenet.results"),
+      ("stridenet.results", #"{"images":0,"epochs":[]}"#, "stridenet.results"),
+      (
+        "stridenet.results",
+        #"{"images":64,"epochs":[{"epoch":1,"train_loss":1,"train_error":2,"test_loss":1,"test_error":0}]}"#,
+        "stridenet.results"
+      ),
+    ])
+  func aDamagedHistory(key: String, text: String, told: String) throws {
+    let place = try Workplace()
+    _ = try place.run(["train"] + Workplace.tinyTraining + ["--save", "net"])
+    var file = try Safetensors.read(at: "\(place.path)/net")
+    file.metadata[key] = text
+    try Safetensors.write(file.tensors, metadata: file.metadata, to: "\(place.path)/bad")
+    let end = try place.run("report", "bad", "--data", "digits")
+    #expect(end.code == 65 && end.err.contains(told), "\(end.err)")
+    // The weights are whole.
+    #expect(try place.run("evaluate", "bad", "--data", "digits").code == 0)
+  }
+
+  /// Of very many epochs a file has some, and how many there were.
+  @Test func aLongHistory() throws {
+    let folder = try TemporaryFolder()
+    let set = try TensorSet(Tensor(batch: 2, shape: Shape(2), [0, 1, 1, 0]), labels: [0, 1])
+    let network = Network { Dense(2, activation: .softmax) }
+    var configuration = RunConfiguration(layers: "softmax(2)")
+    (configuration.training.epochs, configuration.training.batchSize) = (1500, 2)
+    let trainer = try Trainer(network, train: set, test: set, configuration.training)
+    try trainer.run()
+    let path = "\(folder.path)/w"
+    try network.save(to: path, history: TrainingHistory(configuration, trainer))
+    let history = try #require(try TrainingHistory(from: path))
+    #expect(history.results.count == 750 && history.results.last?.epoch == 1500)
+    #expect(history.results.last?.testCCE == trainer.results.last?.testCCE && history.images == 2)
+    #expect(history.configuration.training == trainer.settings)
+  }
+
   @Test func aSavedNetworkAndACheckpoint() throws {
     let place = try Workplace()
     try place.writeWeights("net", "flatten relu(5) softmax(10)")

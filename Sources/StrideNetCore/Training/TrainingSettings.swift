@@ -119,6 +119,14 @@ public struct EpochResult: Sendable, Codable {
   /// On the whole test set after the epoch, or on the images held out instead.
   public let testCCE: Float
   public let testCE: Float
+
+  package init(
+    epoch: Int, seconds: Double, imagesPerSecond: Double, trainCCE: Float, trainCE: Float,
+    testCCE: Float, testCE: Float
+  ) {
+    (self.epoch, self.seconds, self.imagesPerSecond) = (epoch, seconds, imagesPerSecond)
+    (self.trainCCE, self.trainCE, self.testCCE, self.testCE) = (trainCCE, trainCE, testCCE, testCE)
+  }
 }
 
 /// Why training ended.

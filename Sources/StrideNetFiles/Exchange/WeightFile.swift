@@ -13,9 +13,11 @@ extension Network {
 
   /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
   /// at all.
-  public func save(to path: String) throws {
+  /// - Parameter history: how it was trained, to be kept with the weights; nil where that isn't known
+  public func save(to path: String, history: TrainingHistory? = nil) throws {
     try requireWeights(for: path)
-    try Safetensors.write(snapshot().arrays, metadata: metadata, to: path)
+    try Safetensors.write(
+      snapshot().arrays, metadata: metadata.merging(history?.metadata ?? [:]) { $1 }, to: path)
   }
 
   func requireWeights(for path: String) throws {
