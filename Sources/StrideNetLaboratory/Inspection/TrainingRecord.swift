@@ -185,17 +185,18 @@ extension Network {
 
   /// What the first layer that learns looks for in the image: a convolution's filters (FH, FW, C, F),
   /// or for each of up to 64 outputs of a dense layer its weights in the image's shape
-  /// (outputs, H, W, C); nil where something else comes first.
-  package var firstFilters: (shape: [Int], values: [Float])? {
+  /// (outputs, H, W, C), and how many there are in all; nil where something else comes first.
+  package var firstFilters: (shape: [Int], values: [Float], count: Int)? {
     let first = stages.flatMap(\.operations).first { !$0.parameters.isEmpty || !$0.body.isEmpty }
     guard let first, first.hasWeights, let input else { return nil }
     let weight = first.parameters[0]
-    if case .convolve = first.kind { return (weight.shape, weight.values) }
+    if case .convolve = first.kind { return (weight.shape, weight.values, weight.shape[3]) }
     guard weight.shape[1] == input.count else { return nil }
     let outputs = min(64, weight.shape[0])
     return (
       [outputs, input.height, input.width, input.channels],
-      Array(UnsafeBufferPointer(start: weight.value, count: outputs * input.count))
+      Array(UnsafeBufferPointer(start: weight.value, count: outputs * input.count)),
+      weight.shape[0]
     )
   }
 }
