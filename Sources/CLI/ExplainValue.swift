@@ -171,7 +171,8 @@ struct ExplainValue: ParsableCommand {
     if p.activation != "none" && p.activation != "softmax" {
       rows.append([p.activation, "", "", "", "", "", Self.number(p.result)])
     }
-    rows.append(["the kernel's", "", "", "", "", "", Self.number(p.value)])
+    let value = Self.number(p.value)
+    rows.append(["the kernel's", isLargest ? value : "", "", "", "", "", isLargest ? "" : value])
     if !rows.isEmpty { for line in aligned(rows, textColumns: [0, 3]) { try Output.line(line) } }
     let zero = p.terms.count - adding.count
     if zero > 0 {

@@ -109,7 +109,7 @@ private struct FoldEvent: Encodable {
 
   func text(_ loss: String) -> String {
     "fold \("\(fold)".leftPadded("\(folds)".count))   epoch \(epoch)  \(seconds.fixed(2)) s"
-      + "  validation \(loss) \(validation_cce.fixed(4))  accuracy \(validation_accuracy.percent())"
+      + "  validation \(loss) \(validation_cce.number(4))  accuracy \(validation_accuracy.percent())"
       + (file.map { "  saved \($0)" } ?? "")
   }
 }

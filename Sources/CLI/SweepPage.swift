@@ -9,7 +9,7 @@ enum SweepPage {
     let head = names + ["epochs", "error", loss, "training error", "time"]
     let rows = results.filter { $0.failure == nil }.map { result in
       result.choice.map(\.value) + [
-        "\(result.epochs!)", result.error!.percent(), result.loss!.fixed(4),
+        "\(result.epochs!)", result.error!.percent(), result.loss!.number(4),
         result.train_error!.percent(), "\(result.seconds!.fixed(2)) s",
       ]
     }

@@ -72,7 +72,7 @@ extension Train {
   func line(_ p: BatchProgress, of trainer: Trainer, left: String) -> String {
     // What matters first: a terminal may be narrow.
     "epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(left) left  \(trainer.network.loss.title) \(p.cce.fixed(4))  error \(p.ce.percent())"
+      + "  \(left) left  \(trainer.network.loss.title) \(p.cce.number(4))  error \(p.ce.percent())"
       + "  \(p.imagesPerSecond.grouped) images/s  \(p.seconds.fixed(1)) s"
   }
 
@@ -101,8 +101,8 @@ extension Train {
     return
       "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
       + "  \(r.imagesPerSecond.grouped.leftPadded(8)) images/s"
-      + "  train \(loss) \(r.trainCCE.fixed(4)) error \(r.trainCE.percent())"
-      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4)) error \(r.testCE.percent())"
+      + "  train \(loss) \(r.trainCCE.number(4)) error \(r.trainCE.percent())"
+      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.number(4)) error \(r.testCE.percent())"
   }
 
   /// The last line, also of those that print no other.
