@@ -137,6 +137,6 @@ public enum TrainingEnd: Sendable {
   /// Somebody asked to stop; the network has the weights of the last finished epoch, or with
   /// ``TrainingSettings/keepsBest`` the best one's.
   case stopped
-  /// The loss was no longer a number; the network's weights are as with ``stopped``.
+  /// The loss was no longer a number, or a million times what it was at first (or 1); the network's weights are as with ``stopped``.
   case diverged(epoch: Int, batch: Int)
 }
