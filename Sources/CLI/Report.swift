@@ -23,6 +23,7 @@ struct ReportCommand: ParsableCommand {
       valueName: "html"))
   var out: String?
 
+  @OptionGroup var size: ReportOptions
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
 
@@ -34,7 +35,7 @@ struct ReportCommand: ParsableCommand {
     }
     let network = try load()
     // What an older file, or another program's, doesn't say isn't known.
-    let history = try file.flatMap { try TrainingHistory(from: $0) }
+    let history = try file.map { try TrainingHistory(from: $0) } ?? TrainingHistory.digits()
     try AtomicFile.checkWritable(path)
     var configuration = history?.configuration ?? RunConfiguration()
     configuration.layers = Architecture.text(network.layers)
@@ -62,20 +63,41 @@ struct ReportCommand: ParsableCommand {
     let few = try data.limited(to: min(data.train.count, 40 * short.batchSize))
     try copy.build(for: few.train.shape)
     copy.timePasses()
+    let peak = Roofline.gigaflopsPerSecond(runtime)
     let timed = try Trainer(
       copy,
       try Dataset(
         name: few.name, source: few.source, train: few.train, test: few.test.prefix(1)), short)
     _ = try timed.run()
-    let explanation = copy.explanation(Roofline(of: runtime).allThreads)
+    let explanation = copy.explanation(Roofline(of: runtime).allThreads.raised(to: peak))
 
     let trainer = try Trainer(network, data, configuration.training)
-    let record = try TrainingRecord(trainer, frames: 1)
+    let record = try TrainingRecord(trainer, frames: 1, size: size.bytes)
     for result in history?.results ?? [] { record.note(result) }
     try Report(
       network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
-      explanation: explanation, history: history
+      explanation: explanation, history: history,
+      .init(size: size.bytes)
     ).write(to: path)
     try Output.line("report   \(path)")
+  }
+}
+
+/// How much is in a report.
+struct ReportOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "At most so large a page; what there is no room for is said there (default: 1.5).",
+      valueName: "MB"))
+  var reportSize: Double?
+
+  var bytes: Int { Int((reportSize ?? 1.5) * 1e6) }
+
+  func validate() throws {
+    if let reportSize, !(0.2...1000).contains(reportSize) {
+      throw ValidationError(
+        "--report-size out of range: found \(reportSize), expected 0.2 … 1,000 (MB)")
+    }
   }
 }

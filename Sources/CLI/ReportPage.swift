@@ -21,17 +21,28 @@ struct Report: Encodable {
     let train_loss, train_error, test_loss, test_error: Float
   }
   struct Frame: Encodable {
+    /// What there is to see; nil where there is no room for it.
+    struct Look: Encodable {
+      let filters: TrainingRecord.Filters
+      let maps: [TrainingRecord.Maps]
+      let probabilities: [[Float]]
+    }
     let step: Int
-    let filters: Data
     let weight_norms, gradient_norms: [Float]
-    let maps: [TrainingRecord.Maps]
-    let probabilities: [[Float]]
+    var look: Look?
 
     init(_ frame: TrainingRecord.Frame) {
-      (step, filters, maps) = (frame.step, frame.filters, frame.maps)
+      step = frame.step
       (weight_norms, gradient_norms) = (frame.weightNorms, frame.gradientNorms)
-      probabilities = frame.probabilities
+      look = Look(
+        filters: frame.filters, maps: frame.maps, probabilities: frame.probabilities)
     }
+  }
+  struct Options {
+    /// At most so many bytes; more of the same is shown where there is more room.
+    var size = 1_500_000
+    /// Why the training came to no good end.
+    var failure = ""
   }
   struct Time: Encodable {
     struct Row: Encodable {
@@ -44,8 +55,9 @@ struct Report: Encodable {
 
     init(_ e: Explanation, ofKnownTraining isKnown: Bool) {
       note =
-        "The mean of \(e.steps.grouped) training steps of \(e.images.fixed(1)) images on \(e.roof.threads.threads): \((e.total.measured * 1e3).fixed(2)) ms each, \(e.total.shareOfPeak.percent(1)) of the peak that was just measured. The rows account for \(e.accounted.percent(1)) of the wall time."
+        "The mean of \(e.steps.grouped) training steps of \(e.images.fixed(1)) images on \(e.roof.threads.threads): \((e.total.measured * 1e3).fixed(2)) ms each, \(e.total.shareOfPeak.percent(1)) of the peak that was measured beside them. The rows account for \(e.accounted.percent(1)) of the wall time."
         + (isKnown ? "" : " They are steps of plain SGD: which it was trained with isn't known.")
+        + e.notes.map { " \($0.first!.uppercased())\($0.dropFirst())." }.joined()
       (peak_gflops, memory) = (e.roof.gigaflopsPerSecond, e.roof.memory)
       rows = e.rows.map {
         Row(
@@ -56,7 +68,7 @@ struct Report: Encodable {
     }
   }
 
-  let network: String
+  let network, failure: String
   /// Titles and values on top of the page.
   let numbers: [[String]]
   let classes: [String]
@@ -69,27 +81,36 @@ struct Report: Encodable {
   let held_out: String
   let points: [Point]
   let epochs: [Epoch]
-  let frames: [Frame]
+  private(set) var frames: [Frame]
+  /// Pictures, height and width; how many there are in all; the mean of how many channels each is.
   let filter_shape: [Int]
+  let filter_count, filter_depth: Int
   let arrays: [String]
   let followed: [Image]
+  let classes_there: Int
   let image_shape: [Int]
   let images: [Image]
   let wrong: [Int]
+  /// Of how many judged images.
+  let wrong_count, judged: Int
   let cells: [String: [Int]]
+  /// The classes that the matrix has, and its rows of these and columns of these.
+  let confused: [Int]
   let confusion: [[Int]]
   let metrics: [Metrics.Class]
   let time: Time?
   /// What repeats the training; empty where that isn't known.
   let configuration: String
   let history_note, footer: String
+  /// What there wasn't room for.
+  private(set) var left_out: [String] = []
 
   /// - Parameters:
   ///   - record: how it was trained; of a network from a file, a look at what it is
   ///   - set: the images that are judged
   init(
     _ network: Network, record: TrainingRecord, data: Dataset, judged set: ImageSet,
-    heldOut: Bool, explanation: Explanation?, history: TrainingHistory?
+    heldOut: Bool, explanation: Explanation?, history: TrainingHistory?, _ options: Options
   ) throws {
     let metrics = try network.metrics(set)
     self.network = Architecture.text(network.layers)
@@ -103,29 +124,82 @@ struct Report: Encodable {
       Point(step: $0.step, loss: $0.loss, error: $0.classError, rate: $0.learningRate)
     }
     let batches = history.map { ($0.images - 1) / $0.configuration.training.batchSize + 1 } ?? 1
-    epochs = record.epochs.map {
-      Epoch(
-        step: $0.epoch * batches, train_loss: $0.trainCCE, train_error: $0.trainCE,
-        test_loss: $0.testCCE, test_error: $0.testCE)
-    }
+    let every = max(1, (record.epochs.count + 499) / 500)
+    epochs = record.epochs.filter { $0.epoch % every == 0 || $0.epoch == record.epochs.last!.epoch }
+      .map {
+        Epoch(
+          step: $0.epoch * batches, train_loss: $0.trainCCE, train_error: $0.trainCE,
+          test_loss: $0.testCCE, test_error: $0.testCE)
+      }
     frames = record.frames.map(Frame.init)
     (filter_shape, arrays) = (record.filterShape, record.arrays)
-    image_shape = [set.height, set.width, set.channels]
-    confusion = metrics.confusion
+    (filter_count, filter_depth) = (record.filterCount, record.filterDepth)
+    let confused = Self.mostConfused(metrics.confusion)
+    self.confused = confused
+    confusion = confused.map { row in confused.map { metrics.confusion[row][$0] } }
     self.metrics = metrics.classes
 
-    let gallery = try Gallery(network, set)
+    let gallery = try Gallery(network, set, size: options.size * 35 / 100)
+    image_shape = gallery.shape
     (images, wrong, cells) = (gallery.images, gallery.wrong, gallery.cells)
+    (wrong_count, judged) = (
+      metrics.images - metrics.confusion.indices.reduce(0) { $0 + metrics.confusion[$1][$1] },
+      metrics.images
+    )
     followed = record.images.labels.enumerated().map { n, label in
       Image(
         index: n, label: Int(label), guess: Int(label), probability: 1,
-        pixels: Data(Picture(record.images.images, example: n).pixels))
+        pixels: gallery.pixels(Picture(record.images.images, example: n).pixels))
     }
+    classes_there = record.classesThere
+    failure = options.failure
     time = explanation.map { Time($0, ofKnownTraining: history != nil) }
     configuration = history?.configuration.json ?? ""
-    history_note = Self.note(history, record)
+    history_note = Self.note(history, shown: epochs.count, of: record.epochs.last?.epoch ?? 0)
     footer =
       "\(data.source). Kernels: \(network.runtime.kernels), \(KernelChoice.instructionSet). Weights SHA-256 \(network.snapshot().sha256)."
+    left_out = gallery.leftOut
+    try fit(options.size)
+  }
+
+  /// Of very many classes those that are mistaken the most, or for which others are.
+  private static func mostConfused(_ confusion: [[Int]]) -> [Int] {
+    let most = 60
+    guard confusion.count > most else { return Array(confusion.indices) }
+    var mistakes = [Int](repeating: 0, count: confusion.count)
+    for (label, row) in confusion.enumerated() {
+      for (guess, count) in row.enumerated() where guess != label {
+        mistakes[label] += count
+        mistakes[guess] += count
+      }
+    }
+    return confusion.indices.sorted { (mistakes[$1], $0) < (mistakes[$0], $1) }.prefix(most)
+      .sorted()
+  }
+
+  /// Leaves out so many looks that the page isn't larger, and says what isn't there.
+  private mutating func fit(_ size: Int) throws {
+    let looks = frames.map(\.look)
+    for index in frames.indices { frames[index].look = nil }
+    let room = try size - 2000 - page().utf8.count
+    let largest =
+      try frames.indices.map { index in
+        try Self.encoder.encode(looks[index]).count
+      }.max() ?? 1
+    let count = max(0, min(looks.count, room / largest))
+    // Evenly, the last one in any case.
+    for k in 0..<count {
+      let index = count == 1 ? looks.count - 1 : k * (looks.count - 1) / (count - 1)
+      frames[index].look = looks[index]
+    }
+    if count < looks.count {
+      left_out.append("Of \(looks.count) looks into the network \(count) can be seen.")
+    }
+    if !left_out.isEmpty {
+      left_out.append(
+        "This page was to have at most \(String(format: "%g", Double(size) / 1e6)) MB; --report-size makes room for more."
+      )
+    }
   }
 
   private static func numbers(
@@ -149,24 +223,30 @@ struct Report: Encodable {
   }
 
   /// What isn't known of the training, or isn't shown.
-  private static func note(_ history: TrainingHistory?, _ record: TrainingRecord) -> String {
+  private static func note(_ history: TrainingHistory?, shown: Int, of all: Int) -> String {
     guard history != nil else {
       return "How this network was trained isn't known: its file doesn't say."
     }
-    let (shown, all) = (record.epochs.count, record.epochs.last?.epoch ?? 0)
-    return shown < all ? "Of \(all.grouped) epochs the file has \(shown.grouped)." : ""
+    return shown < all ? "Of \(all.grouped) epochs \(shown.grouped) are shown." : ""
   }
 
-  func write(to path: String) throws {
+  private static var encoder: JSONEncoder {
     let encoder = JSONEncoder()
     // The page draws no point there.
     encoder.nonConformingFloatEncodingStrategy = Output.nonFinite
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    return encoder
+  }
+
+  private func page() throws -> String {
     // Within a script element, nothing may look like its end.
-    let json = String(decoding: try encoder.encode(self), as: UTF8.self)
+    let json = String(decoding: try Self.encoder.encode(self), as: UTF8.self)
       .replacing("</", with: "<\\/").replacing("<!--", with: "<\\!--")
-    let page = Page.text(page_report).replacing("/*DATA*/null", with: json)
-    try AtomicFile.write(Array(page.utf8), to: path)
+    return Page.text(page_report).replacing("/*DATA*/null", with: json)
+  }
+
+  func write(to path: String) throws {
+    try AtomicFile.write(Array(page().utf8), to: path)
   }
 }
 
@@ -176,32 +256,77 @@ private struct Gallery {
   /// Places in `images`, the least likely first; `cells` by "label,guess".
   private(set) var wrong: [Int] = []
   private(set) var cells: [String: [Int]] = [:]
+  /// The pictures' size, and what isn't shown.
+  let shape: [Int]
+  private(set) var leftOut: [String] = []
   private var places: [Int: Int] = [:]
+  private let set: ImageSet
+  // So many pixels of an image, each way, are one of its picture.
+  private let coarse: Int
 
-  init(_ network: Network, _ set: ImageSet) throws {
-    let size = set.height * set.width * set.channels
+  /// - Parameter size: bytes that all of it may take as text
+  init(_ network: Network, _ set: ImageSet, size: Int) throws {
+    self.set = set
+    // They are shown with some 60 pixels.
+    coarse = max(1, (max(set.height, set.width) + 63) / 64)
+    shape = [set.height / coarse, set.width / coarse, set.channels].map { max(1, $0) }
     let said = try Self.said(network, set)
     let order = (0..<set.count).sorted {
       said[$0].probability < said[$1].probability
         || (said[$0].probability == said[$1].probability && $0 < $1)
     }
-    // Few enough that the page stays one that opens at once, of whatever size the images are.
-    let most = max(60, min(1200, 3_000_000 / size))
+    let most = max(1, size / (shape.reduce(1, *) * 4 / 3 + 90))
     func image(_ index: Int) -> Report.Image {
       Report.Image(
         index: index, label: Int(set.labels[index]), guess: said[index].guess,
         probability: said[index].probability,
-        pixels: Data(set.pixels[index * size..<(index + 1) * size]))
+        pixels: pixels(set.pixels[index * set.imageSize..<(index + 1) * set.imageSize]))
     }
-    for index in order.prefix(48) where said[index].guess != Int(set.labels[index]) {
+    for index in order.lazy.filter({ said[$0].guess != Int(set.labels[$0]) }).prefix(min(48, most))
+    {
       wrong.append(keep(image(index)))
     }
+    var (found, isCut) = ([String: Int](), false)
     for index in order {
       let key = "\(set.labels[index]),\(said[index].guess)"
-      if cells[key, default: []].count < 24, images.count < most {
+      guard found[key, default: 0] < 24 else { continue }
+      found[key, default: 0] += 1
+      if images.count < most || places[index] != nil {
         cells[key, default: []].append(keep(image(index)))
+      } else {
+        isCut = true
       }
     }
+    if isCut {
+      leftOut.append(
+        "Of the \(set.count.grouped) judged images \(images.count.grouped) can be looked at.")
+    }
+    if coarse > 1 {
+      leftOut.append(
+        "Pictures of \(set.height)×\(set.width) are shown as \(shape[0])×\(shape[1]).")
+    }
+  }
+
+  /// An image's picture: the mean of each square of pixels.
+  func pixels(_ image: some RandomAccessCollection<UInt8>) -> Data {
+    guard coarse > 1 else { return Data(image) }
+    let (channels, all) = (set.channels, Array(image))
+    var result = Data(capacity: shape.reduce(1, *))
+    for y in 0..<shape[0] {
+      for x in 0..<shape[1] {
+        for c in 0..<channels {
+          var sum = 0
+          for i in 0..<coarse {
+            for j in 0..<coarse {
+              let row = min(set.height - 1, y * coarse + i)
+              sum += Int(all[(row * set.width + min(set.width - 1, x * coarse + j)) * channels + c])
+            }
+          }
+          result.append(UInt8(sum / (coarse * coarse)))
+        }
+      }
+    }
+    return result
   }
 
   private mutating func keep(_ image: Report.Image) -> Int {

@@ -113,8 +113,13 @@ struct Train: ParsableCommand {
       kept.data = kept.data.map(Dataset.fullPath)
       trainer.writeCheckpoints(to: checkpointPath, every: files.checkpointEvery ?? 1, kept)
     }
-    if isProfiled || files.report != nil { network.timePasses() }
-    let record = try files.report.map { _ in try TrainingRecord(trainer) }
+    let isTimed = isProfiled || files.report != nil
+    if isTimed { network.timePasses() }
+    // Before as well as after: what else runs on the machine comes and goes.
+    let peak = isTimed ? Roofline.gigaflopsPerSecond(network.runtime) : 0
+    let record = try files.report.map { _ in
+      try TrainingRecord(trainer, size: files.page.bytes)
+    }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
     try announce(trainer, run.configuration, test, from: set.start)
@@ -141,11 +146,12 @@ struct Train: ParsableCommand {
     if let path = files.report, let record, let data = set.data as? Dataset {
       try Report(
         network, record: record, data: data, judged: test as? ImageSet ?? data.test,
-        heldOut: test != nil, explanation: explanation(network),
-        history: TrainingHistory(run.configuration, trainer)
+        heldOut: test != nil, explanation: explanation(network, peak),
+        history: TrainingHistory(run.configuration, trainer),
+        .init(size: files.page.bytes, failure: failure(end, trainer))
       ).write(to: path)
     }
-    try conclude(end, run, test, signal: interrupt.signal)
+    try conclude(end, run, test, peak: peak, signal: interrupt.signal)
   }
 
   /// What is trained on, and with which settings.
@@ -339,6 +345,10 @@ struct Train: ParsableCommand {
         .usage, "a training goes on with the settings it began with", at: files.resume,
         found: "--class-weights", hint: "leave it out: --resume knows them")
     }
+    if files.page.reportSize != nil && files.report == nil {
+      throw StrideNetError(
+        .usage, "--report-size means nothing without a report", expected: "--report FILE with it")
+    }
     if let every = files.checkpointEvery, every < 1 {
       throw StrideNetError(
         .usage, "--checkpoint-every out of range", found: "\(every)", expected: "at least 1")
@@ -519,14 +529,15 @@ struct Train: ParsableCommand {
     return end
   }
 
-  private func explanation(_ network: Network) -> Explanation? {
-    network.explanation(Roofline(of: network.runtime).allThreads)
+  /// - Parameter peak: as it was measured before
+  private func explanation(_ network: Network, _ peak: Double) -> Explanation? {
+    network.explanation(Roofline(of: network.runtime).allThreads.raised(to: peak))
   }
 
   // MARK: The end
 
   private func conclude(
-    _ end: TrainingEnd, _ run: Run, _ test: (any ExampleSource)?, signal: Int32?
+    _ end: TrainingEnd, _ run: Run, _ test: (any ExampleSource)?, peak: Double, signal: Int32?
   ) throws {
     let trainer = run.trainer
     let (network, keepsBest) = (trainer.network, trainer.settings.keepsBest)
@@ -534,7 +545,7 @@ struct Train: ParsableCommand {
     let last = keepsBest ? trainer.bestEpoch.map { trainer.results[$0 - 1] } : trainer.results.last
     if keepsBest, last != nil, let save = files.save { try run.save(to: save) }
     try tell(end, of: trainer, last)
-    if isProfiled, let explanation = explanation(network) {
+    if isProfiled, let explanation = explanation(network, peak) {
       try ProfileTable.print(explanation, json: json)
     }
     let accuracy = try accuracy(trainer, test, last)
@@ -551,12 +562,26 @@ struct Train: ParsableCommand {
     if case .stopped = end { throw ExitCode(128 + (signal ?? SIGINT)) }
   }
 
+  /// What a page says of a training that didn't come to its end.
+  private func failure(_ end: TrainingEnd, _ trainer: Trainer) -> String {
+    switch end {
+    case .diverged(let epoch, let batch):
+      "The training diverged in epoch \(epoch), batch \(batch): the loss was no finite number, or a million times the first. "
+        + (trainer.results.isEmpty
+          ? "The weights are those that it began with."
+          : "The weights are those of epoch \(trainer.results.count).")
+        + " Try a tenth of the learning rate, which was \(trainer.settings.learningRate), or --clip-norm 1."
+    case .stopped: "The training was stopped after \(trainer.results.count) epochs."
+    case .finished, .stoppedEarly: ""
+    }
+  }
+
   func diverged(
     _ settings: TrainingSettings, _ epoch: Int, _ batch: Int, at place: String = "",
     _ saved: String = ""
   ) -> StrideNetError {
     StrideNetError(
-      .badData, "training diverged: the loss is no longer a finite number",
+      .badData, "training diverged: the loss is no finite number, or a million times the first",
       at: "\(place)epoch \(epoch), batch \(batch)",
       found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
       expected: "steps small enough to go downhill",
@@ -577,7 +602,8 @@ struct Train: ParsableCommand {
     case .stopped:
       Output.note(
         "stopped" + saved
-          + (checkpointPath.map { "; go on with: \(SweepPlan.line(["--resume", $0]))" } ?? ""))
+          + (checkpointPath.map { "; go on with: \(SweepPlan.line(["--resume", $0]))" } ?? ""),
+        isWhole: true)
     case .stoppedEarly:
       if !quiet && !json {
         try Output.line("stopped  no lower loss for \(trainer.settings.patience!) epochs")

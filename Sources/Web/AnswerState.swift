@@ -25,8 +25,6 @@ extension Workbench {
     let train_images, test_images: Int
     let presets: [String: String]
     let is_original, is_training: Bool
-    /// How drawings become images.
-    let fit: String
     /// Of a dense first layer's outputs those of up to 64 are there; of how many.
     let filters: Data
     let filter_shape: [Int]
@@ -56,7 +54,7 @@ extension Workbench {
       kernel: KernelChoice.bound.name, isa: KernelChoice.instructionSet, data: data.source,
       train_images: data.train.count, test_images: data.test.count, presets: presets,
       is_original: text == original.text && weights == original.weights,
-      is_training: session?.isRunning ?? false, fit: (fit ?? .digits).rawValue,
+      is_training: session?.isRunning ?? false,
       filters: filters?.values.data ?? Data(), filter_shape: filters?.shape ?? [],
       filter_count: filters?.count ?? 0, nearest_among: min(Self.mostCompared, data.train.count))
   }

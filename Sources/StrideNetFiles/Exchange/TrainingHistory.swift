@@ -39,13 +39,28 @@ public struct TrainingHistory: Sendable {
   /// - Throws: ``StrideNetError`` where what it says can't be read
   public init?(from path: String) throws {
     let metadata = try Safetensors.read(at: path) { _ in true }.metadata
-    guard let configuration = metadata[Self.configurationKey] else { return nil }
     if metadata[Checkpoint.placeKey] != nil {
-      self = try Checkpoint(from: InputFile(path)).history
-      return
+      self = try Checkpoint(from: path).history
+    } else {
+      try self.init(metadata, path)
     }
-    self.configuration = try RunConfiguration.parse(
-      Array(configuration.utf8), at: "\(path), metadata '\(Self.configurationKey)'")
+  }
+
+  /// Of ``StrideNetCore/Network/digits(runtime:)``.
+  package static func digits() throws -> TrainingHistory? {
+    try TrainingHistory(Safetensors.read(.digits) { _ in true }.metadata, "digits")
+  }
+
+  private init?(_ metadata: [String: String], _ path: String) throws {
+    guard let configuration = metadata[Self.configurationKey] else { return nil }
+    do {
+      self.configuration = try RunConfiguration.parse(
+        Array(configuration.utf8), at: "\(path), metadata '\(Self.configurationKey)'")
+    } catch let error as StrideNetError {
+      throw StrideNetError(
+        .badData, error.what, at: error.place, found: error.found, expected: error.expected,
+        hint: error.hint)
+    }
     let text = metadata[Self.resultsKey] ?? ""
     guard let rows = try? JSONDecoder().decode(Rows.self, from: Data(text.utf8)), rows.isPossible
     else {

@@ -68,10 +68,8 @@ extension Network {
   ///
   /// is how it was made, from the sample's 10,000 training images.
   public static func digits(runtime: Runtime = Runtime()) -> Network {
-    let file = mnist_sample_digits
-    let bytes = UnsafeRawBufferPointer(start: file.bytes, count: file.count)
     // The tests load it.
-    return try! load(from: InputFile(bytes, name: "digits"), layers: nil, runtime: runtime)
+    try! load(from: .digits, layers: nil, runtime: runtime)
   }
 
   static func load(from input: InputFile, layers: [any Layer]?, runtime: Runtime) throws
@@ -171,6 +169,14 @@ extension Network {
         .badData, "a weight that the architecture doesn't have", at: path, found: extra,
         expected: expected.map(\.name).joined(separator: ", "))
     }
+  }
+}
+
+extension InputFile {
+  /// The weights of the network that is in the package.
+  static var digits: InputFile {
+    let file = mnist_sample_digits
+    return InputFile(UnsafeRawBufferPointer(start: file.bytes, count: file.count), name: "digits")
   }
 }
 
