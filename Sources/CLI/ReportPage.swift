@@ -155,7 +155,9 @@ struct Report: Encodable {
     failure = options.failure
     time = explanation.map { Time($0, ofKnownTraining: history != nil) }
     configuration = history?.configuration.json ?? ""
-    history_note = Self.note(history, shown: epochs.count, of: record.epochs.last?.epoch ?? 0)
+    history_note = Self.note(
+      history, shown: epochs.count, of: record.epochs.last?.epoch ?? 0,
+      hasSteps: !record.points.isEmpty)
     footer =
       "\(data.source). Kernels: \(network.runtime.kernels), \(KernelChoice.instructionSet). Weights SHA-256 \(network.snapshot().sha256)."
     left_out = gallery.leftOut
@@ -223,9 +225,14 @@ struct Report: Encodable {
   }
 
   /// What isn't known of the training, or isn't shown.
-  private static func note(_ history: TrainingHistory?, shown: Int, of all: Int) -> String {
+  private static func note(_ history: TrainingHistory?, shown: Int, of all: Int, hasSteps: Bool)
+    -> String
+  {
     guard history != nil else {
       return "How this network was trained isn't known: its file doesn't say."
+    }
+    if all == 0 {
+      return hasSteps ? "No epoch was finished." : "What its epochs came to isn't known."
     }
     return shown < all ? "Of \(all.grouped) epochs \(shown.grouped) are shown." : ""
   }
