@@ -293,18 +293,17 @@ private struct Gallery {
     {
       wrong.append(keep(image(index)))
     }
-    var (found, isCut) = ([String: Int](), false)
-    for index in order {
-      let key = "\(set.labels[index]),\(said[index].guess)"
-      guard found[key, default: 0] < 24 else { continue }
-      found[key, default: 0] += 1
+    func cell(_ index: Int) -> String { "\(set.labels[index]),\(said[index].guess)" }
+    // Of each cell as many as of the others, where there isn't room for all that are asked for.
+    let sizes = Dictionary(grouping: order, by: cell).mapValues(\.count).values
+    func needed(_ each: Int) -> Int { sizes.reduce(0) { $0 + min(each, $1) } }
+    let each = (1...24).last { needed($0) + wrong.count <= most } ?? 1
+    for index in order where cells[cell(index), default: []].count < each {
       if images.count < most || places[index] != nil {
-        cells[key, default: []].append(keep(image(index)))
-      } else {
-        isCut = true
+        cells[cell(index), default: []].append(keep(image(index)))
       }
     }
-    if isCut {
+    if cells.values.reduce(0, { $0 + $1.count }) < needed(24) {
       leftOut.append(
         "Of the \(set.count.grouped) judged images \(images.count.grouped) can be looked at.")
     }
