@@ -107,6 +107,23 @@ extension ReportTests {
     #expect(browser.complaints.isEmpty, "\(browser.complaints)")
   }
 
+  @Test(.enabled(if: Browser.path != nil, noBrowser), arguments: [1100, 390])
+  func aSweepToo(width: Int) throws {
+    let place = try Workplace()
+    let end = try place.run(
+      ["sweep"] + Workplace.tinyTraining
+        + ["--grid", "learning-rate=0.01,0.1", "--grid", "epochs=1,2", "--page", "page.html"])
+    #expect(end.code == 0, "\(end.err)")
+    let browser = try Browser(width: width, height: 900)
+    try browser.visit("file://\(place.path)/page.html")
+    try browser.wait("document.readyState === 'complete' && document.querySelector('.plot')")
+    for scheme in ["light", "dark"] {
+      try media(browser, ["prefers-color-scheme": scheme])
+      #expect(try browser.text(Self.complaints) == "", "\(scheme)")
+    }
+    #expect(try !browser.scrollsSideways())
+  }
+
   /// On paper, also from a dark screen, and in colours that somebody's system forces.
   @Test(.enabled(if: Browser.path != nil, noBrowser))
   func onPaperAndInForcedColours() throws {
