@@ -165,7 +165,9 @@ import StrideNet
     arguments: [
       ("stridenet.configuration", "{", "stridenet.configuration"),
       ("stridenet.results", "{", "stridenet.results"),
+      ("stridenet.configuration", #"{"training":{"batch_size":0}}"#, "batch size"),
       ("stridenet.results", #"{"images":0,"epochs":[]}"#, "stridenet.results"),
+      ("stridenet.results", #"{"images":9000000000000000,"epochs":[]}"#, "stridenet.results"),
       (
         "stridenet.results",
         #"{"images":64,"epochs":[{"epoch":1,"train_loss":1,"train_error":2,"test_loss":1,"test_error":0}]}"#,

@@ -56,6 +56,7 @@ public struct TrainingHistory: Sendable {
     do {
       self.configuration = try RunConfiguration.parse(
         Array(configuration.utf8), at: "\(path), metadata '\(Self.configurationKey)'")
+      try self.configuration.training.check(images: .max)
     } catch let error as StrideNetError {
       throw StrideNetError(
         .badData, error.what, at: error.place, found: error.found, expected: error.expected,
@@ -104,7 +105,7 @@ public struct TrainingHistory: Sendable {
 
     /// Whether the numbers can be counted and computed with.
     var isPossible: Bool {
-      let (numbers, shares, most) = (epochs.map(\.epoch), Float(0)...1, 1 << 53)
+      let (numbers, shares, most) = (epochs.map(\.epoch), Float(0)...1, 1 << 31)
       return (1...most).contains(images)
         && numbers.allSatisfy((1...most).contains)
         && zip(numbers, numbers.dropFirst()).allSatisfy(<)
