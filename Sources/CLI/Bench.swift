@@ -96,6 +96,10 @@ struct Bench: ParsableCommand {
       ? KernelChoice.auto.at(.bf16) : try compute.name().map { try KernelChoice(named: $0) }
     var all: [KernelTiming] = []
     var heading = ""
+    if !json {
+      try Output.line(
+        "\nkernels: time, rate, its share of the peak, how many times as fast as naive")
+    }
     try KernelBench(peak: peak.oneThread.gigaflopsPerSecond, kernels: choice).run { timings in
       all += timings
       for timing in timings {
@@ -118,6 +122,11 @@ struct Bench: ParsableCommand {
               : "\(automatic.ratioToFastest.fixed(2))× the time of \(fastest.variant)"))
       }
     }
+    if !json {
+      for note in Roofline.notes(all.map { ($0.kernel, $0.shareOfPeak) }) {
+        try Output.line("  \(note)")
+      }
+    }
     return .roofline(peak, all)
   }
 
@@ -125,10 +134,9 @@ struct Bench: ParsableCommand {
     let rate =
       timing.gigaflopsPerSecond > 0
       ? "\(timing.gigaflopsPerSecond.fixed(1).leftPadded(8)) GFLOP/s"
-        + "\((timing.shareOfPeak * 100).fixed(1).leftPadded(7)) % of peak"
-      : ""
-    let ratio = timing.ratioToNaive.map { "\($0.fixed(1).leftPadded(8))× naive" } ?? ""
-    return "  \(timing.kernel.padded(36))\(timing.milliseconds.fixed(3).leftPadded(10)) ms"
+        + "\((timing.shareOfPeak * 100).fixed(0).leftPadded(4)) %" : ""
+    let ratio = timing.ratioToNaive.map { "\($0.fixed(1).leftPadded(7))×" } ?? ""
+    return "  \(timing.kernel.padded(33))\(timing.milliseconds.fixed(3).leftPadded(9)) ms"
       + rate + ratio
   }
 
@@ -157,6 +165,7 @@ struct Bench: ParsableCommand {
       rows.append((name, inference.network, .infer, batch))
       cases.append(.init(inference, .infer, batch: batch, images: data.test.count))
     }
+    var shares: [(kernel: String, share: Double)] = []
     for (row, timing) in zip(rows, try NetworkBench.medians(cases)) {
       let operations = row.network.operations(training: row.mode == .train)
       let event = NetworkEvent(
@@ -165,6 +174,8 @@ struct Bench: ParsableCommand {
         seconds: timing.seconds, images_per_second: timing.imagesPerSecond,
         gflop_per_image: operations / 1e9, gflops: operations * timing.imagesPerSecond / 1e9,
         share_of_peak: operations * timing.imagesPerSecond / 1e9 / roof, losses: timing.losses)
+      let winograd = row.network.runtime.kernels.name == "auto" ? "winograd" : ""
+      shares.append((winograd, event.share_of_peak))
       if json {
         try Output.json(event)
       } else {
@@ -175,6 +186,9 @@ struct Bench: ParsableCommand {
             + (operations / 1e6).fixed(3).leftPadded(13) + event.gflops.fixed(1).leftPadded(9)
             + (event.share_of_peak * 100).fixed(1).leftPadded(11))
       }
+    }
+    if !json, shares.contains(where: { $0.share > 1 }) {
+      for note in Roofline.notes(shares) { try Output.line("  \(note)") }
     }
   }
 

@@ -37,19 +37,26 @@ struct DataCommand: ParsableCommand {
     if let sheet { try PNG.write(Self.sheet(of: data), to: sheet) }
     if let save { try data.save(to: save) }
     if json { return }
-    if let sheet { try Output.line("sheet       \(sheet)") }
+    if let sheet {
+      let (most, all) = Self.sheetSize
+      let classes = event.classes.count
+      try Output.line(
+        "sheet       \(sheet): up to \(all) training images of "
+          + (classes > most ? "the first \(most) of \(classes.grouped) classes" : "each class"))
+    }
     if let save { try Output.line("saved       \(save)") }
   }
 
-  /// Up to ten images of each of up to forty classes, or of those with numbers to predict a hundred.
+  private static let sheetSize = (classes: 40, images: 10)
+
+  /// Some images of each class, or of those with numbers to predict the first hundred.
   private static func sheet(of data: Dataset) -> Picture {
     let set = data.train
-    // With numbers to predict, the first hundred.
     let byClass = Dictionary(grouping: 0..<(data.hasTargets ? min(100, set.count) : set.count)) {
-      data.hasTargets ? $0 / 10 : Int(set.labels[$0])
+      data.hasTargets ? $0 / sheetSize.images : Int(set.labels[$0])
     }.sorted { $0.key < $1.key }
-    let rows = byClass.prefix(40).map { _, places in
-      let images = set.batch(places.prefix(10)).images
+    let rows = byClass.prefix(sheetSize.classes).map { _, places in
+      let images = set.batch(places.prefix(sheetSize.images)).images
       return (0..<images.batch).map { Picture(images, example: $0) }
     }
     return ContactSheet.picture(rows, zoom: max(1, min(3, 100 / max(set.height, set.width))))
@@ -106,7 +113,9 @@ struct DataCommand: ParsableCommand {
       for pair in event.duplicates.prefix(most) {
         try Output.line("  \(pair.test.oneLine) is \(pair.train.oneLine)")
       }
-      if event.duplicates.count > most { try Output.line("  …") }
+      if event.duplicates.count > most {
+        try Output.line("  … and \((event.duplicates.count - most).grouped) more")
+      }
     }
     if data.skipped.isEmpty { return }
     try Output.line("passed over \(data.skipped.count.grouped)")

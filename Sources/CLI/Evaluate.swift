@@ -92,7 +92,7 @@ struct Evaluate: ParsableCommand {
       }
       try Output.line(
         """
-        test \(network.loss.title) \(cce.fixed(4))  error \(ce.percent())  accuracy \((1 - ce).percent())\
+        test \(network.loss.title) \(cce.number(4))  error \(ce.percent())  accuracy \((1 - ce).percent())\
         \(topK.map { "  top-\($0) \(metrics.topAccuracy($0)!.percent())" } ?? "")
         """)
       if confusion { try printTable(metrics, network) }
@@ -130,7 +130,7 @@ struct Evaluate: ParsableCommand {
     try describe(ensemble)
     try Output.line("data     \(data.source): \(metrics.examples.grouped) test images")
     try Output.line(
-      "test \(network.loss.title) \(metrics.loss.fixed(4))  R² \(RegressionMetrics.r2(metrics.r2))\n"
+      "test \(network.loss.title) \(metrics.loss.number(4))  R² \(RegressionMetrics.r2(metrics.r2))\n"
     )
     for line in metrics.table { try Output.line(line) }
   }
@@ -147,29 +147,31 @@ struct Evaluate: ParsableCommand {
     let views: Int?
   }
 
-  /// A row a class: what its images were taken for, then how well. Where the table would be too wide
-  /// for a terminal, the commonest mistakes instead.
+  /// A row a class: what its images were taken for, then how well. Where there are too many classes for
+  /// that, the commonest mistakes instead.
   private func printTable(_ metrics: Metrics, _ network: Network) throws {
     let names = metrics.confusion.indices.map { network.className($0).oneLine }
-    let head = max(6, min(24, names.map(\.count).max()! + 1))
-    let width = max(5, "\(metrics.confusion.joined().max()!)".count + 1)
-    let isNarrow = head + width * names.count + 33 <= 100
-    func row(_ name: String, _ cells: some Sequence<String>, _ shares: [String]) throws {
-      let cells = isNarrow ? cells.map { String($0.prefix(width - 1)).leftPadded(width) } : []
-      try Output.line(
-        String(name.prefix(head)).leftPadded(head) + cells.joined()
-          + shares.map { $0.leftPadded(11) }.joined())
+    let digits = "\(metrics.confusion.joined().max()!)".count
+    // A column is as wide as its numbers: longer names stand before the rows alone.
+    let isNumbered = names.contains { $0.count > max(4, digits) }
+    let place = "\(names.count - 1)".count
+    let heads = names.enumerated().map { index, name in
+      isNumbered ? "\("\(index)".leftPadded(place)) \(name.shortened(20))" : name
     }
+    let isNarrow = 30 + (max(4, digits) + 2) * names.count <= 2 * Output.columns
     try Output.line(
       isNarrow
         ? "\nimages of a class (row) by what they were taken for (column)"
         : "\neach class; --json has the table of what was taken for what")
-    try row("", names, ["precision", "recall", "F1"])
-    for (label, c) in metrics.classes.enumerated() {
-      try row(
-        names[label], metrics.confusion[label].map { $0 == 0 ? "." : "\($0)" },
-        [c.precision, c.recall, c.f1].map { $0?.percent() ?? "-" })
+    let columns = isNarrow ? (isNumbered ? names.indices.map(String.init) : names) : []
+    let rows = metrics.classes.enumerated().map { label, c in
+      [heads[label]] + (isNarrow ? metrics.confusion[label].map { $0 == 0 ? "." : "\($0)" } : [])
+        + [c.precision, c.recall, c.f1].map { $0?.percent() ?? "-" }
     }
+    for line in aligned(
+      [[""] + columns + ["precision", "recall", "F1"]] + rows, textColumns: isNumbered ? [0] : [],
+      indent: "")
+    { try Output.line(line) }
     if !isNarrow { try printMistakes(metrics.confusion, names) }
   }
 
@@ -179,8 +181,11 @@ struct Evaluate: ParsableCommand {
         (label: label, guess: $0.offset, count: $0.element)
       }
     }.sorted { ($1.count, $0.label, $0.guess) < ($0.count, $1.label, $1.guess) }
-    try Output.line("\nthe commonest mistakes")
-    for mistake in mistakes.prefix(20) {
+    let most = 20
+    try Output.line(
+      "\nthe commonest mistakes"
+        + (mistakes.count > most ? ", \(most) kinds of \(mistakes.count.grouped)" : ""))
+    for mistake in mistakes.prefix(most) {
       try Output.line(
         "\(mistake.count.grouped.leftPadded(6))  \(names[mistake.label]) taken for \(names[mistake.guess])"
       )

@@ -61,7 +61,7 @@ struct ExplainConv: ParsableCommand {
     for (path, _) in pictures { try AtomicFile.checkWritable(path) }
     for (path, picture) in pictures { try AtomicFile.write(Array(picture.utf8), to: path) }
     if json { return try printJSON(walk) }
-    for line in ConvolutionText(walk).lines() { try Output.line(line) }
+    for line in ConvolutionText(walk).lines() { try Output.line(line, isWhole: true) }
     if !pictures.isEmpty { try Output.line("") }
     for (path, _) in pictures { try Output.line("wrote \(path)") }
   }

@@ -24,7 +24,7 @@ struct ConvolutionText {
     let isTerminal = isatty(STDOUT_FILENO) == 1
     isColoured =
       isTerminal && (environment["NO_COLOR"] ?? "").isEmpty && environment["TERM"] != "dumb"
-    width = Output.width(of: STDOUT_FILENO) ?? 100
+    width = Output.columns
   }
 
   func lines() -> [String] {
@@ -36,7 +36,7 @@ struct ConvolutionText {
 
   /// Input, filter and output.
   private var head: [StyledText] {
-    var lines = [bold(walk.heading), StyledText(walk.summary), ""]
+    var lines = [bold(walk.heading)] + prose([walk.summary]) + [""]
     lines += flow([
       ["input"] + grid(walk.input) { "\($0 * walk.input.width + $1 + 1)" },
       ["filter"]
@@ -94,23 +94,36 @@ struct ConvolutionText {
 
   private var kernels: [StyledText] {
     var lines = section("5  What each kernel does with it") + [StyledText](table())
-    lines += [
+    var notes = [
       "",
       "For one image, channel and filter. \"At a time\" is the most of what is gathered that is in memory.",
       "The product copies a matrix once more, into the order in which it reads it.",
     ]
-    if walk.isWinograd { lines.append("Of winograd the multiplications alone are counted.") }
+    if walk.isWinograd { notes.append("Of winograd the multiplications alone are counted.") }
     if walk.costs.contains(where: { $0.variant == "stride_groups" && $0.heldBytes == 0 }) {
-      lines.append("Here stride_groups copies windows straight into that order, and has no matrix.")
+      notes.append("Here stride_groups copies windows straight into that order, and has no matrix.")
     }
-    if walk.isPublishedExample {
-      lines += section("Note") + [StyledText](Self.misprint)
-    }
+    lines += prose(notes)
+    if walk.isPublishedExample { lines += section("Note") + prose(Self.misprint) }
     return lines
   }
 
-  func section(_ title: String, _ lines: StyledText...) -> [StyledText] {
-    ["", bold(title), ""] + lines
+  func section(_ title: String, _ lines: String...) -> [StyledText] {
+    ["", bold(title), ""] + prose(lines)
+  }
+
+  /// Lines as they are written or, where one is too long, their paragraphs broken anew.
+  private func prose(_ lines: [String]) -> [StyledText] {
+    guard lines.contains(where: { $0.count > width }) else { return [StyledText](lines) }
+    var paragraphs: [String] = []
+    for line in lines {
+      if let last = paragraphs.last, !last.isEmpty, !line.isEmpty, !(last + line).contains("  ") {
+        paragraphs[paragraphs.count - 1] = "\(last) \(line)"
+      } else {
+        paragraphs.append(line)
+      }
+    }
+    return [StyledText](paragraphs.flatMap { $0.wrapped(width) })
   }
 
   private var groups: Range<Int> { 0..<walk.shown }

@@ -3,7 +3,7 @@ import StrideNet
 /// A tile of winograd, in the text and in the still picture.
 extension ConvolutionText {
   var winograd: [StyledText] {
-    guard walk.isWinograd else { return section("4  Winograd", StyledText(walk.notWinograd)) }
+    guard walk.isWinograd else { return section("4  Winograd", walk.notWinograd) }
     return section(
       "4  Winograd",
       "\(walk.tileSummary):", "y = Aᵀ M A with M = U ⊙ V, U = G g Gᵀ and V = Bᵀ d B.",

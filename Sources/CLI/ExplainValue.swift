@@ -125,11 +125,17 @@ struct ExplainValue: ParsableCommand {
   /// - Parameter weights: the shape of the layer's weights
   private func show(_ p: Provenance, _ weights: [Int]) throws {
     let isGradient = p.kind == "gradient"
+    let isLargest = p.kind == "largest"
     // What is 0 adds nothing; the rest is told in the order of the sum, unless it is long.
-    let adding = p.terms.count <= 2 ? p.terms : p.terms.filter { $0.product != 0 }
-    let few = all || adding.count <= 32
-    let shown =
-      few ? adding : adding.sorted { abs($0.product) > abs($1.product) }.prefix(20).map { $0 }
+    let adding = isLargest || p.terms.count <= 2 ? p.terms : p.terms.filter { $0.product != 0 }
+    func size(_ term: Provenance.Term) -> Double {
+      isLargest ? Double(term.value) : abs(term.product)
+    }
+    var (shown, others) = (adding[...], ArraySlice<Provenance.Term>())
+    if !all && adding.count > 32 {
+      let sorted = adding.sorted { size($0) > size($1) }
+      (shown, others) = (sorted[..<20], sorted[20...])
+    }
     func weight(_ index: Int) -> String {
       var (rest, place) = (index, [String]())
       for size in weights.reversed() {
@@ -140,28 +146,34 @@ struct ExplainValue: ParsableCommand {
     }
     let sides = ["the layers", "the shortcut"]
     var rows = shown.enumerated().map { index, term in
-      [
-        p.kind == "both sides" ? sides[index] : "x\(Self.text(term.from))", Self.number(term.value),
-        "×",
-        isGradient ? "dz\(Self.text(term.to))" : term.weight.map(weight) ?? "",
-        Self.number(term.factor), "=", Self.number(term.product),
-      ]
+      isLargest
+        ? [
+          "x\(Self.text(term.from))", Self.number(term.value),
+          term.factor == 1 ? "← the largest" : "", "", "", "", "",
+        ]
+        : [
+          p.kind == "both sides" ? sides[index] : "x\(Self.text(term.from))",
+          Self.number(term.value),
+          "×",
+          isGradient ? "dz\(Self.text(term.to))" : term.weight.map(weight) ?? "",
+          Self.number(term.factor), "=", Self.number(term.product),
+        ]
     }
-    if !few {
-      let rest = p.terms.reduce(0) { $0 + $1.product } - shown.reduce(0) { $0 + $1.product }
-      rows.append(
-        ["\((adding.count - shown.count).grouped) more", "", "", "", "", "", Self.number(rest)])
+    if !others.isEmpty {
+      let rest = isLargest ? "" : Self.number(others.reduce(0) { $0 + $1.product })
+      rows.append(["\(others.count.grouped) more", "", "", "", "", "", rest])
     }
     if p.kind == "weighted sum" || p.kind == "normalised" {
       rows.append([
         p.kind == "normalised" ? "shift" : "bias", "", "", "", "", "", Self.number(p.bias),
       ])
     }
-    rows.append(["sum", "", "", "", "", "", Self.number(p.sum)])
+    if !isLargest { rows.append(["sum", "", "", "", "", "", Self.number(p.sum)]) }
     if p.activation != "none" && p.activation != "softmax" {
       rows.append([p.activation, "", "", "", "", "", Self.number(p.result)])
     }
-    rows.append(["the kernel's", "", "", "", "", "", Self.number(p.value)])
+    let value = Self.number(p.value)
+    rows.append(["the kernel's", isLargest ? value : "", "", "", "", "", isLargest ? "" : value])
     if !rows.isEmpty { for line in aligned(rows, textColumns: [0, 3]) { try Output.line(line) } }
     let zero = p.terms.count - adding.count
     if zero > 0 {

@@ -62,7 +62,7 @@ extension Train {
       case .finished, .stoppedEarly: break
       }
       let path = savePath(of: index + 1)
-      if let path { try trainer.network.save(to: path) }
+      if let path { try run.save(to: path) }
       let event = FoldEvent(index + 1, count, trainer, path)
       events.append(event)
       if json {
@@ -113,7 +113,7 @@ private struct FoldEvent: Encodable {
 
   func text(_ loss: String) -> String {
     "fold \("\(fold)".leftPadded("\(folds)".count))   epoch \(epoch)  \(seconds.fixed(2)) s"
-      + "  validation \(loss) \(validation_cce.fixed(4))  "
+      + "  validation \(loss) \(validation_cce.number(4))  "
       + (validation_accuracy.map { "accuracy \($0.percent())" }
         ?? "R² \(RegressionMetrics.r2(validation_r2))")
       + (file.map { "  saved \($0)" } ?? "")

@@ -74,7 +74,11 @@ struct GradCheck: ParsableCommand {
           chosen, input: Shape(sizes[0], sizes[1], sizes[2]), seed: seed, runtime: compute.runtime()
         )
       }
-    for row in check.rows { try show(row) }
+    if json {
+      for row in check.rows { try Output.json(row) }
+    } else {
+      for line in Self.table(check.rows) { try Output.line(line) }
+    }
     guard check.passed else {
       throw StrideNetError(
         .badData, "a backward pass is wrong",
@@ -84,15 +88,20 @@ struct GradCheck: ParsableCommand {
         hint: mutant == nil ? nil : "that is the mistake at work")
     }
   }
-  private func show(_ row: GradientCheck.Row) throws {
-    if json { return try Output.json(row) }
-    let corners = row.corners > 0 ? ", \(row.corners) at corners" : ""
-    try Output.line(
-      "\(row.passed ? "ok    " : "WRONG ") \(row.layer)  \(row.name.padded(34)) \(row.array.padded(12)) "
-        + "\(row.checked) checked\(corners); "
-        + (row.passed
-          ? "worst error \(row.worstError.fixed(5))"
-          : "[\(row.index)]: slope \(row.slope.fixed(4)), backward pass \(row.gradient.fixed(4))")
-    )
+
+  private static func table(_ rows: [GradientCheck.Row]) -> [String] {
+    let heading = ["", "", "layer", "array", "checked", "at corners", "worst error"]
+    return aligned(
+      [heading]
+        + rows.map { row in
+          [
+            row.passed ? "ok" : "WRONG", "\(row.layer)", row.name, row.array,
+            "\(row.checked.grouped) of \(row.count.grouped)",
+            row.corners > 0 ? "\(row.corners)" : "",
+            row.passed
+              ? row.worstError.number(5)
+              : "[\(row.index)]: slope \(row.slope.number(4)), backward pass \(row.gradient.number(4))",
+          ]
+        }, textColumns: [0, 2, 3, 6], keys: [0, 1], indent: "")
   }
 }

@@ -109,7 +109,7 @@ struct LRFind: ParsableCommand {
           + (sweep.hasDiverged ? "begin lower with --lowest" : "end higher with --highest"))
     }
     try Output.line(
-      "lowest    \(lowest.smoothed.fixed(4)) at \(lowest.rate.short), of which a tenth is "
+      "lowest    \(lowest.smoothed.number(4)) at \(lowest.rate.short), of which a tenth is "
         + "\((lowest.rate / 10).short)"
         + (sweep.steepest.map { "\nsteepest  at \($0.rate.short)" } ?? ""))
     try Output.line("try       --learning-rate \(suggestion.short)")
@@ -136,7 +136,7 @@ struct LRFind: ParsableCommand {
     plot.dots = sweep.points.filter { Double($0.loss) <= y.high }.map {
       Plot.Dot(
         x: Double($0.rate), y: Double($0.loss), colour: "#bbbbbb", marker: .circle,
-        title: "\($0.rate.short): \($0.loss.fixed(4))")
+        title: "\($0.rate.short): \($0.loss.number(4))")
     }
     plot.lines = [
       Plot.Line(

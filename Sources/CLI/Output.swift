@@ -7,10 +7,11 @@ enum Output {
   /// Where lines go, in errors.
   static let place = "standard output"
 
-  /// One line on standard output.
-  static func line(_ text: String) throws {
+  /// One line on standard output, on a terminal as many as it takes.
+  /// - Parameter isWhole: a line for programs, or to be copied
+  static func line(_ text: String, isWhole: Bool = false) throws {
     clearProgress()
-    guard write(text + "\n", to: STDOUT_FILENO) else {
+    guard write((isWhole ? text : wrapped(text, STDOUT_FILENO)) + "\n", to: STDOUT_FILENO) else {
       throw StrideNetError(
         .ioError, "cannot write", at: place, found: String(cString: strerror(errno)),
         hint: "free space, or write elsewhere")
@@ -22,7 +23,7 @@ enum Output {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     encoder.nonConformingFloatEncodingStrategy = nonFinite
-    try line(String(decoding: encoder.encode(value), as: UTF8.self))
+    try line(String(decoding: encoder.encode(value), as: UTF8.self), isWhole: true)
   }
 
   /// JSON has no numbers for these. A norm may be too large for a float, for one.
@@ -32,12 +33,12 @@ enum Output {
   /// To standard error, where it disturbs no pipe.
   static func complain(_ text: String) {
     clearProgress()
-    write("stridenet: " + text + "\n", to: STDERR_FILENO)
+    write(wrapped("stridenet: " + text, STDERR_FILENO) + "\n", to: STDERR_FILENO)
   }
 
-  static func note(_ text: String) {
+  static func note(_ text: String, isWhole: Bool = false) {
     clearProgress()
-    write(text + "\n", to: STDERR_FILENO)
+    write((isWhole ? text : wrapped(text, STDERR_FILENO)) + "\n", to: STDERR_FILENO)
   }
 
   /// Straight to the file descriptor, so that nothing is lost in a buffer.
@@ -80,11 +81,29 @@ enum Output {
     }
   }
 
-  /// Columns of a terminal.
+  /// Columns of a terminal, or of what $COLUMNS says that there are.
   static func width(of descriptor: Int32) -> Int? {
+    if let columns = ProcessInfo.processInfo.environment["COLUMNS"].flatMap({ Int($0) }),
+      columns > 0
+    {
+      return max(20, columns)
+    }
     var size = winsize()
     return ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
-      ? Int(size.ws_col) : nil
+      ? max(20, Int(size.ws_col)) : nil
+  }
+
+  /// What tables are to fit into.
+  static let columns = width(of: STDOUT_FILENO) ?? 80
+
+  /// Broken at words where there is a width; a pipe's lines stay whole.
+  private static func wrapped(_ text: String, _ descriptor: Int32) -> String {
+    // A mark below a word is to stay there.
+    guard let width = width(of: descriptor), text.firstMatch(of: /\n *\^(\n|$)/) == nil else {
+      return text
+    }
+    return text.split(separator: "\n", omittingEmptySubsequences: false)
+      .flatMap { String($0).wrapped(width) }.joined(separator: "\n")
   }
 }
 

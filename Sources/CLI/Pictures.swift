@@ -78,7 +78,9 @@ final class LabelledPictures {
     throw StrideNetError(
       .missingInput, "no pictures", at: folder,
       found: skipped.isEmpty
-        ? nil : skipped.prefix(10).map { "\($0.file), \($0.why)" }.joined(separator: "; "),
+        ? nil
+        : skipped.prefix(10).map { "\($0.file), \($0.why)" }.joined(separator: "; ")
+          + (skipped.count > 10 ? "; and \((skipped.count - 10).grouped) more" : ""),
       expected: "pictures in folders with the classes' names or numbers: \(folder)/7/one.png")
   }
 

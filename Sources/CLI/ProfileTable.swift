@@ -18,27 +18,23 @@ enum ProfileTable {
     func cells(_ row: Explanation.Row) -> [String] {
       let hasOperations = row.operations > 0
       return [
-        row.number, row.name, row.pass, row.kernel,
-        hasOperations ? (row.operations / 1e6).fixed(1) : "", (row.bytes / 1e6).fixed(2),
+        row.number.isEmpty ? row.name : row.number, row.number.isEmpty ? "" : row.name, row.pass,
+        row.kernel, hasOperations ? (row.operations / 1e6).fixed(1) : "",
+        (row.bytes / 1e6).fixed(2),
         (row.predicted * 1e6).fixed(0), (row.measured * 1e6).fixed(0),
         hasOperations ? row.shareOfPeak.percent(1) : "", row.why,
       ]
     }
     let rows = [heading] + e.rows.map(cells) + [cells(e.total)]
     // Numbers stand between the words.
-    let lines = aligned(rows, textColumns: [0, 1, 2, 3, heading.count - 1])
+    let lines = aligned(rows, textColumns: [0, 1, 2, 3, heading.count - 1], keys: [0, 2])
     let (peak, memory) = (e.roof.gigaflopsPerSecond.fixed(0), e.roof.memory.fixed(0))
     var notes = [
       "  the rows account for \(e.accounted.percent(1)) of the wall time",
-      "  roof: the operations at \(peak) GFLOP/s or the bytes at \(memory) GB/s of memory, both just "
-        + "measured, whichever",
-      "        takes longer; what a cache holds may be faster",
+      "  roof: the operations at \(peak) GFLOP/s or the bytes at \(memory) GB/s of memory, both "
+        + "measured beside the training, whichever takes longer; what a cache holds may be faster",
     ]
-    if e.rows.contains(where: { $0.kernel.contains("winograd") }) {
-      notes.append(
-        "  peak: of the definition's operations, of which winograd does a quarter; it may be above 100 %"
-      )
-    }
+    notes += e.notes.map { "  \($0)" }
     if e.rows.contains(where: { $0.number.contains("+") }) {
       notes.append(
         "  1+2:  layers that run together; what lies between them stays in a cache, not in MB")
@@ -46,7 +42,7 @@ enum ProfileTable {
     return [
       "explain  the mean of \(e.steps.grouped) steps of \(e.images.fixed(1)) images, "
         + e.roof.threads.threads
-    ] + lines + notes
+    ] + lines + notes.flatMap { $0.wrapped(Output.columns) }
   }
 
   private struct RowEvent: Encodable {
@@ -72,12 +68,15 @@ enum ProfileTable {
     let steps, threads: Int
     let images_per_step, flop, bytes, predicted_seconds, seconds, share_of_peak: Double
     let accounted, peak_gflops, memory: Double
+    /// What is to be said of the shares.
+    let notes: [String]
 
     init(_ e: Explanation) {
       (steps, threads, images_per_step) = (e.steps, e.roof.threads, e.images)
       (flop, bytes) = (e.total.operations, e.total.bytes)
       (predicted_seconds, seconds) = (e.total.predicted, e.total.measured)
       share_of_peak = e.total.shareOfPeak
+      notes = e.notes
       (accounted, peak_gflops, memory) = (e.accounted, e.roof.gigaflopsPerSecond, e.roof.memory)
     }
   }

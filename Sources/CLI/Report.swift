@@ -6,8 +6,9 @@ struct ReportCommand: ParsableCommand {
     commandName: "report",
     abstract: "Writes a page about a saved network: what it sees, what it gets wrong, its time.",
     discussion: """
-      train --report writes one that also shows how the network was trained. A checkpoint knows its \
-      epochs. The page is one file and loads nothing from elsewhere.
+      train --report writes one that also shows how the weights moved. What train --save or \
+      --checkpoint wrote says how it was trained, and what its epochs came to. The page is one file \
+      and loads nothing from elsewhere.
       """)
 
   @Argument(
@@ -22,6 +23,7 @@ struct ReportCommand: ParsableCommand {
       valueName: "html"))
   var out: String?
 
+  @OptionGroup var size: ReportOptions
   @OptionGroup var dataOptions: DataOptions
   @OptionGroup var compute: ComputeOptions
 
@@ -32,21 +34,26 @@ struct ReportCommand: ParsableCommand {
       try file.map { try Network.load(from: $0, runtime: runtime) } ?? .digits(runtime: runtime)
     }
     let network = try load()
-    // A weight file has no configuration, nor epochs.
-    let checkpoint = file.flatMap { try? Checkpoint(from: $0) }
+    // What an older file, or another program's, doesn't say isn't known.
+    let history = try file.map { try TrainingHistory(from: $0) } ?? TrainingHistory.digits()
     try AtomicFile.checkWritable(path)
-    var configuration = checkpoint?.configuration ?? RunConfiguration()
+    var configuration = history?.configuration ?? RunConfiguration()
     configuration.layers = Architecture.text(network.layers)
-    if checkpoint == nil { configuration.training.loss = network.loss }
-    let wanted = dataOptions.data ?? checkpoint?.configuration.data
-    configuration.data = wanted
+    if history == nil { configuration.training.loss = network.loss }
+    if let data = dataOptions.data, data != configuration.data {
+      // What is said of one set's images means nothing for another's.
+      (configuration.data, configuration.split, configuration.folds) = (data, nil, nil)
+      (configuration.limit, configuration.validate) = (nil, nil)
+    } else if let file {
+      configuration.data = configuration.placeOfData(besides: file)
+    }
     configuration.pictures = try dataOptions.pictures.options(for: network)
     let loaded = try configuration.loadData(
       isStrict: dataOptions.strict, cache: dataOptions.pictures.cache, DataOptions.progress)
     DataOptions.tell(loaded.data)
     let (data, test) = (try loaded.data.labelled(for: network), loaded.test)
     try requireFinite([network.evaluate(test ?? data.test).cce], file ?? "the digits' network")
-    configuration.data = wanted ?? data.name
+    // Timed, and shown, by settings that fit other data too.
     configuration.training.batchSize = min(configuration.training.batchSize, data.train.count)
 
     // Training steps are timed on another copy of the network.
@@ -56,22 +63,41 @@ struct ReportCommand: ParsableCommand {
     let few = try data.limited(to: min(data.train.count, 40 * short.batchSize))
     try copy.build(for: few.train.shape)
     copy.timePasses()
+    let peak = Roofline.gigaflopsPerSecond(runtime)
     let timed = try Trainer(
       copy,
       try Dataset(
         name: few.name, source: few.source, train: few.train, test: few.test.prefix(1)), short)
     _ = try timed.run()
-    let explanation = copy.explanation(Roofline(of: runtime).allThreads)
+    let explanation = copy.explanation(Roofline(of: runtime).allThreads.raised(to: peak))
 
     let trainer = try Trainer(network, data, configuration.training)
-    let record = try TrainingRecord(trainer, frames: 1)
-    for result in checkpoint?.results ?? [] { record.note(result) }
+    let record = try TrainingRecord(trainer, frames: 1, size: size.bytes)
+    for result in history?.results ?? [] { record.note(result) }
     try Report(
       network, record: record, data: data, judged: test ?? data.test, heldOut: test != nil,
-      seconds: checkpoint.map { $0.results.reduce(0) { $0 + $1.seconds } },
-      explanation: explanation,
-      configuration: configuration
+      explanation: explanation, history: history,
+      .init(size: size.bytes)
     ).write(to: path)
     try Output.line("report   \(path)")
+  }
+}
+
+/// How much is in a report.
+struct ReportOptions: ParsableArguments {
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "At most so large a page; what there is no room for is said there (default: 1.5).",
+      valueName: "MB"))
+  var reportSize: Double?
+
+  var bytes: Int { Int((reportSize ?? 1.5) * 1e6) }
+
+  func validate() throws {
+    if let reportSize, !(0.2...1000).contains(reportSize) {
+      throw ValidationError(
+        "--report-size out of range: found \(reportSize), expected 0.2 … 1,000 (MB)")
+    }
   }
 }

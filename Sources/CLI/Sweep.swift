@@ -209,9 +209,12 @@ struct Sweep: ParsableCommand {
     } else {
       try Output.line("")
       for line in SweepPage.table(finals, loss: runner.lossTitle) { try Output.line(line) }
-      for run in failed { try Output.line("failed   \(run.line)\n         \(run.failure!)") }
+      for run in failed {
+        try Output.line("failed   \(run.line)", isWhole: true)
+        try Output.line("         \(run.failure!)")
+      }
       if !failed.isEmpty { try Output.line("\(failed.count) of \(runner.done.count) failed") }
-      if let best = good.first { try Output.line("\nbest     \(best.line)") }
+      if let best = good.first { try Output.line("\nbest     \(best.line)", isWhole: true) }
       if let page { try Output.line("page     \(page)") }
     }
     if runner.interrupt.requested {
@@ -306,7 +309,7 @@ struct SweepRunner {
         remaining.note(p, of: trainer.settings.epochs)
         Output.progress {
           "training \(place), \(remaining.text) left  epoch \(p.epoch)/\(trainer.settings.epochs)"
-            + "  \(trainer.network.loss.title) \(p.cce.fixed(4))"
+            + "  \(trainer.network.loss.title) \(p.cce.number(4))"
         }
       }
     }

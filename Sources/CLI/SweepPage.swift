@@ -14,8 +14,8 @@ enum SweepPage {
     let rows = good.map { result in
       result.choice.map(\.value) + [
         "\(result.epochs!)", hasClasses ? result.error!.percent() : r2(result),
-        result.loss!.fixed(4),
-        hasClasses ? result.train_error!.percent() : result.train_loss!.fixed(4),
+        result.loss!.number(4),
+        hasClasses ? result.train_error!.percent() : result.train_loss!.number(4),
         "\(result.seconds!.fixed(2)) s",
       ]
     }
@@ -54,6 +54,7 @@ enum SweepPage {
     }
     let rows = zip(table.dropFirst(), good).map { row($0, "td", line: $1.line) }.joined()
     let plots = plots(good)
+    let measure = best?.error == nil ? "R²" : "Error"
     return """
       <!doctype html>
       <html lang="en">
@@ -65,8 +66,9 @@ enum SweepPage {
       \(Page.style)
       td { white-space: nowrap; }
       pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-      .plot { background: #ffffff; border-radius: 8px; }
-      .plot svg { max-width: 100%; height: auto; display: block; }
+      .plot { background: #ffffff; border-radius: 8px; overflow-x: auto; }
+      .plot svg { display: block; }
+      @media print { .plot svg { max-width: 100%; height: auto; } }
       </style>
       </head>
       <body>
@@ -80,9 +82,9 @@ enum SweepPage {
       </header>
       <main>
       \(best.map { "<section><h2>The best</h2>\n<p class=\"soft\">By the images that were held out. The test set is measured by this line:</p>\n<pre>\(safe($0.line))</pre></section>" } ?? "")
-      \(plots.isEmpty ? "" : "<section><h2>\(best?.error == nil ? "R²" : "Error") by each option</h2><div class=\"plot\">\(Plot.svg(plots))</div></section>")
+      \(plots.isEmpty ? "" : "<section><h2>\(measure) by each option</h2><div class=\"plot\" tabindex=\"0\" role=\"region\" aria-label=\"\(measure) by each option\">\(Plot.svg(plots))</div></section>")
       <section><h2>All</h2>
-      <div class="scroll"><table>
+      <div class="scroll" tabindex="0" role="region" aria-label="All"><table>
       \(row(table[0], "th", line: "command"))\(rows)</table></div></section>
       \(failed.isEmpty ? "" : "<section><h2>Failed</h2><ul>\(failed.map { "<li><code>\(safe($0.line))</code><br>\(safe($0.failure!))</li>" }.joined(separator: "\n"))</ul></section>")
       </main>

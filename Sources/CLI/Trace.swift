@@ -38,9 +38,10 @@ struct TraceCommand: ParsableCommand {
     let runtime = try compute.runtime()
     let network = try network.load(runtime, for: x.shape)
     // A mini-batch is one that trains; an image is first looked at as in prediction.
+    let before = Roofline.gigaflopsPerSecond(runtime)
     let training = try network.trace(images, repeats: repeats)
     let values = batch == nil ? try network.trace(x, repeats: repeats) : training
-    let peak = Roofline.gigaflopsPerSecond(runtime)
+    let peak = max(before, Roofline.gigaflopsPerSecond(runtime))
     let rows = zip(values.layers, training.layers).map { Row($0, $1, peak: peak) }
     try values.output.values.allSatisfy(\.isFinite) ? () : Self.notFinite(network.layers.last!)
     if json {
@@ -51,7 +52,7 @@ struct TraceCommand: ParsableCommand {
           probabilities: network.endsInSoftmax ? values.output.values : nil,
           outputs: network.endsInSoftmax ? nil : values.output.values,
           threads: runtime.threads, kernels: runtime.kernels.name,
-          isa: KernelChoice.instructionSet, peak_gflops: peak,
+          isa: KernelChoice.instructionSet, peak_gflops: peak, notes: Self.notes(rows),
           seconds: rows.reduce(0) { $0 + $1.seconds }))
       return
     }
@@ -65,7 +66,10 @@ struct TraceCommand: ParsableCommand {
 
       """)
     for line in Self.table(rows) { try Output.line(line) }
-    try Output.line("\nloss     \(training.loss!.fixed(4))")
+    for note in Self.notes(rows) {
+      for line in "  \(note)".wrapped(Output.columns) { try Output.line(line) }
+    }
+    try Output.line("\nloss     \(training.loss!.number(4))")
     if batch == nil, network.predictsNumbers {
       let outputs = try network.predict(x).values
       let texts = zip(outputs, images.targets?.values ?? []).enumerated().map { index, pair in
@@ -137,7 +141,14 @@ struct TraceCommand: ParsableCommand {
     let probabilities, outputs: [Float]?
     let threads: Int
     let kernels, isa: String
-    let peak_gflops, seconds: Double
+    let peak_gflops: Double
+    /// What is to be said of the shares of it.
+    let notes: [String]
+    let seconds: Double
+  }
+
+  private static func notes(_ rows: [Row]) -> [String] {
+    Roofline.notes(rows.map { ($0.kernel ?? "", $0.share_of_peak) })
   }
 
   private static func table(_ rows: [Row]) -> [String] {
@@ -152,10 +163,10 @@ struct TraceCommand: ParsableCommand {
         "\(row.number)", row.layer, shape(row.output), row.parameters.grouped,
         row.multiply_adds.grouped, (row.bytes / 1024).fixed(1), (row.seconds * 1e6).fixed(1),
         row.share_of_peak > 0 ? row.share_of_peak.percent(1) : "",
-        row.backward_seconds.map { ($0 * 1e6).fixed(1) } ?? "", row.least.fixed(3),
-        row.mean.fixed(3), row.greatest.fixed(3), row.zeros.percent(0),
-        row.gradient_norm.map { $0.fixed(4) } ?? "",
-        row.parameter_gradient_norm.map { $0.fixed(4) } ?? "", row.kernel ?? "",
+        row.backward_seconds.map { ($0 * 1e6).fixed(1) } ?? "", row.least.number(3),
+        row.mean.number(3), row.greatest.number(3), row.zeros.percent(0),
+        row.gradient_norm.map { $0.number(4) } ?? "",
+        row.parameter_gradient_norm.map { $0.number(4) } ?? "", row.kernel ?? "",
       ]
     }
     return aligned([heading] + cells, textColumns: [1, 15])

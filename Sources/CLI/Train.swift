@@ -118,8 +118,13 @@ struct Train: ParsableCommand {
       kept.data = kept.data.map(Dataset.fullPath)
       trainer.writeCheckpoints(to: checkpointPath, every: files.checkpointEvery ?? 1, kept)
     }
-    if isProfiled || files.report != nil { network.timePasses() }
-    let record = try files.report.map { _ in try TrainingRecord(trainer) }
+    let isTimed = isProfiled || files.report != nil
+    if isTimed { network.timePasses() }
+    // Before as well as after: what else runs on the machine comes and goes.
+    let peak = isTimed ? Roofline.gigaflopsPerSecond(network.runtime) : 0
+    let record = try files.report.map { _ in
+      try TrainingRecord(trainer, size: files.page.bytes)
+    }
     // From the first output on, Ctrl-C ends the training in good order.
     let interrupt = Interrupt()
     try announce(trainer, run.configuration, test, from: set.start)
@@ -136,21 +141,22 @@ struct Train: ParsableCommand {
     let log = try files.logDir.map {
       try EventFile(in: $0, goingOnAfter: checkpoint == nil ? nil : network.stepCount)
     }
-    let end = try follow(trainer, isHeldOut: test != nil, log, record, interrupt)
+    let end = try follow(run, isHeldOut: test != nil, log, record, interrupt)
     // Where no epoch was finished this time, the checkpoint's is what there is to save.
     if let save = files.save, let epochs = checkpoint?.epochs, epochs == trainer.results.count,
       epochs > 0
     {
-      try network.save(to: save)
+      try run.save(to: save)
     }
     if let path = files.report, let record, let data = set.data as? Dataset {
       try Report(
         network, record: record, data: data, judged: test as? ImageSet ?? data.test,
-        heldOut: test != nil, seconds: trainer.seconds, explanation: explanation(network),
-        configuration: run.configuration
+        heldOut: test != nil, explanation: explanation(network, peak),
+        history: TrainingHistory(run.configuration, trainer),
+        .init(size: files.page.bytes, failure: failure(end, trainer))
       ).write(to: path)
     }
-    try conclude(end, trainer, test, signal: interrupt.signal)
+    try conclude(end, run, test, peak: peak, signal: interrupt.signal)
   }
 
   /// What is trained on, and with which settings.
@@ -169,6 +175,11 @@ struct Train: ParsableCommand {
     /// With what follows from the data.
     let configuration: RunConfiguration
     let trainer: Trainer
+
+    /// The network's weights, and how they came to be.
+    func save(to path: String) throws {
+      try trainer.network.save(to: path, history: TrainingHistory(configuration, trainer))
+    }
   }
 
   /// Checks the options and loads the data.
@@ -180,7 +191,7 @@ struct Train: ParsableCommand {
   ) throws -> Settled {
     var configuration = try configuration(goingOnFrom: checkpoint)
     if dataOptions.data == nil, let checkpoint, let resume = files.resume {
-      configuration.data = checkpoint.placeOfData(besides: resume)
+      configuration.data = checkpoint.configuration.placeOfData(besides: resume)
       if let data = configuration.data, data != checkpoint.configuration.data, !isQuiet {
         Output.note("the data is read from \(data)")
       }
@@ -359,6 +370,10 @@ struct Train: ParsableCommand {
         .usage, "a training goes on with the settings it began with", at: files.resume,
         found: "--class-weights", hint: "leave it out: --resume knows them")
     }
+    if files.page.reportSize != nil && files.report == nil {
+      throw StrideNetError(
+        .usage, "--report-size means nothing without a report", expected: "--report FILE with it")
+    }
     if let every = files.checkpointEvery, every < 1 {
       throw StrideNetError(
         .usage, "--checkpoint-every out of range", found: "\(every)", expected: "at least 1")
@@ -490,9 +505,10 @@ struct Train: ParsableCommand {
 
   /// Trains, and does what is to be done on the way. What fails there ends the training in good order.
   private func follow(
-    _ trainer: Trainer, isHeldOut: Bool, _ log: EventFile?, _ record: TrainingRecord?,
+    _ run: Run, isHeldOut: Bool, _ log: EventFile?, _ record: TrainingRecord?,
     _ interrupt: Interrupt
   ) throws -> TrainingEnd {
+    let trainer = run.trainer
     var failure: (any Error)?
     func attempt(_ work: () throws -> Void) {
       do {
@@ -524,7 +540,7 @@ struct Train: ParsableCommand {
       attempt {
         try log?.log(result, trainer.network, isHeldOut: isHeldOut)
         // Saved first, so that an epoch that was reported isn't lost.
-        if let save = files.save { try trainer.network.save(to: save) }
+        if let save = files.save { try run.save(to: save) }
         try report(result, of: trainer, isHeldOut: isHeldOut)
         // Once: the first thing that is wrong explains the others.
         if advice == nil {
@@ -538,21 +554,23 @@ struct Train: ParsableCommand {
     return end
   }
 
-  private func explanation(_ network: Network) -> Explanation? {
-    network.explanation(Roofline(of: network.runtime).allThreads)
+  /// - Parameter peak: as it was measured before
+  private func explanation(_ network: Network, _ peak: Double) -> Explanation? {
+    network.explanation(Roofline(of: network.runtime).allThreads.raised(to: peak))
   }
 
   // MARK: The end
 
   private func conclude(
-    _ end: TrainingEnd, _ trainer: Trainer, _ test: (any ExampleSource)?, signal: Int32?
+    _ end: TrainingEnd, _ run: Run, _ test: (any ExampleSource)?, peak: Double, signal: Int32?
   ) throws {
+    let trainer = run.trainer
     let (network, keepsBest) = (trainer.network, trainer.settings.keepsBest)
     // The epoch whose weights the network has.
     let last = keepsBest ? trainer.bestEpoch.map { trainer.results[$0 - 1] } : trainer.results.last
-    if keepsBest, last != nil, let save = files.save { try network.save(to: save) }
+    if keepsBest, last != nil, let save = files.save { try run.save(to: save) }
     try tell(end, of: trainer, last)
-    if isProfiled, let explanation = explanation(network) {
+    if isProfiled, let explanation = explanation(network, peak) {
       try ProfileTable.print(explanation, json: json)
     }
     let regression =
@@ -572,12 +590,26 @@ struct Train: ParsableCommand {
     if case .stopped = end { throw ExitCode(128 + (signal ?? SIGINT)) }
   }
 
+  /// What a page says of a training that didn't come to its end.
+  private func failure(_ end: TrainingEnd, _ trainer: Trainer) -> String {
+    switch end {
+    case .diverged(let epoch, let batch):
+      "The training diverged in epoch \(epoch), batch \(batch): the loss was no finite number, or a million times the first. "
+        + (trainer.results.isEmpty
+          ? "The weights are those that it began with."
+          : "The weights are those of epoch \(trainer.results.count).")
+        + " Try a tenth of the learning rate, which was \(trainer.settings.learningRate), or --clip-norm 1."
+    case .stopped: "The training was stopped after \(trainer.results.count) epochs."
+    case .finished, .stoppedEarly: ""
+    }
+  }
+
   func diverged(
     _ settings: TrainingSettings, _ epoch: Int, _ batch: Int, at place: String = "",
     _ saved: String = ""
   ) -> StrideNetError {
     StrideNetError(
-      .badData, "training diverged: the loss is no longer a finite number",
+      .badData, "training diverged: the loss is no finite number, or a million times the first",
       at: "\(place)epoch \(epoch), batch \(batch)",
       found: "learning rate \(settings.learningRate), momentum \(settings.momentum)",
       expected: "steps small enough to go downhill",
@@ -598,7 +630,8 @@ struct Train: ParsableCommand {
     case .stopped:
       Output.note(
         "stopped" + saved
-          + (checkpointPath.map { "; go on with: \(SweepPlan.line(["--resume", $0]))" } ?? ""))
+          + (checkpointPath.map { "; go on with: \(SweepPlan.line(["--resume", $0]))" } ?? ""),
+        isWhole: true)
     case .stoppedEarly:
       if !quiet && !json {
         try Output.line("stopped  no lower loss for \(trainer.settings.patience!) epochs")

@@ -76,7 +76,7 @@ extension Train {
   func line(_ p: BatchProgress, of trainer: Trainer, left: String) -> String {
     // What matters first: a terminal may be narrow.
     "epoch \(p.epoch)/\(trainer.settings.epochs)  batch \(p.batch)/\(p.batches) of \(p.batchSize)"
-      + "  \(left) left  \(trainer.network.loss.title) \(p.cce.fixed(4))"
+      + "  \(left) left  \(trainer.network.loss.title) \(p.cce.number(4))"
       + (trainer.network.predictsNumbers ? "" : "  error \(p.ce.percent())")
       + "  \(p.imagesPerSecond.grouped) images/s  \(p.seconds.fixed(1)) s"
   }
@@ -109,8 +109,8 @@ extension Train {
     return
       "epoch \("\(r.epoch)".leftPadded("\(trainer.settings.epochs)".count))  \(r.seconds.fixed(2)) s"
       + "  \(r.imagesPerSecond.grouped.leftPadded(8)) images/s"
-      + "  train \(loss) \(r.trainCCE.fixed(4))\(train)"
-      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.fixed(4))\(test)"
+      + "  train \(loss) \(r.trainCCE.number(4))\(train)"
+      + "  \(isHeldOut ? "validation" : "test") \(loss) \(r.testCCE.number(4))\(test)"
   }
 
   /// The last line, also of those that print no other.

@@ -207,6 +207,8 @@ struct RunFileOptions: ParsableArguments {
       valueName: "html"))
   var report: String?
 
+  @OptionGroup var page: ReportOptions
+
   @Option(
     help: ArgumentHelp(
       "Start from the weights there, which train --save wrote. Where the data has other classes, the last dense layer is new.",

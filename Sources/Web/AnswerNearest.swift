@@ -10,12 +10,15 @@ extension Workbench {
     let pixels: Data
   }
 
+  /// Among so many training images, the first ones, they are sought.
+  static let mostCompared = 10_000
+
   /// The training images that the last hidden layer makes nearly the same of.
   func nearest(_ question: LookQuestion) throws -> [Neighbour] {
     let (x, _) = try image(question.input)
     let kernels = KernelChoice.bound.name
     let need = try need(kernels)
-    let count = min(10_000, data.train.count)
+    let count = min(Self.mostCompared, data.train.count)
     let answer = 16 * 12 * Double(data.train.imageSize) + 64 * Double(count)
     // Every layer's output is there at the same time, and the last hidden one's once more.
     let atATime = try images(250, kernels: kernels) { answer + 8 * Double($0) * need.activations }

@@ -18,13 +18,16 @@ extension Workbench {
       let product: Double
     }
     let kind, activation: String
-    /// The largest, at most 300; what the others add up to.
+    /// The largest, at most 300; what the others add up to. Of a maximum all that it was chosen from,
+    /// the chosen one with the factor 1, the others with 0.
     let terms: [Term]
     let others: Int
     let rest: Double
     let bias, kernel: Float
     let sum, result: Double
     let agrees: Bool
+    /// Of the network's weights, as ``Look/weights``.
+    let weights: Int
   }
 
   func provenance(_ question: ProvenanceQuestion) throws -> Explained {
@@ -41,10 +44,11 @@ extension Workbench {
       in: network.trace(x), layer: question.layer,
       at: .init(question.at[0], question.at[1], question.at[2]))
     // In the sum's order, unless it is long.
-    let many = found.terms.count > 300
-    let shown =
-      many
-      ? Array(found.terms.sorted { abs($0.product) > abs($1.product) }.prefix(300)) : found.terms
+    var (shown, others) = (found.terms[...], ArraySlice<Provenance.Term>())
+    if shown.count > 300 {
+      let sorted = found.terms.sorted { abs($0.product) > abs($1.product) }
+      (shown, others) = (sorted[..<300], sorted[300...])
+    }
     return Explained(
       kind: found.kind, activation: found.activation,
       terms: shown.map {
@@ -52,9 +56,8 @@ extension Workbench {
           from: [$0.from.row, $0.from.column, $0.from.channel], value: $0.value,
           factor: $0.factor, product: $0.product)
       },
-      others: found.terms.count - shown.count,
-      rest: found.sum - Double(found.bias) - shown.reduce(0) { $0 + $1.product },
+      others: others.count, rest: others.reduce(0) { $0 + $1.product },
       bias: found.bias, kernel: found.value, sum: found.sum, result: found.result,
-      agrees: found.agrees)
+      agrees: found.agrees, weights: generation)
   }
 }

@@ -12,6 +12,8 @@ extension Workbench {
       /// Of convolutions and poolings, the stride groups along each axis, and the window.
       let groups, window: [Int]?
     }
+    /// Questions that have it are answered by this network or not at all.
+    let version: String
     let network: String
     let parameters: Int
     let input: [Int]
@@ -23,8 +25,12 @@ extension Workbench {
     let train_images, test_images: Int
     let presets: [String: String]
     let is_original, is_training: Bool
+    /// Of a dense first layer's outputs those of up to 64 are there; of how many.
     let filters: Data
     let filter_shape: [Int]
+    let filter_count: Int
+    /// Among how many training images the nearest are sought: the first ones.
+    let nearest_among: Int
   }
 
   func state() throws -> State {
@@ -32,7 +38,7 @@ extension Workbench {
     let shape = network.input!
     let filters = network.firstFilters
     return State(
-      network: text, parameters: network.parameterCount,
+      version: version, network: text, parameters: network.parameterCount,
       input: [shape.height, shape.width, shape.channels],
       layers: try network.summary().layers.map { layer in
         let windows = network.strideGroups(layer: layer.number - 1)
@@ -49,7 +55,8 @@ extension Workbench {
       train_images: data.train.count, test_images: data.test.count, presets: presets,
       is_original: text == original.text && weights == original.weights,
       is_training: session?.isRunning ?? false,
-      filters: filters?.values.data ?? Data(), filter_shape: filters?.shape ?? [])
+      filters: filters?.values.data ?? Data(), filter_shape: filters?.shape ?? [],
+      filter_count: filters?.count ?? 0, nearest_among: min(Self.mostCompared, data.train.count))
   }
 
   /// What an answer with the first layer's weights takes.

@@ -102,7 +102,7 @@ final class Session: Sendable {
     do {
       if case .diverged(let epoch, let batch) = try trainer.run() {
         failure =
-          "Training diverged in epoch \(epoch), batch \(batch): the loss is no longer a finite number. Try a tenth of the learning rate."
+          "Training diverged in epoch \(epoch), batch \(batch): the loss is no finite number, or a million times the first. Try a tenth of the learning rate."
       }
     } catch {
       failure = "\(error)"

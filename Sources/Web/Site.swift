@@ -80,7 +80,15 @@ package final class Site: Service {
   package func answer(_ request: Request, _ body: [UInt8], held: Int) -> Response {
     workbench.held = held
     do {
-      guard let answer = try answer(String(request.path.dropFirst(5)), Data(body)) else {
+      let name = String(request.path.dropFirst(5))
+      // A page that shows another network than there is by now isn't to mix the two.
+      let asked = try? JSONDecoder().decode(Asked.self, from: Data(body))
+      if name != "state", let of = asked?.version, of != workbench.version {
+        return Response(
+          Request.Refusal(409, "the page shows another network than there is now"), found: of,
+          expected: workbench.version, hint: "ask for the state again")
+      }
+      guard let answer = try answer(name, Data(body)) else {
         return Response(Request.Refusal(404, "no such question"))
       }
       return Response(body: answer)
@@ -95,6 +103,11 @@ package final class Site: Service {
     } catch {
       return Response(Request.Refusal(500, "\(error)"))
     }
+  }
+
+  /// The version of the state that a question is about.
+  private struct Asked: Decodable {
+    let version: String?
   }
 
   private func answer(_ name: String, _ body: Data) throws -> Data? {

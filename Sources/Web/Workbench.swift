@@ -20,6 +20,12 @@ package final class Workbench {
   private var networks: [String: (network: Network, generation: Int, batch: Int)] = [:]
   private var needs: [String: NetworkNeed] = [:]
   private(set) var generation = 0
+  // Of this process, and of its networks so far: a number that no other start has.
+  private let start = UInt64.random(in: .min ... .max)
+  private var exchanges = 0
+  /// Which network there is, whatever its weights are by now: another one, also one of another start of
+  /// the server, has another version.
+  var version: String { "\(String(start, radix: 36))-\(exchanges)" }
   var session: Session?
   // One that nobody asks about any more, until it is over.
   var ending: Session?
@@ -162,6 +168,7 @@ package final class Workbench {
     (networks, needs) = ([:], [:])
     features = nil
     generation += 1
+    exchanges += 1
   }
 }
 

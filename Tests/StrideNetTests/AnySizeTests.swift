@@ -46,10 +46,14 @@ import StrideNet
     }
   }
 
-  @Test func roomForEverySmallerBatch() {
+  @Test(arguments: [1, 4]) func roomForEverySmallerBatch(fewest: Int) {
+    let node = ImageNode()
+    node.fewestImages = fewest
+    var needed = 0
     for most in 1...1030 {
-      let needed = (1...most).map(ImageNode.pieces).max()!
-      #expect(ImageNode.mostPieces(upTo: most) >= needed, "\(most)")
+      needed = max(needed, node.pieces(most))
+      #expect(node.mostPieces(upTo: most) == needed && needed <= 16, "\(most)")
+      #expect(node.pieces(most) * node.imagesAPiece(most) >= most, "\(most)")
     }
   }
 

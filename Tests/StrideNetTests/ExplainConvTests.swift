@@ -13,8 +13,10 @@ import StrideNet
 
   @Test func text() throws {
     let place = try Workplace()
-    let end = try place.run("explain", "conv", "--input", "4x4", "--filter", "2x2")
+    let arguments = ["explain", "conv", "--input", "4x4", "--filter", "2x2"]
+    let end = try place.run(arguments, environment: ["COLUMNS": "112"])
     #expect(end.code == 0 && end.err == "")
+    #expect(try place.run(arguments).lines.allSatisfy { $0.count <= 80 })
     for phrase in [
       "9 positions in 4 stride groups", "E = A × (1, 3, 9, 11)", "G = C × (5, 7, 13, 15)",
       "H = D × (7, 15)", "F = B × (6, 8)", "H = D × (11)", "├─────────┼─────────┤",

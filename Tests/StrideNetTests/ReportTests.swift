@@ -21,6 +21,11 @@ import StrideNet
       JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])
   }
 
+  /// What can be seen of a frame.
+  static func look(_ frame: [String: Any]?) throws -> [String: Any] {
+    try #require(frame?["look"] as? [String: Any])
+  }
+
   @Test func aTraining() throws {
     let place = try Workplace()
     let end = try place.run(
@@ -34,8 +39,17 @@ import StrideNet
     #expect(frames.last?["step"] as? Int == 24)
     // The last look is at the network that was saved.
     let network = try Network.load(from: "\(place.path)/net")
-    let filters = try #require(Data(base64Encoded: frames.last?["filters"] as? String ?? ""))
-    #expect(filters == network.firstFilters!.values.withUnsafeBytes { Data($0) })
+    #expect(report["filter_shape"] as? [Int] == [4, 3, 3] && report["filter_count"] as? Int == 4)
+    let filters = try #require(Self.look(frames.last)["filters"] as? [String: Any])
+    let pixels = [UInt8](try #require(Data(base64Encoded: filters["pixels"] as? String ?? "")))
+    let greatest = try #require(filters["greatest"] as? Double)
+    let weights = network.firstFilters!.values
+    #expect(abs(greatest - Double(weights.map(abs).max()!)) < 1e-6 && pixels.count == 36)
+    for (i, pixel) in pixels.enumerated() {
+      // Filter by filter; in the weights the filters are innermost.
+      let value = (Double(pixel) - 128) / 127 * greatest
+      #expect(abs(value - Double(weights[i % 9 * 4 + i / 9])) <= greatest / 250)
+    }
     // All test images are in the matrix, and each wrong one can be looked at.
     let matrix = try #require(report["confusion"] as? [[Int]])
     #expect(matrix.joined().reduce(0, +) == Workplace.testImages)
@@ -77,13 +91,116 @@ import StrideNet
   }
 
   /// A training that goes wrong says so, and its page shows what went before.
-  @Test func aTrainingThatDiverges() throws {
+  @Test(arguments: ["1e20", "1e4"])
+  func aTrainingThatDiverges(rate: String) throws {
     let place = try Workplace()
     let end = try place.run(
       "train", "--layers", "flatten relu(8) relu(8) softmax(10)", "--data", "digits", "--epochs",
-      "4", "--batch-size", "8", "--learning-rate", "1e20", "--report", "page.html")
+      "4", "--batch-size", "8", "--learning-rate", rate, "--report", "page.html")
     #expect(end.code == 65 && end.err.contains("diverged") && !end.wasKilled, "\(end.err)")
-    #expect((try Self.data(of: place.read("page.html"))["frames"] as? [Any])?.isEmpty == false)
+    let report = try Self.data(of: place.read("page.html"))
+    #expect((report["frames"] as? [Any])?.isEmpty == false)
+    #expect((report["failure"] as? String)?.contains("diverged in epoch 1") == true)
+  }
+
+  /// A page has what there is room for, and says what there is none for.
+  @Test func aSize() throws {
+    let place = try Workplace()
+    let arguments = [
+      "train", "--layers", "conv(8,3,padding=1) conv(8,3,padding=1) flatten relu(100) softmax(10)",
+      "--data", "digits", "--epochs", "2", "--batch-size", "4", "--report",
+    ]
+    #expect(try place.run(arguments + ["small.html", "--report-size", "0.2"]).code == 0)
+    #expect(try place.run(arguments + ["large.html"]).code == 0)
+    let (small, large) = (try place.read("small.html"), try place.read("large.html"))
+    #expect(small.count <= 200_000 && large.count > 200_000 && large.count <= 1_500_000)
+    func looks(_ page: [UInt8]) throws -> Int {
+      let frames = try Self.data(of: page)["frames"] as? [[String: Any]] ?? []
+      #expect(frames.count > 20 && frames.last?["look"] != nil)
+      return frames.count { $0["look"] != nil }
+    }
+    let (few, all) = (try looks(small), try looks(large))
+    #expect(few > 1 && few < all)
+    let said = try #require(Self.data(of: small)["left_out"] as? [String])
+    #expect(said.contains("Of \(all) looks into the network \(few) can be seen."), "\(said)")
+    #expect(said.last?.contains("at most 0.2 MB; --report-size") == true)
+    #expect((try Self.data(of: large)["left_out"] as? [String])?.isEmpty == true)
+    for wrong in ["0.1", "-1", "nan"] {
+      let end = try place.run(arguments + ["page.html", "--report-size", wrong])
+      #expect(end.code == 64 && end.err.contains("--report-size"), "\(end.err)")
+    }
+    let alone = try place.run(["train"] + Workplace.tinyTraining + ["--report-size", "2"])
+    #expect(alone.code == 64 && alone.err.contains("without a report"))
+  }
+
+  /// What a file doesn't say isn't made up; what `--save` writes says how it came to be.
+  @Test func howItWasTrained() throws {
+    let place = try Workplace()
+    try place.writeWeights("old")
+    #expect(try place.run("report", "old", "--data", "digits").code == 0)
+    let old = try Self.data(of: place.read("old.html"))
+    #expect(old["configuration"] as? String == "" && (old["epochs"] as? [Any])?.isEmpty == true)
+    #expect((old["history_note"] as? String)?.contains("isn't known") == true)
+
+    let trained = try place.run(
+      ["train"] + Workplace.tinyTraining
+        + ["--optimizer", "adam", "--epochs", "3", "--save", "net", "--json"])
+    let sha = try trained.digest
+    #expect(try place.run("report", "net").code == 0)
+    let new = try Self.data(of: place.read("net.html"))
+    let epochs = try #require(new["epochs"] as? [[String: Any]])
+    let told = trained.json.filter { $0["event"] as? String == "epoch" }
+    #expect(
+      epochs.map { $0["test_loss"] as? Double } == told.map { $0["test_cce"] as? Double }
+        && epochs.map { $0["step"] as? Int } == [4, 8, 12])
+    #expect(new["history_note"] as? String == "")
+    // The page has what repeats it, and the same file comes of it again, bit for bit.
+    try place.write("run.json", new["configuration"] as? String ?? "")
+    #expect(
+      try place.run("train", "--config", "run.json", "--save", "net2", "--json").digest == sha)
+    #expect(try place.read("net2") == place.read("net"))
+  }
+
+  @Test(
+    arguments: [
+      ("stridenet.configuration", "{", "stridenet.configuration"),
+      ("stridenet.results", "{", "stridenet.results"),
+      ("stridenet.configuration", #"{"training":{"batch_size":0}}"#, "batch size"),
+      ("stridenet.results", #"{"images":0,"epochs":[]}"#, "stridenet.results"),
+      ("stridenet.results", #"{"images":9000000000000000,"epochs":[]}"#, "stridenet.results"),
+      (
+        "stridenet.results",
+        #"{"images":64,"epochs":[{"epoch":1,"train_loss":1,"train_error":2,"test_loss":1,"test_error":0}]}"#,
+        "stridenet.results"
+      ),
+    ])
+  func aDamagedHistory(key: String, text: String, told: String) throws {
+    let place = try Workplace()
+    _ = try place.run(["train"] + Workplace.tinyTraining + ["--save", "net"])
+    var file = try Safetensors.read(at: "\(place.path)/net")
+    file.metadata[key] = text
+    try Safetensors.write(file.tensors, metadata: file.metadata, to: "\(place.path)/bad")
+    let end = try place.run("report", "bad", "--data", "digits")
+    #expect(end.code == 65 && end.err.contains(told), "\(end.err)")
+    // The weights are whole.
+    #expect(try place.run("evaluate", "bad", "--data", "digits").code == 0)
+  }
+
+  /// Of very many epochs a file has some, and how many there were.
+  @Test func aLongHistory() throws {
+    let folder = try TemporaryFolder()
+    let set = try TensorSet(Tensor(batch: 2, shape: Shape(2), [0, 1, 1, 0]), labels: [0, 1])
+    let network = Network { Dense(2, activation: .softmax) }
+    var configuration = RunConfiguration(layers: "softmax(2)")
+    (configuration.training.epochs, configuration.training.batchSize) = (1500, 2)
+    let trainer = try Trainer(network, train: set, test: set, configuration.training)
+    try trainer.run()
+    let path = "\(folder.path)/w"
+    try network.save(to: path, history: TrainingHistory(configuration, trainer))
+    let history = try #require(try TrainingHistory(from: path))
+    #expect(history.results.count == 750 && history.results.last?.epoch == 1500)
+    #expect(history.results.last?.testCCE == trainer.results.last?.testCCE && history.images == 2)
+    #expect(history.configuration.training == trainer.settings)
   }
 
   @Test func aSavedNetworkAndACheckpoint() throws {
@@ -93,7 +210,7 @@ import StrideNet
     #expect(end.code == 0 && end.out == "report   net.html\n", "\(end.err)")
     let report = try Self.data(of: place.read("net.html"))
     #expect((report["epochs"] as? [Any])?.isEmpty == true)
-    #expect(report["filter_shape"] as? [Int] == [5, 8, 8, 1])
+    #expect(report["filter_shape"] as? [Int] == [5, 8, 8])
 
     _ = try place.run(
       "train", "--layers", Workplace.tiny, "--data", "digits", "--epochs", "2", "--checkpoint", "c")
@@ -123,7 +240,7 @@ import StrideNet
     #expect(try place.names.contains("w.html") == (code == 0))
     if code == 0 {
       let frames = try #require(Self.data(of: place.read("w.html"))["frames"] as? [[String: Any]])
-      let maps = try #require(frames.last?["maps"] as? [[String: Any]])
+      let maps = try #require(Self.look(frames.last)["maps"] as? [[String: Any]])
       #expect(Data(base64Encoded: maps[2]["pixels"] as! String)!.prefix(2) == Data([255, 0]))
     }
     for arguments in [

@@ -31,6 +31,20 @@ extension ServeTests {
       }, "\(browser.requests)")
   }
 
+  /// A second tab shows what the first one trained, once it asks for anything.
+  @Test(.enabled(if: Browser.path != nil, "there is no Chromium on this machine"))
+  func twoTabs() throws {
+    let served = try Served()
+    let browser = try Browser(width: 1280, height: 900)
+    try browser.visit("http://127.0.0.1:\(served.port)/")
+    try browser.wait("typeof seen !== 'undefined' && seen && rows.length === 7")
+    #expect(
+      served.ask("train", "{\"layers\":\"flatten softmax(10)\",\"epochs\":1}").code == 200)
+    try browser.value("$('number').value = 3; $('number').dispatchEvent(new Event('change'))")
+    try browser.wait("rows.length === 2 && seen && seen.maps.length === 2")
+    try browser.wait("!$('failure').hidden && $('failure').textContent.includes('was replaced')")
+  }
+
   /// A 1, with the mouse and with the keyboard.
   private func draw(_ browser: Browser) throws {
     try browser.value("$('clear').click()")

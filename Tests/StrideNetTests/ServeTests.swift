@@ -100,6 +100,57 @@ import StrideNet
     #expect((end["failure"] as? String)?.contains("diverged") == true)
   }
 
+  /// Another tab's training and another start of the server change the network under a page: what it
+  /// asks of the one that it shows isn't answered by another.
+  @Test func aQuestionIsOfOneNetwork() throws {
+    let served = try Served()
+    func version(_ served: Served) throws -> String {
+      try #require(served.fields("state")["version"] as? String)
+    }
+    let first = try version(served)
+    func look(_ version: String, _ served: Served) -> Int {
+      served.ask("look", "{\"input\":{\"test\":5},\"version\":\"\(version)\"}").code
+    }
+    #expect(try look(first, served) == 200 && version(served) == first)
+    _ = served.ask("train", "{\"layers\":\"flatten softmax(10)\",\"version\":\"\(first)\"}")
+    let second = try version(served)
+    #expect(second != first && look(second, served) == 200)
+    let stale = "\"version\":\"\(first)\""
+    for (name, question) in [
+      ("look", "\"input\":{\"test\":5}"), ("nearest", "\"input\":{\"test\":5}"),
+      ("provenance", "\"input\":{\"test\":5},\"layer\":1,\"at\":[0,0,0]"), ("wrong", "\"a\":1"),
+      ("training", "\"since\":0"), ("train", "\"epochs\":1"), ("stop", "\"a\":1"),
+      ("reset", "\"a\":1"),
+    ] {
+      let end = served.ask(name, "{\(question),\(stale)}")
+      #expect(end.code == 409, "\(name)")
+      #expect((end.answer as? [String: Any])?["expected"] as? String == second)
+    }
+    #expect(try look(first, Served()) == 409)
+  }
+
+  /// What is only a part says of how much.
+  @Test func partsSayOfHowMuch() throws {
+    let served = try Served()
+    let state = served.fields("state")
+    #expect(state["nearest_among"] as? Int == 10_000 && state["train_images"] as? Int == 10_000)
+    #expect(state["filter_count"] as? Int == 16)
+    _ = served.ask("train", "{\"layers\":\"flatten relu(100) softmax(10)\",\"epochs\":1}")
+    let dense = served.fields("state")
+    #expect((dense["filter_shape"] as? [Int])?[0] == 64 && dense["filter_count"] as? Int == 100)
+    _ = served.ask("reset")
+    // Every candidate of a maximum is there, the chosen one marked; and nothing is left of no terms.
+    let pool = served.fields("provenance", "{\"input\":{\"test\":5},\"layer\":2,\"at\":[4,5,6]}")
+    let terms = try #require(pool["terms"] as? [[String: Any]])
+    #expect(pool["kind"] as? String == "largest" && terms.count == 4)
+    let chosen = terms.filter { $0["factor"] as? Double == 1 }
+    #expect(chosen.count == 1 && chosen[0]["value"] as? Double == pool["kernel"] as? Double)
+    for at in ["[0,0,0]", "[4,5,6]"] {
+      let sum = served.fields("provenance", "{\"input\":{\"test\":5},\"layer\":3,\"at\":\(at)}")
+      #expect(sum["others"] as? Int == 0 && sum["rest"] as? Double == 0)
+    }
+  }
+
   // MARK: Many at once
 
   /// Without a free descriptor somebody has to wait; nothing ends, and it is said once.

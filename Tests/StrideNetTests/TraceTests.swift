@@ -210,6 +210,7 @@ import StrideNet
     #expect(try network.evaluate(test).ce < 0.04)
     let recipe = try RunConfiguration(recipe: "digits")
     #expect(Architecture.text(network.layers) == recipe.layers)
+    #expect(try TrainingHistory.digits()?.configuration == recipe)
   }
 
   // MARK: Commands

@@ -175,7 +175,10 @@ final class Workplace: Sendable {
       process.currentDirectoryURL = URL(fileURLWithPath: folder)
       process.environment = ProcessInfo.processInfo.environment
         // The machine's own data sets and proxies stay out of it.
-        .filter { !$0.key.lowercased().hasSuffix("_proxy") && $0.key != "STRIDENET_DATA" }
+        .filter {
+          !$0.key.lowercased().hasSuffix("_proxy")
+            && !["STRIDENET_DATA", "COLUMNS"].contains($0.key)
+        }
         .merging(["HOME": folder, "XDG_CACHE_HOME": "\(folder)/cache"]) { $1 }
         .merging(["SWIFT_BACKTRACE": "enable=no"]) { $1 }
         .merging(environment) { $1 }

@@ -50,11 +50,15 @@ function tables() {
 }
 let colours = tables();
 const redraws = new Set();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => {
-  dark = event.matches;
+function shade(isDark) {
+  dark = isDark;
   colours = tables();
   for (const redraw of redraws) redraw();
-});
+}
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => shade(event.matches));
+// Paper is white.
+addEventListener("beforeprint", () => shade(false));
+addEventListener("afterprint", () => shade(matchMedia("(prefers-color-scheme: dark)").matches));
 // value in -1…1
 function put(data, at, value) {
   const table = value < 0 ? colours.below : colours.above;
@@ -154,8 +158,20 @@ function ticks(low, high, count = 5) {
   return found;
 }
 // series: [{ name, colour, points: [[x, y]], dots, thin }]; options: x and y titles, log, mark
+// It is as wide as its place, whose letters so stay as large as they are to be.
+const charts = new Map();
+const chartPlaces = new ResizeObserver((places) => {
+  for (const { target } of places) if (charts.get(target)?.width !== target.clientWidth) drawChart(target);
+});
 function chart(place, series, options = {}) {
-  const W = 560, H = options.height ?? 240, m = { left: 50, right: 12, top: 24, bottom: 34 };
+  charts.set(place, { series, options });
+  chartPlaces.observe(place);
+  drawChart(place);
+}
+function drawChart(place) {
+  const { series, options } = charts.get(place);
+  charts.get(place).width = place.clientWidth;
+  const W = Math.max(220, Math.min(680, place.clientWidth || 560)), H = options.height ?? 240, m = { left: 56, right: 12, top: 26, bottom: 36 };
   const all = series.flatMap((s) => s.points).filter((p) => Number.isFinite(p[1]) && (!options.logY || p[1] > 0));
   place.replaceChildren();
   if (!all.length) return;
@@ -169,10 +185,11 @@ function chart(place, series, options = {}) {
   if (options.logY) { y0 = Math.floor(y0 * 4) / 4; y1 = Math.ceil(y1 * 4) / 4; }
   const X = (v) => m.left + ((fx(v) - x0) / (x1 - x0)) * (W - m.left - m.right);
   const Y = (v) => H - m.bottom - ((fy(v) - y0) / (y1 - y0)) * (H - m.top - m.bottom);
-  const root = svg("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": options.label ?? `${options.y ?? ""} over ${options.x ?? ""}` });
+  const root = svg("svg", { class: "chart", width: W, height: H, viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": options.label ?? `${options.y ?? ""} over ${options.x ?? ""}` });
+  // Every power of ten, or of very many some.
   const powers = (low, high) => {
-    const found = [];
-    for (let e = Math.ceil(low - 1e-9); e <= high + 1e-9; e++) found.push(10 ** e);
+    const found = [], first = Math.ceil(low - 1e-9), step = Math.max(1, Math.ceil((Math.floor(high + 1e-9) - first + 1) / 6));
+    for (let e = first; e <= high + 1e-9; e += step) found.push(10 ** e);
     return found.length > 1 ? found : [10 ** low, 10 ** high].map((v) => +v.toPrecision(2));
   };
   for (const v of options.logY ? powers(y0, y1) : ticks(y0, y1)) {
@@ -181,12 +198,13 @@ function chart(place, series, options = {}) {
     text.textContent = options.yText ? options.yText(v) : short(v);
     root.append(text);
   }
-  for (const v of options.logX ? powers(x0, x1) : ticks(x0, x1, 6)) {
+  root.append(svg("line", { class: "axis base", x1: m.left, x2: W - m.right, y1: H - m.bottom, y2: H - m.bottom }));
+  for (const v of options.logX ? powers(x0, x1) : ticks(x0, x1, Math.max(2, Math.min(6, Math.floor(W / 80))))) {
     const text = svg("text", { x: X(v), y: H - m.bottom + 16, "text-anchor": "middle" });
     text.textContent = grouped(v) === "0" && v ? short(v) : v >= 10000 ? `${v / 1000}k` : short(v);
     root.append(text);
   }
-  for (const [text, x, y, anchor] of [[options.x, W - m.right, H - 4, "end"], [options.y, m.left - 44, 11, "start"]]) {
+  for (const [text, x, y, anchor] of [[options.x, W - m.right, H - 4, "end"], [options.y, m.left - 50, 12, "start"]]) {
     if (!text) continue;
     const element = svg("text", { x, y, "text-anchor": anchor });
     element.textContent = text;
@@ -195,7 +213,7 @@ function chart(place, series, options = {}) {
   for (const s of series) {
     const points = s.points.filter((p) => Number.isFinite(p[1]) && (!options.logY || p[1] > 0));
     if (points.length > 1 && !s.only)
-      root.append(svg("path", { d: "M" + points.map((p) => `${X(p[0]).toFixed(1)} ${Y(p[1]).toFixed(1)}`).join("L"), fill: "none", stroke: s.colour, "stroke-width": s.thin ? 1 : 2, opacity: s.thin ? 0.7 : 1, "stroke-linejoin": "round", "stroke-dasharray": s.dash ?? "none" }));
+      root.append(svg("path", { d: "M" + points.map((p) => `${X(p[0]).toFixed(1)} ${Y(p[1]).toFixed(1)}`).join("L"), fill: "none", stroke: s.colour, "stroke-width": s.thin ? 1 : 2, "stroke-linejoin": "round", "stroke-dasharray": s.dash ?? "none" }));
     if (s.dots || s.only || points.length === 1)
       for (const p of points) {
         const dot = svg("circle", { cx: X(p[0]), cy: Y(p[1]), r: 3, fill: s.colour });
@@ -220,7 +238,7 @@ function chart(place, series, options = {}) {
   root.addEventListener("pointerleave", () => { told.textContent = ""; });
   place.append(legend, root, told);
 }
-const lineColours = ["var(--warm)", "var(--cool)", "var(--good)", "#a855f7", "#ca8a04", "#0891b2", "#db2777", "#65a30d", "#7c3aed", "#475569"];
+const lineColours = ["var(--warm)", "var(--cool)", "var(--good)", "#a855f7", "#a16207", "#0891b2", "#db2777", "#65a30d", "#7c3aed", "#64748b"];
 
 // Outputs as bars: shares of 1 where they are probabilities, else numbers; the names are the classes'.
 function bars(place, values, names, areProbabilities) {

@@ -256,8 +256,9 @@ public struct Dataset: Sendable {
     return result
   }
 
-  /// The first few of many names.
+  /// The first few of many names, and how many there are then.
   package static func list(_ names: [String]) -> String {
-    names.prefix(12).joined(separator: ", ") + (names.count > 12 ? " …" : "")
+    names.prefix(12).joined(separator: ", ")
+      + (names.count > 12 ? " … (\(names.count) in all)" : "")
   }
 }

@@ -36,6 +36,8 @@ public final class Trainer {
   private var shuffles = 0
   private var batchesDone = 0
   private var sums = (cce: 0.0, ce: 0.0)
+  // A million times the first: what goes beyond it is as lost as what is no number.
+  private var largestLoss: Float?
   private var best: Snapshot?
   // While it runs, or is to go on: the weights after the last epoch.
   private var lastGood: Snapshot?
@@ -311,7 +313,11 @@ public final class Trainer {
     for batch in first..<batches {
       if isToStop { return try stop() }
       let (cce, ce, rate) = try step(epoch, batch)
-      guard cce.isFinite else { return .diverged(epoch: epoch + 1, batch: batch + 1) }
+      let most = largestLoss ?? 1e6 * max(1, cce)
+      largestLoss = most
+      guard cce.isFinite && cce <= most else {
+        return .diverged(epoch: epoch + 1, batch: batch + 1)
+      }
       batchesDone = batch + 1
       guard !batchCallbacks.isEmpty else { continue }
       let elapsed = (clock.now - begin).inSeconds

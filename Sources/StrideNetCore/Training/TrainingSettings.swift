@@ -123,6 +123,15 @@ public struct EpochResult: Sendable, Codable {
   public let testCE: Float
   /// Of a network with ``Network/targetNormalization``, how near it came to what it predicts there.
   public var regression: RegressionMetrics?
+
+  package init(
+    epoch: Int, seconds: Double, imagesPerSecond: Double, trainCCE: Float, trainCE: Float,
+    testCCE: Float, testCE: Float, regression: RegressionMetrics? = nil
+  ) {
+    self.regression = regression
+    (self.epoch, self.seconds, self.imagesPerSecond) = (epoch, seconds, imagesPerSecond)
+    (self.trainCCE, self.trainCE, self.testCCE, self.testCE) = (trainCCE, trainCE, testCCE, testCE)
+  }
 }
 
 /// Why training ended.
@@ -133,6 +142,6 @@ public enum TrainingEnd: Sendable {
   /// Somebody asked to stop; the network has the weights of the last finished epoch, or with
   /// ``TrainingSettings/keepsBest`` the best one's.
   case stopped
-  /// The loss was no longer a number; the network's weights are as with ``stopped``.
+  /// The loss was no longer a number, or a million times what it was at first (or 1); the network's weights are as with ``stopped``.
   case diverged(epoch: Int, batch: Int)
 }

@@ -9,8 +9,7 @@ import StrideNetCore
 ///     let trainer = try Trainer(network, data, checkpoint.configuration.training)
 ///     try trainer.resume(checkpoint)
 public struct Checkpoint {
-  private static let configurationKey = "stridenet.configuration"
-  private static let placeKey = "stridenet.place"
+  static let placeKey = "stridenet.place"
   /// What the names of arrays begin with that aren't weights.
   static let prefix = "training."
 
@@ -47,23 +46,12 @@ public struct Checkpoint {
 
   /// What the finished epochs came to.
   public var results: [EpochResult] { place.progress.results }
+  /// How it was trained so far.
+  var history: TrainingHistory {
+    TrainingHistory(configuration, results, images: place.images, configuration.training)
+  }
   /// Epochs that are finished.
   package var epochs: Int { results.count }
-
-  /// Where the data may lie now: where it was, or where the end of its path leads from the working
-  /// folder or the checkpoint's.
-  package func placeOfData(besides checkpoint: String) -> String? {
-    guard let data = configuration.data, !Dataset.isName(data), !Dataset.isThere(data) else {
-      return configuration.data
-    }
-    let parts = data.split(separator: "/").map(String.init)
-    let folder = URL(fileURLWithPath: checkpoint).deletingLastPathComponent().path
-    for start in parts.indices {
-      let end = parts[start...].joined(separator: "/")
-      if let found = [end, "\(folder)/\(end)"].first(where: Dataset.isThere) { return found }
-    }
-    return data
-  }
 
   // MARK: Writing
 
@@ -94,7 +82,7 @@ public struct Checkpoint {
     try Safetensors.write(
       arrays,
       metadata: trainer.network.metadata.merging(
-        [configurationKey: configuration.json, placeKey: text]) { $1 }, to: path)
+        [TrainingHistory.configurationKey: configuration.json, placeKey: text]) { $1 }, to: path)
   }
 
   // MARK: Reading
@@ -104,17 +92,17 @@ public struct Checkpoint {
 
   init(from input: InputFile) throws {
     let (file, path) = (try Safetensors.read(input), input.path)
-    guard let text = file.metadata[Self.configurationKey],
+    guard let text = file.metadata[TrainingHistory.configurationKey],
       let placeText = file.metadata[Self.placeKey]
     else {
       throw StrideNetError(
         .badData, "not a checkpoint", at: path,
-        found: "no '\(Self.configurationKey)' in its metadata",
+        found: "no '\(Self.placeKey)' in its metadata",
         hint: "checkpoints are written by: stridenet train --checkpoint FILE")
     }
     do {
       configuration = try RunConfiguration.parse(
-        Array(text.utf8), at: "\(path), metadata '\(Self.configurationKey)'")
+        Array(text.utf8), at: "\(path), metadata '\(TrainingHistory.configurationKey)'")
       place = try JSONDecoder().decode(Place.self, from: Data(placeText.utf8))
     } catch let error {
       throw StrideNetError(

@@ -120,6 +120,19 @@ public struct RunConfiguration: Sendable, Codable, Hashable {
     return (data, test)
   }
 
+  /// Where the data may lie now: where it was, or where the end of its path leads from the working
+  /// folder or that of a file with this configuration.
+  package func placeOfData(besides file: String) -> String? {
+    guard let data, !Dataset.isName(data), !Dataset.isThere(data) else { return data }
+    let parts = data.split(separator: "/").map(String.init)
+    let folder = URL(fileURLWithPath: file).deletingLastPathComponent().path
+    for start in parts.indices {
+      let end = parts[start...].joined(separator: "/")
+      if let found = [end, "\(folder)/\(end)"].first(where: Dataset.isThere) { return found }
+    }
+    return data
+  }
+
   // MARK: Files
 
   /// The configuration as JSON, a value a line.

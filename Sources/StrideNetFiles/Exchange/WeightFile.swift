@@ -14,9 +14,11 @@ extension Network {
 
   /// Writes the weights as a safetensors file with the architecture in its metadata, whole or not
   /// at all.
-  public func save(to path: String) throws {
+  /// - Parameter history: how it was trained, to be kept with the weights; nil where that isn't known
+  public func save(to path: String, history: TrainingHistory? = nil) throws {
     try requireWeights(for: path)
-    try Safetensors.write(snapshot().arrays, metadata: metadata, to: path)
+    try Safetensors.write(
+      snapshot().arrays, metadata: metadata.merging(history?.metadata ?? [:]) { $1 }, to: path)
   }
 
   func requireWeights(for path: String) throws {
@@ -69,10 +71,8 @@ extension Network {
   ///
   /// is how it was made, from the sample's 10,000 training images.
   public static func digits(runtime: Runtime = Runtime()) -> Network {
-    let file = mnist_sample_digits
-    let bytes = UnsafeRawBufferPointer(start: file.bytes, count: file.count)
     // The tests load it.
-    return try! load(from: InputFile(bytes, name: "digits"), layers: nil, runtime: runtime)
+    try! load(from: .digits, layers: nil, runtime: runtime)
   }
 
   static func load(from input: InputFile, layers: [any Layer]?, runtime: Runtime) throws
@@ -174,6 +174,14 @@ extension Network {
         .badData, "a weight that the architecture doesn't have", at: path, found: extra,
         expected: expected.map(\.name).joined(separator: ", "))
     }
+  }
+}
+
+extension InputFile {
+  /// The weights of the network that is in the package.
+  static var digits: InputFile {
+    let file = mnist_sample_digits
+    return InputFile(UnsafeRawBufferPointer(start: file.bytes, count: file.count), name: "digits")
   }
 }
 

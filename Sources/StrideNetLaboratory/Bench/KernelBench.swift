@@ -21,6 +21,30 @@ package struct Roofline: Sendable {
 
     /// The higher of the two, the roof that counts.
     package var memory: Double { max(memoryRead, memoryCopy) }
+
+    /// The same with another measurement of the peak, if that found more.
+    package func raised(to gigaflopsPerSecond: Double) -> Self {
+      Self(
+        threads: threads,
+        gigaflopsPerSecond: max(self.gigaflopsPerSecond, gigaflopsPerSecond),
+        memoryRead: memoryRead, memoryCopy: memoryCopy, cacheCopy: cacheCopy)
+    }
+  }
+
+  /// What is to be said of shares of the peak: of winograd's, and of more than there can be.
+  package static func notes(_ rows: some Sequence<(kernel: String, share: Double)>) -> [String] {
+    let winograd = rows.contains { $0.kernel.contains("winograd") }
+    let others = rows.contains { $0.share > 1 && !$0.kernel.contains("winograd") }
+    return
+      (winograd
+      ? [
+        "winograd: the peak is for the definition's operations, of which it does a quarter; it may be above 100 %"
+      ] : [])
+      + (others
+        ? [
+          "above 100 %: something else used the processor while the peak was measured; it is higher"
+        ]
+        : [])
   }
 
   package let oneThread: Roof
@@ -67,7 +91,7 @@ extension Roofline {
 }
 
 extension Roofline.Roof {
-  init(_ runtime: Runtime, _ memory: FloatStorage, rounds: Int = 7) {
+  fileprivate init(_ runtime: Runtime, _ memory: FloatStorage, rounds: Int = 7) {
     threads = runtime.threads
     let (block, repeats) = (64 << 10, 500)
     let (pointer, half, piece) = (memory.pointer, memory.count / 2, 1 << 20)

@@ -39,6 +39,9 @@ package struct Explanation: Sendable {
   /// counted, that the rows account for.
   package let accounted: Double
   package let roof: Roofline.Roof
+
+  /// What is to be said of the shares of the peak.
+  package var notes: [String] { Roofline.notes(rows.map { ($0.kernel, $0.shareOfPeak) }) }
 }
 
 extension Network {

@@ -18,6 +18,8 @@ public struct GradientCheck: Sendable {
     public let array: String
     /// How many numbers were moved, and how many of them were at corners.
     package let checked, corners: Int
+    /// How many there are.
+    package let count: Int
     /// The largest difference, as a share of the slope or of 1, and where it was.
     public let worstError: Double
     public let index: Int
@@ -135,9 +137,11 @@ public struct GradientCheck: Sendable {
       let (x, dx) = (x.pointer, dx.pointer)
       let total = (0..<self.x.count).reduce(0.0) { $0 + Double(dx[$1]) }
       var rows = [
-        row("x", Self.chosen(self.x.count, dx), { Double(dx[$0]) }) { x[$0] += $1 },
+        row("x", of: self.x.count, Self.chosen(self.x.count, dx), { Double(dx[$0]) }) {
+          x[$0] += $1
+        },
         // By a smaller step for each, or many corners would be passed on the way.
-        row("all of x", [0], { _ in total / 64 }) { _, move in
+        row("all of x", of: 1, [0], { _ in total / 64 }) { _, move in
           for i in 0..<self.x.count { x[i] += move / 64 }
         },
       ]
@@ -145,7 +149,7 @@ public struct GradientCheck: Sendable {
       for (parameter, gradient) in zip(stage.parameters, gradients) where parameter.isTrained {
         rows.append(
           row(
-            String(parameter.name.dropFirst(prefix.count)),
+            String(parameter.name.dropFirst(prefix.count)), of: parameter.count,
             Self.chosen(parameter.count, gradient), { Double(gradient[$0]) }
           ) { parameter.value[$0] += $1 })
       }
@@ -210,7 +214,8 @@ public struct GradientCheck: Sendable {
     }
 
     private func row(
-      _ name: String, _ indices: [Int], _ gradient: (Int) -> Double, _ move: (Int, Float) -> Void
+      _ name: String, of count: Int, _ indices: [Int], _ gradient: (Int) -> Double,
+      _ move: (Int, Float) -> Void
     ) -> Row {
       // Moving all inputs passes many corners, but of layers that are made of others.
       let isSmooth = name == "all of x" && stage.operations.allSatisfy(\.body.isEmpty)
@@ -225,7 +230,7 @@ public struct GradientCheck: Sendable {
       }
       return Row(
         layer: number, name: stage.text, array: name, checked: indices.count, corners: corners,
-        worstError: max(0, worst.error), index: worst.index, slope: worst.slope,
+        count: count, worstError: max(0, worst.error), index: worst.index, slope: worst.slope,
         gradient: worst.gradient, passed: worst.error <= tolerance)
     }
   }

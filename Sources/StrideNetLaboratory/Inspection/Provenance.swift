@@ -32,17 +32,18 @@ public struct Provenance: Sendable {
     public let from: Place
     public let value: Float
     /// By what: a weight, and its place in the layer's weights (FH, FW, C, F) or (outputs, inputs);
-    /// 1 / n of a mean; of a weight's gradient, the gradient at the output ``to``.
+    /// 1 / n of a mean; of a maximum, 1 for the chosen one, else 0; of a weight's gradient, the gradient at the output ``to``.
     public let factor: Float
     public let weight: Int?
     public let to: Place
     /// The example of the batch.
     public let example: Int
 
-    public var product: Double { Double(value) * Double(factor) }
+    /// What isn't taken adds nothing, were it infinite.
+    public var product: Double { factor == 0 ? 0 : Double(value) * Double(factor) }
   }
 
-  /// What kind of a sum it is. Of a residual connection the terms are what its layers made, and what
+  /// What kind of a sum it is. Of a maximum, "largest", all that it was chosen from is there. Of a residual connection the terms are what its layers made, and what
   /// the shortcut did.
   public let kind: String
   /// In the order in which the definition adds them; padding isn't among them.

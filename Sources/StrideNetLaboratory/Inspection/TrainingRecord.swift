@@ -23,12 +23,18 @@ package final class TrainingRecord {
     package let pixels: Data
   }
 
+  /// The first layer's weights, each filter's or output's as a picture: the mean over the channels of
+  /// what it looks at, a byte a value, 128 for 0 and 1 or 255 for what is as large as `greatest`.
+  package struct Filters: Sendable, Encodable {
+    package let greatest: Float
+    package let pixels: Data
+  }
+
   /// A look into the network.
   package struct Frame: Sendable, Encodable {
     /// Steps taken so far.
     package let step: Int
-    /// The first layer's weights as floats, of a large dense layer those of some outputs.
-    package let filters: Data
+    package let filters: Filters
     /// The Euclidean norm of each trained array and of its last gradient.
     package let weightNorms, gradientNorms: [Float]
     package let maps: [Maps]
@@ -41,13 +47,18 @@ package final class TrainingRecord {
   package private(set) var epochs: [EpochResult]
   /// The names of the trained arrays, in the order of the norms.
   package let arrays: [String]
-  /// The shape of ``Frame/filters``: (FH, FW, C, F), or (outputs, H, W, C) of a dense layer; empty
-  /// where neither comes first.
+  /// The shape of ``Frame/filters``: pictures, height and width; empty where neither a convolution nor
+  /// a dense layer comes first. How many filters or outputs there are, and over how many channels each
+  /// picture is the mean.
   package let filterShape: [Int]
-  /// The images that are followed: the test set's first of each class.
+  package let filterCount, filterDepth: Int
+  /// The images that are followed: the test set's first of each class, or of as many as there is room
+  /// for.
   package let images: Batch
+  package let classesThere: Int
 
   private let trainer: Trainer
+  private let size: Int
   // Steps a point, and steps at which to look; steps until then and sums over them.
   private let stepsAPoint: Int
   private var looks: [Int]
@@ -56,12 +67,13 @@ package final class TrainingRecord {
   /// - Parameters:
   ///   - trainer: before it runs
   ///   - frames: looks into the network, more of them at the beginning, when most changes
-  package init(_ trainer: Trainer, frames: Int = 24) throws {
+  ///   - size: bytes that all of it is to take as text
+  package init(_ trainer: Trainer, frames: Int = 24, size: Int = 1_500_000) throws {
     self.trainer = trainer
     let (network, test, settings) = (trainer.network, trainer.test, trainer.settings)
     let batches = (trainer.train.count + settings.batchSize - 1) / settings.batchSize
     let steps = settings.epochs * batches
-    stepsAPoint = max(1, steps / 1000)
+    stepsAPoint = max(1, (steps + 999) / 1000)
     looks = (1..<max(2, frames)).map { i in
       max(1, Int((Double(steps) * pow(Double(i) / Double(max(2, frames) - 1), 1.7)).rounded()))
     }
@@ -72,9 +84,16 @@ package final class TrainingRecord {
         (0..<test.count).first { test.label($0) == label }
       }
       : Array(0..<min(test.count, 10))
-    images = try test.examples(firsts.isEmpty ? [0] : firsts)
+    classesThere = firsts.count
+    // Such that some looks fit, in base64.
+    let each = network.shapes.reduce(11 * network.classes) { $0 + Maps.bytes($1) * 4 / 3 }
+    images = try test.examples(
+      firsts.isEmpty ? [0] : Array(firsts.prefix(max(1, size / 8 / each))))
     arrays = network.trainedArrays.map(\.name)
-    filterShape = network.firstFilters?.shape ?? []
+    let first = network.filterPictures(most: size / 20)
+    filterShape = first.map { [$0.pictures.count, $0.height, $0.width] } ?? []
+    (filterCount, filterDepth) = (first?.count ?? 0, first?.depth ?? 0)
+    self.size = size
     epochs = trainer.results
     try look(at: network.stepCount)
     looks.removeAll { $0 <= network.stepCount }
@@ -116,9 +135,8 @@ package final class TrainingRecord {
     frames.append(
       Frame(
         step: step,
-        filters: network.firstFilters.map { filters in
-          filters.values.withUnsafeBytes { Data($0) }
-        } ?? Data(),
+        filters: Filters(
+          network.filterPictures(most: size / 20)?.pictures.joined().map { $0 } ?? []),
         weightNorms: arrays.map { Self.norm($0.values) },
         gradientNorms: arrays.map { Self.norm($0.gradients) },
         maps: Maps.all(trace),
@@ -134,9 +152,26 @@ package final class TrainingRecord {
   }
 }
 
+extension TrainingRecord.Filters {
+  init(_ values: [Float]) {
+    greatest = values.reduce(0) { max($0, abs($1)) }
+    let scale = greatest > 0 ? 127 / Double(greatest) : 0
+    pixels = Data(values.map { UInt8(pixel: Float(128 + (Double($0) * scale).rounded())) })
+  }
+}
+
 extension TrainingRecord.Maps {
   // Bytes a layer may take of one image.
   private static let budget = 6000
+  // Channels of an image that are shown, and of a list of numbers.
+  private static let mostChannels = (image: 8, list: 256)
+
+  /// Those that a layer's output takes.
+  static func bytes(_ shape: Shape) -> Int {
+    let isList = shape.height * shape.width == 1
+    let most = isList ? mostChannels.list : mostChannels.image
+    return min(budget, shape.height * shape.width * min(shape.channels, most))
+  }
 
   static func all(_ trace: Trace) -> [Self] {
     trace.layers.map { layer in
@@ -145,7 +180,8 @@ extension TrainingRecord.Maps {
       var coarse = 1
       while (shape.height / coarse) * (shape.width / coarse) > budget { coarse += 1 }
       let (height, width) = (max(1, shape.height / coarse), max(1, shape.width / coarse))
-      let most = shape.height * shape.width == 1 ? 256 : 8
+      let isList = shape.height * shape.width == 1
+      let most = isList ? mostChannels.list : mostChannels.image
       let channels = max(1, min(shape.channels, most, budget / (height * width)))
       let (least, greatest) = (values.min()!, values.max()!)
       // In double precision: the difference may be too large for a float.
@@ -184,19 +220,44 @@ extension Network {
     }
   }
 
+  /// Each filter of the first layer that learns, or each output's weights, as a picture, of as many as
+  /// take at most so many bytes; in all there are `count`, and each is the mean over `depth` channels.
+  fileprivate func filterPictures(most: Int) -> (
+    pictures: [[Float]], height: Int, width: Int, depth: Int, count: Int
+  )? {
+    guard let (shape, values, count, isDense) = firstFilters else { return nil }
+    let (height, width, depth) =
+      isDense ? (shape[1], shape[2], shape[3]) : (shape[0], shape[1], shape[2])
+    let shown = max(1, min(isDense ? shape[0] : count, most / (height * width)))
+    let pictures = (0..<shown).map { f in
+      (0..<height * width).map { pixel in
+        let sum = (0..<depth).reduce(0.0) { sum, c in
+          let place =
+            isDense ? (f * height * width + pixel) * depth + c : (pixel * depth + c) * count + f
+          return sum + Double(values[place])
+        }
+        return Float(sum / Double(depth))
+      }
+    }
+    return (pictures, height, width, depth, count)
+  }
+
   /// What the first layer that learns looks for in the image: a convolution's filters (FH, FW, C, F),
   /// or for each of up to 64 outputs of a dense layer its weights in the image's shape
-  /// (outputs, H, W, C); nil where something else comes first.
-  package var firstFilters: (shape: [Int], values: [Float])? {
+  /// (outputs, H, W, C), and how many there are in all; nil where something else comes first.
+  package var firstFilters: (shape: [Int], values: [Float], count: Int, isDense: Bool)? {
     let first = stages.flatMap(\.operations).first { !$0.parameters.isEmpty || !$0.body.isEmpty }
     guard let first, first.hasWeights, let input else { return nil }
     let weight = first.parameters[0]
-    if case .convolve = first.kind { return (weight.shape, weight.values) }
+    if case .convolve = first.kind {
+      return (weight.shape, weight.values, weight.shape[3], false)
+    }
     guard weight.shape[1] == input.count else { return nil }
     let outputs = min(64, weight.shape[0])
     return (
       [outputs, input.height, input.width, input.channels],
-      Array(UnsafeBufferPointer(start: weight.value, count: outputs * input.count))
+      Array(UnsafeBufferPointer(start: weight.value, count: outputs * input.count)),
+      weight.shape[0], true
     )
   }
 }

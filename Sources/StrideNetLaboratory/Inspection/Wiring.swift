@@ -72,7 +72,7 @@ struct Wiring {
       kind = "largest"
       // The first largest, as in training.
       let best = window.max { x[$0] < x[$1] || (x[$0] == x[$1] && $0 > $1) }!
-      links = [(best, 1, nil)]
+      links = window.map { ($0, $0 == best ? 1 : 0, nil) }
     } else {
       kind = "mean"
       links = window.map { ($0, 1 / Float(divisor), nil) }
