@@ -57,6 +57,13 @@ static void CK_NAME(turn_words)(ptrdiff_t rows, ptrdiff_t columns, const uint32_
 #undef CK_LOWER
 #undef CK_UPPER
 
+// out (taps,F,C) = w (taps,C,F), the last tap first.
+static void CK_NAME(turn_weights)(ptrdiff_t taps, ptrdiff_t c, ptrdiff_t f, const float *w,
+                                  float *out) {
+  for (ptrdiff_t i = taps - 1; i >= 0; i--, out += c * f) CK_NAME(turn_words)
+  (c, f, (const uint32_t *)(w + i * c * f), f, (uint32_t *)out, c);
+}
+
 // Rows of a matrix (depth, columns) by twos, in panels of `rows` rows, zeros below.
 static void CK_NAME(bf16_rows)(ptrdiff_t depth, ptrdiff_t columns, const float *x, ptrdiff_t ldx,
                                uint32_t *out, ptrdiff_t rows) {

@@ -29,6 +29,11 @@
 //
 // Some tiles at a time, so that what is in between stays in the second-level cache. Any tiles may
 // share a block, also of different images: each sum is one over channels, in their order.
+//
+// With products of bf16 what the transforms make is rounded, and what they come from is not: there
+// are a quarter of direct's products, of half the width. Tiles are the rows of A; of the weights,
+// as of the gradients of outputs, two rows are interleaved.
+//
 // Other shapes than 3×3 with a stride of 1 are direct's.
 #pragma clang fp contract(fast)
 
@@ -51,6 +56,13 @@ typedef struct winograd {
   ptrdiff_t c_plane, f_plane;     // floats from plane to plane
   ptrdiff_t weights;              // from plane to plane of the weights
   ptrdiff_t zeros;                // a row of a tile, and what products begin with
+  // With products of bf16 the planes hold some of the block's tiles: as many as are rounded at
+  // once.
+  int narrow;
+  ptrdiff_t some;
+  ptrdiff_t row;      // numbers from row to row of A
+  ptrdiff_t pairs;    // rows of a panel: of words along the sum
+  ptrdiff_t a_plane;  // numbers from plane to plane of A
 } winograd;
 
 INLINE ptrdiff_t whole_vectors(ptrdiff_t c) { return (c + CK_LANES - 1) / CK_LANES * CK_LANES; }
@@ -58,7 +70,8 @@ INLINE ptrdiff_t whole_vectors(ptrdiff_t c) { return (c + CK_LANES - 1) / CK_LAN
 // An odd number of cache lines: else the 36 numbers of a tile share a few sets of the cache.
 INLINE ptrdiff_t odd_lines(ptrdiff_t count) { return (((count + 15) / 16) | 1) * 16; }
 
-INLINE winograd winograd_of(ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t c, ptrdiff_t f) {
+INLINE winograd winograd_of(int narrow, ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t c,
+                            ptrdiff_t f) {
   const filtering *by =
       c < CK_WINOGRAD_MANY || f < CK_WINOGRAD_MANY ? &CK_NAME(filtering_2) : &CK_NAME(filtering_4);
   ptrdiff_t m = by->m;
@@ -66,37 +79,56 @@ INLINE winograd winograd_of(ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow, ptrdiff_t c
                 .m = m,
                 .planes = (m + 2) * (m + 2),
                 .down = (oh + m - 1) / m,
-                .across = (ow + m - 1) / m};
+                .across = (ow + m - 1) / m,
+                .narrow = narrow};
   g.tiles = n * g.down * g.across;
-  g.c = whole_vectors(c), g.f = whole_vectors(f);
+  g.c = whole_vectors(c), g.f = narrow ? sixteens(f) : whole_vectors(f);
   // Half a megabyte of planes, but whole tiles of the product, and no more than 28. Where the
   // weights are too many for the second-level cache, what is read of them is to serve more tiles.
   ptrdiff_t fit = ((1 << 17) / g.planes) / (g.c + g.f), most = smaller(fit, 28);
   if (g.planes * g.c * g.f > 1 << 19) most = 84;
   g.block = most < CK_MR ? CK_MR : most / CK_MR * CK_MR;
   if (g.block > g.tiles) g.block = g.tiles;
-  g.c_plane = odd_lines(g.block * g.c), g.f_plane = odd_lines(g.block * g.f);
-  g.weights = odd_lines(c * padded(f));
+  g.some = narrow ? smaller(g.block, CK_MR) : g.block;
+  g.c_plane = odd_lines(g.some * g.c), g.f_plane = odd_lines(g.block * g.f);
+  g.row = sixteens(c), g.pairs = sixteens((c + 1) / 2);
+  g.a_plane = 2 * odd_lines(g.block * g.row / 2 + 8);  // products read 16 numbers more
+  g.weights = odd_lines(narrow ? g.pairs * g.f : c * padded(f));
   g.zeros = 6 * (c > f ? c : f) + CK_NR;
   return g;
 }
 
 // Of the input gradient the inputs are the outputs, and filters the channels.
-INLINE winograd winograd_for(const ck_conv_shape *s, ck_pass pass) {
-  return pass == CK_INPUT_GRADIENT ? winograd_of(s->n, s->h, s->w, s->f, s->c)
-                                   : winograd_of(s->n, s->oh, s->ow, s->c, s->f);
+INLINE winograd winograd_for(int narrow, const ck_conv_shape *s, ck_pass pass) {
+  if (pass == CK_INPUT_GRADIENT) return winograd_of(narrow, s->n, s->h, s->w, s->f, s->c);
+  winograd g = winograd_of(narrow, s->n, s->oh, s->ow, s->c, s->f);
+  if (!narrow || pass == CK_FORWARD) return g;
+  // The sum runs along the tiles, of which as many are turned round at a time as rows are shuffled.
+  g.block = smaller(g.tiles, 128), g.some = smaller(g.tiles, 32);
+  ptrdiff_t more = g.c > g.f ? g.c : g.f;
+  g.c_plane = g.f_plane = odd_lines(g.some * more);
+  g.pairs = sixteens((g.block + 1) / 2), g.row = 2 * g.pairs;
+  g.a_plane = 2 * odd_lines(sixteens(s->c) * g.pairs);
+  g.weights = odd_lines(s->c * g.f);
+  return g;
 }
 
 INLINE int is_winograd(const ck_conv_shape *s) {
   return s->fh == 3 && s->fw == 3 && s->sh == 1 && s->sw == 1;
 }
 
-static size_t CK_NAME(ck_conv_workspace_winograd)(const ck_conv_shape *s, ck_pass pass) {
-  if (!is_winograd(s)) return CK_NAME(ck_conv_workspace_direct)(s, pass);
-  int back = pass == CK_INPUT_GRADIENT;
-  winograd g = winograd_for(s, pass);
-  ptrdiff_t weights = pass == CK_WEIGHT_GRADIENT ? g.weights : 0;
-  return g.planes * (weights + g.c_plane + g.f_plane) + padded(back ? s->c : s->f) + g.zeros;
+// Words of the panels of B that dy becomes.
+INLINE ptrdiff_t upstream_plane(const winograd *g) { return odd_lines(g->f * g->pairs); }
+
+static size_t CK_NAME(winograd_workspace)(int narrow, const ck_conv_shape *s, ck_pass pass) {
+  winograd g = winograd_for(narrow, s, pass);
+  if (pass != CK_WEIGHT_GRADIENT)
+    return g.planes * (g.c_plane + g.f_plane + (narrow ? g.a_plane / 2 : 0)) +
+           padded(pass == CK_INPUT_GRADIENT ? s->c : s->f) + g.zeros;
+  ptrdiff_t sums = g.planes * g.weights + g.zeros;
+  if (!narrow) return sums + g.planes * (g.c_plane + g.f_plane);
+  return sums + g.planes * (g.c_plane + g.a_plane / 2 + upstream_plane(&g)) +
+         (g.some + 1) / 2 * sixteens(s->c);
 }
 
 // Tiles first..<first + count of all images x, transformed, in planes: `step` floats a tile. Rows
@@ -190,47 +222,70 @@ static void CK_NAME(winograd_collect)(const winograd *g, const outlet *o, const 
   }
 }
 
-// w (3,3,c,f) transformed, each plane in panels of CK_NR filters, as direct packs them.
-static void CK_NAME(winograd_pack)(const winograd *g, ptrdiff_t c, ptrdiff_t f, const float *w,
-                                   float *u) {
-  for (ptrdiff_t j = 0; j < padded(f); j += CK_LANES)
+// Filters j..<j + wide of w (3,3,c,f) transformed, a plane (c, wide).
+static void CK_NAME(winograd_panel)(const winograd *g, ptrdiff_t c, ptrdiff_t f, const float *w,
+                                    ptrdiff_t j, ptrdiff_t wide, float *u, ptrdiff_t plane) {
+  for (ptrdiff_t end = j + wide; j < end; j += CK_LANES, u += CK_LANES)
     for (ptrdiff_t k = 0; k < c; k++) {
-      float *to = u + j / CK_NR * CK_NR * c + k * CK_NR + j % CK_NR;
       const float *from = w + k * f + j;
       if (j + CK_LANES <= f) {
-        g->by->weights(from, c * f, to, g->weights);
+        g->by->weights(from, c * f, u + k * wide, plane);
         continue;
       }
       float patch[9 * CK_LANES] = {0};
       for (ptrdiff_t i = 0; i < 9 && j < f; i++)
         memcpy(patch + i * CK_LANES, from + i * c * f, sizeof(float) * (f - j));
-      g->by->weights(patch, CK_LANES, to, g->weights);
+      g->by->weights(patch, CK_LANES, u + k * wide, plane);
     }
 }
 
-// out (taps,F,C) = w (taps,C,F), the last tap first.
-static void CK_NAME(turn_weights)(ptrdiff_t taps, ptrdiff_t c, ptrdiff_t f, const float *w,
-                                  float *out) {
-  for (ptrdiff_t i = taps - 1; i >= 0; i--, out += c * f) CK_NAME(turn_words)
-  (c, f, (const uint32_t *)(w + i * c * f), f, (uint32_t *)out, c);
+// w (3,3,c,f) transformed, each plane in panels: of CK_NR filters, as direct packs them, or of
+// bf16.
+static void CK_NAME(winograd_pack)(const winograd *g, ptrdiff_t c, ptrdiff_t f, const float *w,
+                                   float *u, float *between) {
+  ptrdiff_t wide = g->narrow ? CK_BF16_PANEL : CK_NR;
+  for (ptrdiff_t j = 0; j < f; j += wide) {
+    if (!g->narrow) {
+      CK_NAME(winograd_panel)(g, c, f, w, j, wide, u + j * c, g->weights);
+      continue;
+    }
+    CK_NAME(winograd_panel)(g, c, f, w, j, wide, between, c * wide);
+    for (ptrdiff_t plane = 0; plane < g->planes; plane++) CK_NAME(bf16_rows)
+    (c, wide, between + plane * c * wide, wide, (uint32_t *)u + plane * g->weights + j * g->pairs,
+     g->pairs);
+  }
 }
 
-static size_t CK_NAME(ck_conv_ready_count_winograd)(const ck_conv_shape *s, ck_pass pass) {
-  if (!is_winograd(s)) return CK_NAME(ck_conv_ready_count_direct)(s, pass);
+static size_t CK_NAME(winograd_ready_count)(int narrow, const ck_conv_shape *s, ck_pass pass) {
   if (pass == CK_WEIGHT_GRADIENT) return 0;
   int back = pass == CK_INPUT_GRADIENT;
-  winograd g = winograd_for(s, pass);
-  return g.planes * g.weights + (back ? 9 * (ptrdiff_t)s->c * s->f : 0);
+  winograd g = winograd_for(narrow, s, pass);
+  return g.planes * (g.weights + (narrow ? (back ? s->f : s->c) * CK_BF16_PANEL : 0)) +
+         (back ? 9 * (ptrdiff_t)s->c * s->f : 0);
 }
 
-static void CK_NAME(ck_conv_ready_winograd)(const ck_conv_shape *s, ck_pass pass, const float *w,
-                                            float *u) {
-  if (!is_winograd(s)) return CK_NAME(ck_conv_ready_direct)(s, pass, w, u);
-  winograd g = winograd_for(s, pass);
-  if (pass == CK_FORWARD) return CK_NAME(winograd_pack)(&g, s->c, s->f, w, u);
+static void CK_NAME(winograd_ready)(int narrow, const ck_conv_shape *s, ck_pass pass,
+                                    const float *w, float *u) {
+  winograd g = winograd_for(narrow, s, pass);
   float *turned = u + g.planes * g.weights;
+  if (pass == CK_FORWARD) return CK_NAME(winograd_pack)(&g, s->c, s->f, w, u, turned);
   CK_NAME(turn_weights)(9, s->c, s->f, w, turned);
-  CK_NAME(winograd_pack)(&g, s->f, s->c, turned, u);
+  CK_NAME(winograd_pack)(&g, s->f, s->c, turned, u, turned + 9 * (ptrdiff_t)s->c * s->f);
+}
+
+// Some tiles' planes of c channels, rounded, as rows `first` on of A's planes.
+static void CK_NAME(winograd_narrow)(const winograd *g, ptrdiff_t c, const float *v,
+                                     ptrdiff_t first, ptrdiff_t count, uint16_t *a) {
+  ck_bf16_round_fn *round = ck_bf16()->round;
+  ptrdiff_t row = g->row;
+  a += first * row;
+  for (ptrdiff_t plane = 0; plane < g->planes; plane++, v += g->c_plane, a += g->a_plane) {
+    if (c == row) {
+      round(count * row, v, a);
+      continue;
+    }
+    for (ptrdiff_t k = 0; k < count; k++) round(c, v + k * g->c, a + k * row);
+  }
 }
 
 // Outputs from n images that are cut as t says, by transformed weights u.
@@ -240,19 +295,42 @@ static void CK_NAME(winograd_convolve)(const winograd *g, const tiling *t, ptrdi
   ptrdiff_t f = o->f;
   float *start = workspace, *zeros = start + padded(f);
   float *v = zeros + g->zeros, *m = v + g->planes * g->c_plane;
+  uint16_t *a = (uint16_t *)(m + g->planes * g->f_plane);
   memset(start, 0, sizeof(float) * (padded(f) + g->zeros));
   if (bias) memcpy(start, bias, sizeof(float) * f);
+  // What lies behind a row's numbers.
+  if (g->narrow && t->c != 2 * g->pairs) memset(a, 0, sizeof *a * g->planes * g->a_plane);
   walk product = {.lines = 1, .run = t->c, .x_step = g->c, .y_step = g->f};
   for (ptrdiff_t first = 0; first < g->tiles; first += g->block) {
     ptrdiff_t count = smaller(g->tiles - first, g->block);
     ptrdiff_t strips = (count + CK_MR - 1) / CK_MR, height = (count + strips - 1) / strips;
-    CK_NAME(winograd_spread)(g, t, x, x + n * t->image, zeros, first, count, v, g->c_plane, g->c);
-    for (ptrdiff_t plane = 0; plane < g->planes; plane++)
+    for (ptrdiff_t i = 0; i < count; i += g->some) {
+      ptrdiff_t some = smaller(count - i, g->some);
+      CK_NAME(winograd_spread)
+      (g, t, x, x + n * t->image, zeros, first + i, some, v, g->c_plane, g->c);
+      if (g->narrow) CK_NAME(winograd_narrow)(g, t->c, v, i, some, a);
+    }
+    for (ptrdiff_t plane = 0; plane < g->planes; plane++) {
+      if (g->narrow) {
+        ck_bf16()->product(&(ck_bf16_product){.m = count,
+                                              .n = g->f,
+                                              .runs = 1,
+                                              .pairs = (t->c + 1) / 2,
+                                              .run_rows = g->pairs,
+                                              .a = a + plane * g->a_plane,
+                                              .a_row = g->row,
+                                              .b = (const uint32_t *)u + plane * g->weights,
+                                              .panel = g->pairs * CK_BF16_PANEL,
+                                              .c = m + plane * g->f_plane,
+                                              .ldc = g->f});
+        continue;
+      }
       for (ptrdiff_t j = 0; j < g->f; j += CK_NR)
         for (ptrdiff_t i = 0; i < count; i += height) CK_NAME(direct_any_tile)
-    (smaller(count - i, height), &product, 1, v + plane * g->c_plane + i * g->c,
-     u + plane * g->weights + j * t->c, zeros, m + plane * g->f_plane + i * g->f + j,
-     smaller(g->f - j, CK_NR));
+      (smaller(count - i, height), &product, 1, v + plane * g->c_plane + i * g->c,
+       u + plane * g->weights + j * t->c, zeros, m + plane * g->f_plane + i * g->f + j,
+       smaller(g->f - j, CK_NR));
+    }
     CK_NAME(winograd_collect)(g, o, m, start, first, count);
   }
 }
@@ -270,35 +348,17 @@ INLINE tiling input_tiling(const ck_conv_shape *s, const filtering *by) {
                   .image = (ptrdiff_t)s->h * s->w * s->c};
 }
 
-static void CK_NAME(winograd_forward)(const ck_conv_shape *s, const float *x, const float *u,
-                                      const float *bias, const outlet *o, float *workspace) {
-  winograd g = winograd_for(s, CK_FORWARD);
+static void CK_NAME(winograd_forward)(int narrow, const ck_conv_shape *s, const float *x,
+                                      const float *u, const float *bias, const outlet *o,
+                                      float *workspace) {
+  winograd g = winograd_for(narrow, s, CK_FORWARD);
   tiling t = input_tiling(s, g.by);
   CK_NAME(winograd_convolve)(&g, &t, s->n, x, u, bias, o, workspace);
 }
 
-static void CK_NAME(ck_conv_forward_winograd)(const ck_conv_shape *s, const float *x,
-                                              const float *u, const float *bias, int relu, float *y,
-                                              float *workspace) {
-  if (!is_winograd(s)) return CK_NAME(ck_conv_forward_direct)(s, x, u, bias, relu, y, workspace);
-  const outlet o = {.oh = s->oh, .ow = s->ow, .f = s->f, .relu = relu, .y = y};
-  CK_NAME(winograd_forward)(s, x, u, bias, &o, workspace);
-}
-
-static void CK_NAME(ck_conv_pool_forward_winograd)(const ck_conv_shape *s, const float *x,
-                                                   const float *u, const float *bias, int relu,
-                                                   float *y, uint16_t *place, float *workspace) {
-  if (!is_winograd(s))
-    return CK_NAME(ck_conv_pool_forward_direct)(s, x, u, bias, relu, y, place, workspace);
-  const outlet o = {
-      .oh = s->oh, .ow = s->ow, .f = s->f, .relu = relu, .pooled = 1, .y = y, .place = place};
-  CK_NAME(winograd_forward)(s, x, u, bias, &o, workspace);
-}
-
-static void CK_NAME(ck_conv_input_gradient_winograd)(const ck_conv_shape *s, const float *dy,
-                                                     const float *u, float *dx, float *workspace) {
-  if (!is_winograd(s)) return CK_NAME(ck_conv_input_gradient_direct)(s, dy, u, dx, workspace);
-  winograd g = winograd_for(s, CK_INPUT_GRADIENT);
+static void CK_NAME(winograd_input_gradient)(int narrow, const ck_conv_shape *s, const float *dy,
+                                             const float *u, float *dx, float *workspace) {
+  winograd g = winograd_for(narrow, s, CK_INPUT_GRADIENT);
   // Input a meets dy from a + padding - 2 on; rows of dy that no input meets are left out.
   tiling t = {.size = g.m + 2,
               .transform = g.by->input,
@@ -313,11 +373,68 @@ static void CK_NAME(ck_conv_input_gradient_winograd)(const ck_conv_shape *s, con
   CK_NAME(winograd_convolve)(&g, &t, s->n, dy, u, NULL, &o, workspace);
 }
 
-static void CK_NAME(ck_conv_weight_gradient_winograd)(const ck_conv_shape *s, const float *x,
-                                                      const float *dy, float *dw,
-                                                      float *workspace) {
-  if (!is_winograd(s)) return CK_NAME(ck_conv_weight_gradient_direct)(s, x, dy, dw, workspace);
-  winograd g = winograd_for(s, CK_WEIGHT_GRADIENT);
+// Some tiles' planes of c channels in pairs of tiles, in panels: words (c, pairs) of each plane.
+static void CK_NAME(winograd_pairs)(ptrdiff_t c, ptrdiff_t step, const float *v, ptrdiff_t count,
+                                    ptrdiff_t rows, uint32_t *out, ptrdiff_t panel) {
+  ck_bf16_round_pairs_fn *round_pairs = ck_bf16()->round_pairs;
+  ptrdiff_t whole = count / 2, filled = (count + 1) / 2;
+  round_pairs(whole, c, v, v + step, 2 * step, out, panel);
+  if (count % 2)
+    round_pairs(1, c, v + 2 * whole * step, NULL, 0, out + whole * CK_BF16_PANEL, panel);
+  round_pairs(rows - filled, c, NULL, NULL, 0, out + filled * CK_BF16_PANEL, panel);
+}
+
+// Adds the products of tiles first..<first + count to sums u, or makes them so: by bf16.
+static void CK_NAME(winograd_add_narrow)(const winograd *g, const tiling *inputs,
+                                         const tiling *outputs, ptrdiff_t n, const float *x,
+                                         const float *dy, const float *zeros, ptrdiff_t first,
+                                         ptrdiff_t count, float *u, float *v) {
+  ptrdiff_t c = inputs->c, f = outputs->c, row = g->row, words = upstream_plane(g);
+  uint16_t *a = (uint16_t *)(v + g->planes * g->c_plane);
+  uint32_t *b = (uint32_t *)a + g->planes * g->a_plane / 2, *between = b + g->planes * words;
+  for (ptrdiff_t i = 0; i < count; i += g->some) {
+    ptrdiff_t some = smaller(count - i, g->some), at = i / 2;
+    // Zeros behind the last ones.
+    ptrdiff_t rows = i + some < count ? some / 2 : g->pairs - at;
+    CK_NAME(winograd_spread)
+    (g, inputs, x, x + n * inputs->image, zeros, first + i, some, v, g->c_plane, g->c);
+    for (ptrdiff_t plane = 0; plane < g->planes; plane++) {
+      ptrdiff_t filled = (some + 1) / 2, panel = filled * CK_BF16_PANEL;
+      CK_NAME(winograd_pairs)
+      (c, g->c, v + plane * g->c_plane, some, filled, between, panel);
+      for (ptrdiff_t k = 0; k < c; k += CK_BF16_PANEL) {
+        ptrdiff_t channels = smaller(c - k, CK_BF16_PANEL);
+        uint32_t *to = (uint32_t *)(a + plane * g->a_plane + k * row) + at;
+        CK_NAME(turn_words)
+        (filled, channels, between + k * filled, CK_BF16_PANEL, to, row / 2);
+        for (ptrdiff_t e = 0; e < channels && rows > filled; e++)
+          memset(to + e * row / 2 + filled, 0, sizeof *to * (rows - filled));
+      }
+    }
+    CK_NAME(winograd_spread)
+    (g, outputs, dy, dy + n * outputs->image, zeros, first + i, some, v, g->f_plane, g->f);
+    for (ptrdiff_t plane = 0; plane < g->planes; plane++) CK_NAME(winograd_pairs)
+    (f, g->f, v + plane * g->f_plane, some, rows, b + plane * words + at * CK_BF16_PANEL,
+     g->pairs * CK_BF16_PANEL);
+  }
+  for (ptrdiff_t plane = 0; plane < g->planes; plane++)
+    ck_bf16()->product(&(ck_bf16_product){.m = c,
+                                          .n = g->f,
+                                          .runs = 1,
+                                          .pairs = (count + 1) / 2,
+                                          .run_rows = g->pairs,
+                                          .a = a + plane * g->a_plane,
+                                          .a_row = row,
+                                          .b = b + plane * words,
+                                          .panel = g->pairs * CK_BF16_PANEL,
+                                          .c = u + plane * g->weights,
+                                          .ldc = g->f,
+                                          .accumulate = first > 0});
+}
+
+static void CK_NAME(winograd_weight_gradient)(int narrow, const ck_conv_shape *s, const float *x,
+                                              const float *dy, float *dw, float *workspace) {
+  winograd g = winograd_for(narrow, s, CK_WEIGHT_GRADIENT);
   tiling inputs = input_tiling(s, g.by), outputs = {.size = g.m,
                                                     .transform = g.by->upstream,
                                                     .rows = s->oh,
@@ -328,10 +445,14 @@ static void CK_NAME(ck_conv_weight_gradient_winograd)(const ck_conv_shape *s, co
   float *zeros = workspace, *u = zeros + g.zeros;
   float *v = u + g.planes * g.weights, *m = v + g.planes * g.c_plane;
   memset(zeros, 0, sizeof(float) * g.zeros);
-  memset(u, 0, sizeof(float) * g.planes * g.weights);
+  if (!narrow) memset(u, 0, sizeof(float) * g.planes * g.weights);
   ptrdiff_t strips = (s->c + CK_MR - 1) / CK_MR, height = (s->c + strips - 1) / strips;
   for (ptrdiff_t first = 0; first < g.tiles; first += g.block) {
     ptrdiff_t count = smaller(g.tiles - first, g.block);
+    if (narrow) {
+      CK_NAME(winograd_add_narrow)(&g, &inputs, &outputs, s->n, x, dy, zeros, first, count, u, v);
+      continue;
+    }
     CK_NAME(winograd_spread)
     (&g, &inputs, x, x + s->n * inputs.image, zeros, first, count, v, g.c_plane, g.c);
     CK_NAME(winograd_spread)
@@ -343,12 +464,60 @@ static void CK_NAME(ck_conv_weight_gradient_winograd)(const ck_conv_shape *s, co
     (1, smaller(s->c - k, height), g.f - j > CK_LANES ? 2 : 1, &sum, 1, v + plane * g.c_plane + k,
      m + plane * g.f_plane + j, u + plane * g.weights + j * s->c + k * CK_NR);
   }
+  // Sums lie in panels, but those of bf16.
+  ptrdiff_t wide = narrow ? g.f : CK_NR;
   for (ptrdiff_t k = 0; k < s->c; k++)
     for (ptrdiff_t j = 0; j < s->f; j += CK_LANES) {
       float patch[9 * CK_LANES];
-      g.by->gradient(u + j / CK_NR * CK_NR * s->c + k * CK_NR + j % CK_NR, g.weights, patch);
+      g.by->gradient(u + j / wide * wide * s->c + k * wide + j % wide, g.weights, patch);
       for (ptrdiff_t i = 0; i < 9; i++)
         memcpy(dw + (i * s->c + k) * s->f + j, patch + i * CK_LANES,
                sizeof(float) * smaller(s->f - j, CK_LANES));
     }
 }
+
+// The variants: the functions of CKernels.h, and whose are other shapes.
+#define CK_WINOGRAD(name, narrow, other)                                                           \
+  static size_t CK_NAME(ck_conv_workspace_##name)(const ck_conv_shape *s, ck_pass pass) {          \
+    return is_winograd(s) ? CK_NAME(winograd_workspace)(narrow, s, pass)                           \
+                          : CK_NAME(ck_conv_workspace_##other)(s, pass);                           \
+  }                                                                                                \
+  static size_t CK_NAME(ck_conv_ready_count_##name)(const ck_conv_shape *s, ck_pass pass) {        \
+    return is_winograd(s) ? CK_NAME(winograd_ready_count)(narrow, s, pass)                         \
+                          : CK_NAME(ck_conv_ready_count_##other)(s, pass);                         \
+  }                                                                                                \
+  static void CK_NAME(ck_conv_ready_##name)(const ck_conv_shape *s, ck_pass pass, const float *w,  \
+                                            float *u) {                                            \
+    if (!is_winograd(s)) return CK_NAME(ck_conv_ready_##other)(s, pass, w, u);                     \
+    CK_NAME(winograd_ready)(narrow, s, pass, w, u);                                                \
+  }                                                                                                \
+  static void CK_NAME(ck_conv_forward_##name)(const ck_conv_shape *s, const float *x,              \
+                                              const float *u, const float *bias, int relu,         \
+                                              float *y, float *workspace) {                        \
+    if (!is_winograd(s))                                                                           \
+      return CK_NAME(ck_conv_forward_##other)(s, x, u, bias, relu, y, workspace);                  \
+    const outlet o = {.oh = s->oh, .ow = s->ow, .f = s->f, .relu = relu, .y = y};                  \
+    CK_NAME(winograd_forward)(narrow, s, x, u, bias, &o, workspace);                               \
+  }                                                                                                \
+  static void CK_NAME(ck_conv_pool_forward_##name)(const ck_conv_shape *s, const float *x,         \
+                                                   const float *u, const float *bias, int relu,    \
+                                                   float *y, uint16_t *place, float *workspace) {  \
+    if (!is_winograd(s))                                                                           \
+      return CK_NAME(ck_conv_pool_forward_##other)(s, x, u, bias, relu, y, place, workspace);      \
+    const outlet o = {                                                                             \
+        .oh = s->oh, .ow = s->ow, .f = s->f, .relu = relu, .pooled = 1, .y = y, .place = place};   \
+    CK_NAME(winograd_forward)(narrow, s, x, u, bias, &o, workspace);                               \
+  }                                                                                                \
+  static void CK_NAME(ck_conv_input_gradient_##name)(                                              \
+      const ck_conv_shape *s, const float *dy, const float *u, float *dx, float *workspace) {      \
+    if (!is_winograd(s)) return CK_NAME(ck_conv_input_gradient_##other)(s, dy, u, dx, workspace);  \
+    CK_NAME(winograd_input_gradient)(narrow, s, dy, u, dx, workspace);                             \
+  }                                                                                                \
+  static void CK_NAME(ck_conv_weight_gradient_##name)(                                             \
+      const ck_conv_shape *s, const float *x, const float *dy, float *dw, float *workspace) {      \
+    if (!is_winograd(s)) return CK_NAME(ck_conv_weight_gradient_##other)(s, x, dy, dw, workspace); \
+    CK_NAME(winograd_weight_gradient)(narrow, s, x, dy, dw, workspace);                            \
+  }
+CK_WINOGRAD(winograd, 0, direct)
+CK_WINOGRAD(winograd_bf16, 1, bf16)
+#undef CK_WINOGRAD

@@ -96,6 +96,20 @@ const ck_table CK_NAME(ck_table) = {
             .pool_forward = CK_NAME(ck_conv_pool_forward_bf16),
             .depthwise = &CK_NAME(depthwise),
         },
+    .conv_winograd_bf16 =
+        {
+            .name = "winograd_bf16",
+            .description = "as winograd, what is multiplied rounded to bf16; else as bf16",
+            .bf16 = 1,
+            .forward = CK_NAME(ck_conv_forward_winograd_bf16),
+            .input_gradient = CK_NAME(ck_conv_input_gradient_winograd_bf16),
+            .weight_gradient = CK_NAME(ck_conv_weight_gradient_winograd_bf16),
+            .workspace = CK_NAME(ck_conv_workspace_winograd_bf16),
+            .ready_count = CK_NAME(ck_conv_ready_count_winograd_bf16),
+            .ready = CK_NAME(ck_conv_ready_winograd_bf16),
+            .pool_forward = CK_NAME(ck_conv_pool_forward_winograd_bf16),
+            .depthwise = &CK_NAME(depthwise),
+        },
     .pool_direct =
         {
             .name = "direct",

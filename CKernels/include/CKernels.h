@@ -33,7 +33,8 @@
 //   g = n + 25, S = 1103·n·X·Y, 36·n·X·Y   its weight gradient
 // and where errors are as often up as down, u·27·√(n·(n + 25)) times the root mean squares of x and
 // w, 29 in the weight gradient, and with m = 2 5 and 4: roots of the sums of the squares of the
-// same matrices' elements.
+// same matrices' elements. By bf16 each of the two factors is rounded once it is transformed, which
+// adds 2^-7·S, and where errors are as often up as down 2^-8·27·√n and so on.
 // Where errors are as often up as down, as with numbers that have nothing to do with each other, it
 // is about the square root of that. A variance is off by 264·u of itself, and by the square of what
 // the mean is off. A loss is off by 264·u of itself, whatever the logits' size.
@@ -383,7 +384,7 @@ typedef struct ck_table {
   // Convolution and pooling
 
   /// The variants that are written in vector code.
-  ck_conv_variant conv_direct, conv_winograd, conv_bf16;
+  ck_conv_variant conv_direct, conv_winograd, conv_bf16, conv_winograd_bf16;
   ck_pool_variant pool_direct;
 
   // The processor

@@ -70,9 +70,10 @@ void compare_places(const uint16_t *found, const uint16_t *expected, size_t coun
 /// Bit for bit.
 void same(const char *what, const float *found, const float *expected, size_t count);
 
-/// The results of bf16, which are the same with any instruction set.
-void digest_bf16(const float *found, size_t count);
-uint64_t take_digest(void);
+/// The results of bf16, which are the same with any instruction set; with transforms before the
+/// products, with any that has fused multiply-adds.
+void digest_bf16(int transformed, const float *found, size_t count);
+uint64_t take_digest(int transformed);
 
 /// Prints what was found of each kernel since the last call; returns how many cases were wrong.
 int print_tallies(void);

@@ -11,6 +11,8 @@ final class Convolution: Part {
   /// Outputs of a tile on an axis then, and what errors grow to: see CKernels.h.
   private let tile: Int
   private var growth: Double { tile == 4 ? 27 : 5 }
+  /// What a factor is expected to be off that is rounded to bf16 once it is transformed.
+  private let narrowing: Double
   private var x: Field!
   /// Whether factors are rounded to bf16: in the input gradient, and in the two other passes.
   private let rounds, roundsWindows: Bool
@@ -32,10 +34,11 @@ final class Convolution: Part {
     isTransformed =
       transforms(tile) && window == (3, 3) && !isDepthwise && dilation.height % stride.height == 0
       && dilation.width % stride.width == 0
+    narrowing = isTransformed && rounds ? 0.6 * 0x1p-8 : 0
     // One filter of one channel is depthwise, too, where it is dilated.
     let isPlain = groups == 1 && dilation == (1, 1)
     let isSingle = groups == input.channels && groups == output.channels && !isPlain
-    self.rounds = rounds && !isSingle
+    self.rounds = rounds && !isSingle && !isTransformed
     roundsWindows = self.rounds && window.width * (input.channels / groups) >= 16
   }
 
@@ -169,7 +172,8 @@ final class Convolution: Part {
   /// What a sum of products that were transformed may be off by: see CKernels.h.
   private func grown(_ growth: Double, _ products: [Double]) -> Double {
     let squares = products.reduce(0) { $0 + $1 * $1 }
-    return growth * roundoff * (Double(products.count + 25) * squares).squareRoot()
+    let each = roundoff * Double(products.count + 25).squareRoot() + narrowing
+    return growth * each * squares.squareRoot()
   }
 
   /// Adds that to the errors of a channel of an example.

@@ -1,3 +1,5 @@
+import StrideNet
+
 /// Makes the parts of a reference, layer by layer.
 struct ReferenceBuilder {
   let weights: [String: [Float]]
@@ -51,7 +53,8 @@ struct ReferenceBuilder {
         array("weight"), array("bias"),
         transforms: { tile in
           // What is picked has the larger tiles alone.
-          kernels == "winograd" || (kernels == "auto" && tile == 4 && !rounds)
+          kernels == "winograd"
+            || (kernels == "auto" && tile == 4 && (!rounds || KernelChoice.bf16Unit != "amx"))
         }, rounds: rounds)
       return [convolution] + activate(layer["activation"] ?? "relu")
     case "maxpool", "avgpool":

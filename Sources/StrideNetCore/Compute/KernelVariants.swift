@@ -21,7 +21,8 @@ public enum Precision: String, Sendable, Codable, CaseIterable {
 public struct KernelChoice: Sendable, CustomStringConvertible {
   /// A variant's name, "auto" or "exact".
   public let name: String
-  /// With ``Precision/bf16``, its kernels are taken instead of those of the name.
+  /// With ``Precision/bf16``, its kernels are taken instead of those of the name: winograd's where
+  /// that is "auto" or "winograd".
   public private(set) var precision = Precision.float32
   private let convolution: ConvVariant?
   package let pool: PoolVariant
@@ -105,7 +106,9 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   }
 
   package func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
-    if precision == .bf16 { return ConvVariant.pickBF16(shape, pass) }
+    if precision == .bf16 {
+      return ConvVariant.pickBF16(shape, pass, exact: !["auto", "winograd"].contains(name))
+    }
     return convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass, exact: name == "exact")
   }
 }
@@ -136,7 +139,8 @@ package struct ConvVariant: Sendable {
   private static let direct = byName["direct"]!
   private static let im2col = byName["im2col"]!
   private static let winograd = byName["winograd"]!
-  private static let bf16 = everything.first(where: \.isBF16)!
+  private static let bf16 = everything.first { $0.name == "bf16" }!
+  private static let winogradBF16 = everything.first { $0.name == "winograd_bf16" }!
 
   /// A variant, and in a few words why it is taken.
   package typealias Choice = (variant: ConvVariant, why: StaticString)
@@ -160,11 +164,15 @@ package struct ConvVariant: Sendable {
     return (direct, "sums stay in registers, nothing is gathered")
   }
 
-  /// What bf16 takes.
-  static func pickBF16(_ s: ck_conv_shape, _ pass: ck_pass) -> Choice {
+  /// What bf16 takes, and with `exact` without winograd. A matrix unit is so fast at products that
+  /// there the transforms take longer than what they save.
+  static func pickBF16(_ s: ck_conv_shape, _ pass: ck_pass, exact: Bool) -> Choice {
     let isShort = pass != CK_INPUT_GRADIENT && s.fw * (s.c / s.groups) < 16
     if isShort || direct.way(s) == CK_DEPTHWISE {
       return (direct, "float32: rows too short for a product of bf16")
+    }
+    if !exact && KernelChoice.bf16Unit != "amx" && savesProducts(s, pass) {
+      return (winogradBF16, "tiles of 4×4 by 36 products of bf16")
     }
     return (bf16, "products of bf16")
   }
@@ -198,7 +206,8 @@ package struct ConvVariant: Sendable {
   /// What runs: the C symbol without its prefix.
   func kernel(_ shape: ck_conv_shape, _ pass: ck_pass, pooled: Bool = false) -> String {
     // Of what winograd can't do, direct's functions do all.
-    let name = self.name == "winograd" && !Self.isThree(shape) ? "direct" : self.name
+    let others = ["winograd": "direct", "winograd_bf16": "bf16"]
+    let name = Self.isThree(shape) ? self.name : others[self.name] ?? self.name
     return switch way(shape) {
     case CK_DEPTHWISE: "conv_\(pass.name)_depthwise"
     case CK_SPLIT: "conv_\(pass.name)_\(name), split"

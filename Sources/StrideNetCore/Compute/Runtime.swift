@@ -164,8 +164,9 @@ private final class WorkerPool: @unchecked Sendable {
 
   init(workers: Int, _ stackSize: Int) {
     (self.workers, self.stackSize) = (workers, stackSize)
-    // With more threads than processors, looking for work would keep another from doing it.
-    spins = workers < ProcessInfo.processInfo.activeProcessorCount ? 20_000 : 1
+    // About 100 µs, longer than what lies between two pieces of work of a training step. With more
+    // threads than processors, looking for work would keep another from doing it.
+    spins = workers < ProcessInfo.processInfo.activeProcessorCount ? 100_000 : 1
   }
 
   func run(_ pieces: Int, _ type: any AnyWork.Type, _ pointer: UnsafeRawPointer) {
