@@ -72,6 +72,7 @@ wasm:
 	  -nostdlib -nostdlibinc -ISources/Pages/wasm -ICKernels/include $(filter %.c,$(WASM_SOURCES)) \
 	  -Wl,--no-entry,--stack-first,-zstack-size=1048576,--gc-sections,--strip-all,--import-undefined \
 	  $(WASM_EXPORTS:%=-Wl,--export=%) -o Sources/Pages/files/kernels.wasm
+	@chmod -x Sources/Pages/files/kernels.wasm
 
 ## serve: a page to draw digits in and watch them pass through the network (PORT=8080)
 serve: build
@@ -203,7 +204,7 @@ dependant: setup
 
 ## docs: the documentation as a web site in .build/docs, offline (BASE=, its path on a server)
 docs: setup
-	$(SWIFT) build --target StrideNet
+	$(SWIFT) build --product stridenet
 	@sh Sources/docs.sh .build/docs $(BASE)
 
 ## clean: remove all build folders

@@ -104,7 +104,8 @@ extension Network {
     switch operation.kind {
     case .convolve(let layer, _):
       return (count(layer.size, layer.stride, layer.dilation), layer.size, layer.stride)
-    case .pool(let window): return (count(window.size, window.stride, (1, 1)), window.size, window.stride)
+    case .pool(let window):
+      return (count(window.size, window.stride, (1, 1)), window.size, window.stride)
     default: return nil
     }
   }
