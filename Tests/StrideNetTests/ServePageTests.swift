@@ -52,6 +52,7 @@ struct PageVisitor {
     try draw()
     try lookInside()
     try followANumber()
+    try goBackwards()
     try timeKernels()
     try train()
     // On a phone.
@@ -156,6 +157,32 @@ struct PageVisitor {
     try browser.press("Escape")
     try browser.value(
       "$('scale').value = 'network'; $('scale').dispatchEvent(new Event('change'))")
+  }
+
+  /// What it should have been; a step towards that, and undone.
+  private func goBackwards() throws {
+    try load(0, "7")
+    #expect(try browser.text("wish.label") == "7")
+    try browser.value("$('should').value = 2; $('should').dispatchEvent(new Event('change'))")
+    try browser.value(
+      "$('shown').value = 'gradients'; $('shown').dispatchEvent(new Event('change'))")
+    try browser.wait("seen.gradients?.length === 8 && seen.loss > 3")
+    #expect(
+      try browser.text(
+        "seen.gradients.every((map, i) => map.length === valuesOf(all()[i]).length && map.some((v) => v !== 0))"
+      ) == "1")
+    // The last slopes are the shares, less 1 for the wish.
+    #expect(
+      try browser.text(
+        "seen.gradients[7].every((v, i) => Math.abs(v - seen.probabilities[i] + (i === 2)) < 1e-4)")
+        == "1")
+    try browser.value("window.before = seen.loss; $('step').click()")
+    try browser.wait("seen.loss < before && !machine.is_original && !$('undo').disabled")
+    try browser.value("$('undo').click()")
+    try browser.wait(
+      "Math.abs(seen.loss - before) < 1e-4 && machine.is_original && $('undo').disabled")
+    try browser.value("$('shown').value = 'values'; $('shown').dispatchEvent(new Event('change'))")
+    try browser.wait("!seen.gradients")
   }
 
   private func timeKernels() throws {

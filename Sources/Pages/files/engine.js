@@ -152,6 +152,8 @@ class Workbench {
     this.current = network;
     this.seconds = {};
     this.features = null;
+    // Weights before each step from an image.
+    this.steps = [];
   }
   names(count) { return Array.from({ length: count }, (_, i) => this.file.classes[i] ?? String(i)); }
   set({ train, test }) { return test != null ? [this.file.test, test] : [this.file.train, train]; }
@@ -185,7 +187,7 @@ class Workbench {
       network: n.text, parameters: n.count, input: file.input,
       layers: n.operations.map((o) => ({ text: o.text, shape: o.output, parameters: o.parameters.reduce((sum, p) => sum + p.count, 0), groups: o.shape ? groups(o) : null, window: o.shape ? o.size : null, stride: o.shape ? o.stride : null })),
       fit: file.fit ?? (file.input[2] === 1 ? "digits" : "crop"), classes: this.names(n.classes), kernels: n.variants, has_probabilities: n.endsInSoftmax, kernel: "auto", isa: "WebAssembly with vectors of 4 numbers", data: file.data,
-      train_images: file.train.count, test_images: file.test.count, presets: Object.fromEntries(presets), is_original: n === this.original, is_training: this.training.is_running,
+      train_images: file.train.count, test_images: file.test.count, presets: Object.fromEntries(presets), is_original: n === this.original && !this.steps.length, is_training: this.training.is_running,
       filters: seen ? n.k.floats(filters.value, filters.count).slice() : new Float32Array(0), filter_shape: !seen ? [] : conv.kind === "conv" ? filters.shape : [filters.shape[0], ...file.input],
     };
   }
@@ -280,6 +282,33 @@ class Workbench {
     return { count: found.length, of: test.count, images: found.slice(0, 120).map((image) => ({ ...image, pixels: this.pixels(test, image.index) })) };
   }
 
+  // MARK: Backwards
+  // The loss of an image that should have been of some class, and its slope for each layer's outputs.
+  gradients({ input, label, kernels }) {
+    const { values } = this.image(input), n = this.with(kernels), maps = new Map();
+    if (!(Number.isInteger(label) && label >= 0 && label < n.classes)) refuse("no such class", label, `0 … ${n.classes - 1}`);
+    n.reserve(1, true, true);
+    n.load(values, 0, 1);
+    const copy = (at, shape) => n.k.floats(at, product(shape)).slice();
+    const { loss } = n.backward(1, [label], true, (o) => maps.set(o, copy(o.dy, o.output)));
+    return { loss, input: copy(n.imageGradient, n.input), layers: n.operations.map((o) => maps.get(o)) };
+  }
+  // One step of gradient descent from an image, which can be undone.
+  step({ learning_rate = 0.01, ...question }) {
+    const t = this.training, n = this.current;
+    if (t.is_running) refuse("a training is under way", undefined, undefined, "stop it, or wait until it is done");
+    if (!(learning_rate > 0 && Number.isFinite(learning_rate))) refuse("learning rate out of range", learning_rate, "a finite number above 0");
+    if (this.steps.length >= Math.min(1000, 5e7 / n.count)) refuse("too many steps from images", this.steps.length, undefined, "undo some, or go back to the first network");
+    const { loss } = this.gradients(question);
+    this.steps.push(n.values);
+    n.update({ kernel: "sgd", momentum: 0 }, learning_rate, 1);
+    return { loss, steps: this.steps.length };
+  }
+  undo() {
+    if (this.steps.length) this.current.values = this.steps.pop();
+    return { steps: this.steps.length };
+  }
+
   // MARK: Training
   train({ layers, learning_rate = 0.05, batch_size = 64, epochs = 5, optimizer = "sgd", augment = "", kernels, seed = 1 }) {
     if (this.training.is_running) refuse("a training is under way", undefined, undefined, "stop it, or wait until it is done");
@@ -296,7 +325,7 @@ class Workbench {
     const batch = Math.min(batch_size, train.count);
     network.reserve(Math.max(batch, 100), true);
     this.exchange(network);
-    this.steps = trainingSteps(network, this.file, { epochs, batch, rate: learning_rate, optimizer, changes, seed });
+    this.batches = trainingSteps(network, this.file, { epochs, batch, rate: learning_rate, optimizer, changes, seed });
     this.training = { is_running: true, kernels, points: [], epochs: [], seconds: 0, sums: [0, 0, 0], last: performance.now(), began: performance.now() };
     return this.progress();
   }
@@ -307,7 +336,7 @@ class Workbench {
     this.with(t.kernels);
     try {
       do {
-        const { done, value } = this.steps.next();
+        const { done, value } = this.batches.next();
         if (done) {
           t.is_running = false;
           break;
@@ -350,7 +379,7 @@ class Workbench {
     switch (name) {
       case "state": return this.state();
       case "training": return this.progress(question.since);
-      case "look": case "provenance": case "nearest": case "wrong": case "train": case "stop": case "reset": return this[name](question);
+      case "look": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
       default: refuse("no such question", name);
     }
   }

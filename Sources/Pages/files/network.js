@@ -284,8 +284,8 @@ class Network {
     this.generation++;
   }
 
-  // Room for so many images, and for the way back.
-  reserve(batch, training = false) {
+  // Room for so many images, and for the way back, to the images themselves if that is wanted.
+  reserve(batch, training = false, toImages = false) {
     const k = this.k;
     if (batch > this.batch) {
       this.batch = batch;
@@ -312,10 +312,11 @@ class Network {
       this.loss = k.reserve(batch);
       this.wrong = k.reserve(batch);
     }
-    if (training && !this.trains) {
+    if (training && (!this.trains || (toImages && !this.imageGradient))) {
       this.trains = true;
-      // Below the first weights no gradient is wanted.
-      let below = null, wanted = false;
+      this.imageGradient = toImages ? k.reserve(this.batch * product(this.input)) : null;
+      // Below the first weights no gradient is wanted otherwise.
+      let below = this.imageGradient, wanted = toImages;
       for (const o of this.operations) {
         o.dx = wanted ? below : null;
         o.dy = o.kind === "flatten" ? o.dx : k.reserve(this.batch * product(o.output));
@@ -394,15 +395,19 @@ class Network {
 
   // MARK: Backward
   // The mean cross-entropy and the share that is wrong of `count` loaded images, and with `training`
-  // the gradients of all parameters.
-  backward(count, labels, training = true) {
+  // the gradients of all parameters. `each` sees a layer while dy is the gradient of its output, of
+  // the last one's logits.
+  backward(count, labels, training = true, each = () => {}) {
     if (!this.endsInSoftmax) refuse("training needs probabilities", this.layers.at(-1).text, "a last layer with softmax");
     this.reserve(count, training);
     this.k.ints(this.labels, count).set(labels);
     this.forward(count, { training, logits: true });
     const last = this.operations.at(-1), { c } = this.k;
     c.ck_softmax_cross_entropy(count, last.output[2], last.y, this.labels, 0, 1 / count, last.y, training ? last.dy : 0, this.loss, this.wrong);
-    if (training) for (const o of [...this.operations].reverse()) this.back(o, count, o === last);
+    if (training) for (const o of [...this.operations].reverse()) {
+      each(o);
+      this.back(o, count, o === last);
+    }
     const mean = (values) => values.reduce((a, b) => a + b, 0) / count;
     return { loss: mean(this.k.floats(this.loss, count)), error: mean(this.k.ints(this.wrong, count)) };
   }
@@ -435,7 +440,7 @@ class Network {
 
   // One step of an optimiser; `step` counts from 1.
   update(rule, rate, step) {
-    const { kernel, momentum = 0.9, beta2 = 0, decay = 0, nesterov = 0 } = rule, k = this.k;
+    const { kernel, momentum, beta2 = 0, decay = 0, nesterov = 0 } = rule, k = this.k;
     this.settings ??= k.reserve(11);
     for (const p of this.parameters) {
       p.velocity ??= k.reserve(p.count);
@@ -452,11 +457,11 @@ class Network {
 
 // MARK: Training
 const optimizers = {
-  sgd: { kernel: "sgd" },
-  nesterov: { kernel: "sgd", nesterov: 1 },
+  sgd: { kernel: "sgd", momentum: 0.9 },
+  nesterov: { kernel: "sgd", momentum: 0.9, nesterov: 1 },
   rmsprop: { kernel: "rmsprop", momentum: 0, beta2: 0.99 },
-  adam: { kernel: "adam", beta2: 0.999 },
-  adamw: { kernel: "adam", beta2: 0.999, decay: 0.01 },
+  adam: { kernel: "adam", momentum: 0.9, beta2: 0.999 },
+  adamw: { kernel: "adam", momentum: 0.9, beta2: 0.999, decay: 0.01 },
 };
 const changes = { shift: 64, rotate: 180, scale: 0.9, shear: 2 };
 function augmentation(text) {
