@@ -184,7 +184,8 @@ class Kernels {
       return found;
     };
     this.convolutions = list(this.c.ck_conv_variant_at);
-    delete this.convolutions.bf16;
+    // Those of bf16, as field 7 says, aren't to be chosen by name.
+    for (const [name, variant] of Object.entries(this.convolutions)) if (this.ints(variant, 8)[7]) delete this.convolutions[name];
     this.poolings = list(this.c.ck_pool_variant_at);
     this.functions = list(this.c.activation_at);
   }
