@@ -129,10 +129,14 @@ final class Browser {
 
   func text(_ expression: String) throws -> String { "\(try value(expression) ?? "nothing")" }
 
+  func holds(_ expression: String) throws -> Bool {
+    try value("Boolean(\(expression))") as? Bool == true
+  }
+
   /// Waits until an expression is true.
   func wait(_ expression: String) throws {
     let end = ContinuousClock.now + .seconds(60)
-    while (try? value("Boolean(\(expression))") as? Bool) != true {
+    while (try? holds(expression)) != true {
       guard ContinuousClock.now < end else {
         throw Failure(description: "never: \(expression); \(complaints)")
       }

@@ -179,11 +179,13 @@ import StrideNet
     // The digit is looked into meanwhile.
     try browser.wait("points.length > 2 && $('stop').disabled === false && seen.weights > 2")
     try browser.wait("epochs.length === 3 && !$('train').disabled")
-    #expect(try browser.text("epochs.at(-1).test_error < 0.12") == "1")
-    #expect(try browser.text("epochs.every((e) => e.images_per_second > 0)") == "1")
-    // No pause of the page is as long as a mini-batch's many times over.
-    let pause = try browser.value("Math.max(...frames.slice(1).map((now, i) => now - frames[i]))")
-    #expect((pause as? NSNumber)?.doubleValue ?? .infinity < 1000, "\(pause ?? "nothing") ms")
+    #expect(try browser.holds("epochs.at(-1).test_error < 0.12"))
+    #expect(try browser.holds("epochs.every((e) => e.images_per_second > 0)"))
+    // The page goes on, whatever else the machine does.
+    #expect(
+      try browser.value(
+        "ask('training').then((t) => Math.max(...frames.slice(1).map((now, i) => now - frames[i])) < Math.max(1000, 300 * t.seconds))"
+      ) as? Bool == true)
     for (layers, phrase) in [
       ("flatten batchnorm softmax(10)", "without a server"), ("flatten dense(10)", "softmax"),
       ("flatten softmax(3)", "a label"), ("conv(64,29)", "larger"),
@@ -233,8 +235,8 @@ import StrideNet
     #expect(try !browser.text("$('bars').textContent + $('sure').textContent").contains("%"))
     try browser.value("$('clear').click()")
     #expect(
-      try browser.text(
-        "$('seen').getContext('2d').getImageData(0, 0, 16, 12).data.every((v) => v === 0)") == "1")
+      try browser.holds(
+        "$('seen').getContext('2d').getImageData(0, 0, 16, 12).data.every((v) => v === 0)"))
     try browser.drag("pad", [(0.2, 0.2), (0.8, 0.8)])
     try browser.wait("seen && seen.label == null && seen.values.length === 576")
     for layer in 0..<6 {

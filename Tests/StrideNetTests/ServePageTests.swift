@@ -75,16 +75,16 @@ struct PageVisitor {
     for _ in 0..<18 { try browser.press("ArrowDown") }
     try browser.wait("seen && $('verdict').textContent === '1'")
     // The pen can be seen, and is lifted by what clears the drawing.
-    #expect(try browser.text("\(Self.ink)($('pen')) > 100 && pen.down") == "1")
+    #expect(try browser.holds("\(Self.ink)($('pen')) > 100 && pen.down"))
     try browser.press("Escape")
-    #expect(try browser.text("!pen.down && !seen && source === null") == "1")
+    #expect(try browser.holds("!pen.down && !seen && source === null"))
 
     // A stroke takes the place of a digit from the data.
     try load(3, "0")
     #expect(try browser.text("$('fit').textContent").contains("as it is in the data"))
     try browser.value("pad.focus()")
     try browser.press(" ")
-    #expect(try browser.text("\(Self.ink)(pad) < 1500") == "1")
+    #expect(try browser.holds("\(Self.ink)(pad) < 1500"))
     try browser.press("Escape")
   }
 
@@ -138,15 +138,15 @@ struct PageVisitor {
     try browser.value("rows[1].cursor = { y: 5, x: 6, c: 2 }; explain(rows[1])")
     try browser.wait("$('explain-body').textContent.includes('4 candidates')")
     #expect(
-      try browser.text(
+      try browser.holds(
         "(row => +row.children[1].textContent === +short(value(rows[1], rows[1].cursor)))(document.querySelector('#explain-body tr.chosen'))"
-      ) == "1")
+      ))
     try browser.value("rows[6].cursor = { y: 0, x: 0, c: 7 }; explain(rows[6])")
     try browser.wait("$('explain-body').textContent.includes('Softmax')")
     #expect(
-      try browser.text(
+      try browser.holds(
         "Math.abs(parseFloat(document.querySelector('#explain-body tr.chosen').lastChild.textContent) - 100 * seen.probabilities[7]) < 0.01"
-      ) == "1")
+      ))
     try load(2, "1")
     try browser.wait(
       "!$('explain').hidden && Math.abs(parseFloat(document.querySelector('#explain-body tr.chosen').lastChild.textContent) - 100 * seen.probabilities[7]) < 0.01"
@@ -168,14 +168,14 @@ struct PageVisitor {
       "$('shown').value = 'gradients'; $('shown').dispatchEvent(new Event('change'))")
     try browser.wait("seen.gradients?.length === 8 && seen.loss > 3")
     #expect(
-      try browser.text(
+      try browser.holds(
         "seen.gradients.every((map, i) => map.length === valuesOf(all()[i]).length && map.some((v) => v !== 0))"
-      ) == "1")
+      ))
     // The last slopes are the shares, less 1 for the wish.
     #expect(
-      try browser.text(
+      try browser.holds(
         "seen.gradients[7].every((v, i) => Math.abs(v - seen.probabilities[i] + (i === 2)) < 1e-4)")
-        == "1")
+    )
     try browser.value("window.before = seen.loss; $('step').click()")
     try browser.wait("seen.loss < before && !machine.is_original && !$('undo').disabled")
     try browser.value("$('undo').click()")
@@ -189,8 +189,8 @@ struct PageVisitor {
     try browser.value("$('ladder').click()")
     try browser.wait("!$('ladder').disabled")
     #expect(
-      try browser.text(
-        "document.querySelectorAll('#rungs tr').length === machine.kernels.length + 1") == "1")
+      try browser.holds(
+        "document.querySelectorAll('#rungs tr').length === machine.kernels.length + 1"))
     #expect(try browser.text("$('rungs').textContent").contains("winograd"))
   }
 
