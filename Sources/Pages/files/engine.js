@@ -414,7 +414,7 @@ if (typeof DedicatedWorkerGlobalScope !== "undefined") {
   port1.onmessage = () => { if (workbench.work(20)) port2.postMessage(0); };
   onmessage = async ({ data: [number, name, question] }) => {
     try {
-      if (name === "open") workbench = new Workbench(await unpack(question));
+      if (name === "open") workbench = new Workbench(await unpack(question).catch((error) => refuse("this browser can't run the kernels", error.message, "one of 2023 or later: WebAssembly with SIMD, DecompressionStream")));
       postMessage([number, name === "open" ? true : workbench.answer(name, question)]);
       if (name === "train") port2.postMessage(0);
     } catch (error) {
