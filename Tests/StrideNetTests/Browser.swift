@@ -13,6 +13,8 @@ final class Browser {
     let description: String
   }
 
+  /// What has to be there as long as the browser is: a folder with the page.
+  var owned: AnyObject?
   private let process = Process()
   private let folder: TemporaryFolder
   private let (input, output): (Int32, Int32)

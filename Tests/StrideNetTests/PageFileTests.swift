@@ -25,33 +25,34 @@ import StrideNet
       "CKernels has changed: make wasm")
   }
 
-  /// A folder with a network's page.
+  /// A network's page in a folder.
   private static func export(
     _ network: Network = .digits(), _ arguments: [String] = [],
     prepare: (Workplace) throws -> Void = { _ in }
-  ) throws -> (place: Workplace, url: String) {
+  ) throws -> Workplace {
     let place = try Workplace()
     try prepare(place)
     try network.save(to: place.path + "/w")
     let end = try place.run(["export", "w", "page.html"] + arguments)
     #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
-    return (place, "file://\(place.path)/page.html")
+    return place
   }
 
-  /// A browser without a network.
-  private static func browser(_ url: String, width: Int = 1280, dark: Bool = false) throws
+  /// The page in a browser without a network.
+  private static func open(_ place: Workplace, width: Int = 1280, dark: Bool = false) throws
     -> Browser
   {
     let browser = try Browser(width: width, height: 900, dark: dark)
+    browser.owned = place
     try browser.send(
       "Network.emulateNetworkConditions",
       ["offline": true, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1])
-    try browser.visit(url)
+    try browser.visit("file://\(place.path)/page.html")
     return browser
   }
 
   @Test func theFile() throws {
-    let (place, _) = try Self.export()
+    let place = try Self.export()
     let page = String(decoding: try place.read("page.html"), as: UTF8.self)
     #expect(page.utf8.count < 1_200_000)
     #expect(!page.contains("/*STYLE*/") && !page.contains("<!--ENGINE-->"))
@@ -65,12 +66,13 @@ import StrideNet
 
   @Test(.enabled(if: Browser.path != nil, "there is no Chromium on this machine"))
   func thePageWithoutAServer() throws {
-    let (_, url) = try Self.export()
-    let browser = try Self.browser(url)
+    let browser = try Self.open(Self.export())
     try PageVisitor(browser: browser, mistakes: 3).useAll()
     #expect(browser.complaints.isEmpty, "\(browser.complaints)")
     #expect(
-      browser.requests.allSatisfy { $0 == url || $0 == "about:blank" || $0.hasPrefix("blob:") },
+      browser.requests.allSatisfy { request in
+        ["file://", "about:", "blob:", "data:"].contains { request.hasPrefix($0) }
+      },
       "\(browser.requests)")
   }
 
@@ -78,8 +80,7 @@ import StrideNet
   /// of 200 images with each kernel variant, and how drawings become images.
   @Test(.enabled(if: Browser.path != nil, "there is no Chromium on this machine"))
   func resultsAreTheLibrarys() throws {
-    let (_, url) = try Self.export()
-    let browser = try Self.browser(url)
+    let browser = try Self.open(Self.export())
     try browser.wait("typeof rows !== 'undefined' && rows.length && seen")
     let scripts = try ["network", "engine"].map {
       try Documents.text("Sources/Pages/files/\($0).js")
@@ -151,8 +152,7 @@ import StrideNet
   /// a phone, where nothing is to move.
   @Test(.enabled(if: Browser.path != nil, "there is no Chromium on this machine"))
   func trainingInTheFile() throws {
-    let (_, url) = try Self.export()
-    let browser = try Self.browser(url, width: 390, dark: true)
+    let browser = try Self.open(Self.export(), width: 390, dark: true)
     try browser.send(
       "Emulation.setEmulatedMedia",
       [
@@ -218,12 +218,12 @@ import StrideNet
     let set = try ImageSet(
       count: 40, height: 12, width: 16, channels: 3, pixels: pixels, labels: labels)
     let names = ["</script><b>", "<!--", "\"&\\"]
-    let (_, url) = try Self.export(network, ["--data", "set.npz"]) {
+    let place = try Self.export(network, ["--data", "set.npz"]) {
       try Dataset(
         name: "set", source: "colours", train: set, test: set, classNames: names
       ).save(to: $0.path + "/set.npz")
     }
-    let browser = try Self.browser(url, width: 390)
+    let browser = try Self.open(place, width: 390)
     try browser.wait("typeof seen !== 'undefined' && seen && rows.length === 6")
     let found = try #require(try browser.value("seen.probabilities") as? [NSNumber])
     expectClose(

@@ -152,7 +152,7 @@ struct PageVisitor {
       "!$('explain').hidden && Math.abs(parseFloat(document.querySelector('#explain-body tr.chosen').lastChild.textContent) - 100 * seen.probabilities[7]) < 0.01"
     )
     // The value under the pointer.
-    try browser.drag("inputRow.canvas", [(0.5, 0.5)])
+    try browser.drag("inputRow.canvas", [(0.4, 0.4), (0.51, 0.51)])
     #expect(try browser.text("inputRow.element.textContent").contains("row 14, column 14: "))
     try browser.press("Escape")
     try browser.value(
