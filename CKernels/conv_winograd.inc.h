@@ -63,6 +63,8 @@ typedef struct winograd {
   ptrdiff_t row;      // numbers from row to row of A
   ptrdiff_t pairs;    // rows of a panel: of words along the sum
   ptrdiff_t a_plane;  // numbers from plane to plane of A
+  // Of the weight gradient, how many rows and columns of each plane's sums are done together.
+  ptrdiff_t channels, filters;
 } winograd;
 
 INLINE ptrdiff_t whole_vectors(ptrdiff_t c) { return (c + CK_LANES - 1) / CK_LANES * CK_LANES; }
@@ -102,14 +104,23 @@ INLINE winograd winograd_of(int narrow, ptrdiff_t n, ptrdiff_t oh, ptrdiff_t ow,
 INLINE winograd winograd_for(int narrow, const ck_conv_shape *s, ck_pass pass) {
   if (pass == CK_INPUT_GRADIENT) return winograd_of(narrow, s->n, s->h, s->w, s->f, s->c);
   winograd g = winograd_of(narrow, s->n, s->oh, s->ow, s->c, s->f);
-  if (!narrow || pass == CK_FORWARD) return g;
-  // The sum runs along the tiles, of which as many are turned round at a time as rows are shuffled.
-  g.block = smaller(g.tiles, 128), g.some = smaller(g.tiles, 32);
+  if (pass == CK_FORWARD) return g;
+  if (narrow) g.block = smaller(g.tiles, 128);
+  // Where the sums are too many for the second-level cache, and all tiles are not, sums stay there
+  // from the first tile to the last, 64 by 64 of each plane.
+  int is_large = g.planes * s->c * s->f > 1 << 19 && g.planes * g.tiles * (g.c + g.f) <= 1 << 22;
+  if (is_large) g.block = g.tiles;
+  g.channels = is_large ? 64 : s->c, g.filters = is_large ? 64 : padded(s->f);
+  g.weights = odd_lines(g.channels * (narrow ? sixteens(g.filters) : g.filters));
+  // The sum of products of bf16 runs along the tiles, of which as many are turned round at a time
+  // as rows are shuffled.
+  g.some = narrow ? smaller(g.tiles, 32) : g.block;
   ptrdiff_t more = g.c > g.f ? g.c : g.f;
-  g.c_plane = g.f_plane = odd_lines(g.some * more);
+  g.c_plane = odd_lines(g.some * (narrow ? more : g.c));
+  g.f_plane = odd_lines(g.some * (narrow ? more : g.f));
+  if (!narrow) return g;
   g.pairs = sixteens((g.block + 1) / 2), g.row = 2 * g.pairs;
   g.a_plane = 2 * odd_lines(sixteens(s->c) * g.pairs);
-  g.weights = odd_lines(s->c * g.f);
   return g;
 }
 
@@ -384,14 +395,14 @@ static void CK_NAME(winograd_pairs)(ptrdiff_t c, ptrdiff_t step, const float *v,
   round_pairs(rows - filled, c, NULL, NULL, 0, out + filled * CK_BF16_PANEL, panel);
 }
 
-// Adds the products of tiles first..<first + count to sums u, or makes them so: by bf16.
-static void CK_NAME(winograd_add_narrow)(const winograd *g, const tiling *inputs,
-                                         const tiling *outputs, ptrdiff_t n, const float *x,
-                                         const float *dy, const float *zeros, ptrdiff_t first,
-                                         ptrdiff_t count, float *u, float *v) {
+// Tiles first..<first + count of both operands, rounded, the sum along a row of A and a column of
+// B.
+static void CK_NAME(winograd_operands)(const winograd *g, const tiling *inputs,
+                                       const tiling *outputs, ptrdiff_t n, const float *x,
+                                       const float *dy, const float *zeros, ptrdiff_t first,
+                                       ptrdiff_t count, float *v, uint16_t *a, uint32_t *b,
+                                       uint32_t *between) {
   ptrdiff_t c = inputs->c, f = outputs->c, row = g->row, words = upstream_plane(g);
-  uint16_t *a = (uint16_t *)(v + g->planes * g->c_plane);
-  uint32_t *b = (uint32_t *)a + g->planes * g->a_plane / 2, *between = b + g->planes * words;
   for (ptrdiff_t i = 0; i < count; i += g->some) {
     ptrdiff_t some = smaller(count - i, g->some), at = i / 2;
     // Zeros behind the last ones.
@@ -417,19 +428,21 @@ static void CK_NAME(winograd_add_narrow)(const winograd *g, const tiling *inputs
     (f, g->f, v + plane * g->f_plane, some, rows, b + plane * words + at * CK_BF16_PANEL,
      g->pairs * CK_BF16_PANEL);
   }
-  for (ptrdiff_t plane = 0; plane < g->planes; plane++)
-    ck_bf16()->product(&(ck_bf16_product){.m = c,
-                                          .n = g->f,
-                                          .runs = 1,
-                                          .pairs = (count + 1) / 2,
-                                          .run_rows = g->pairs,
-                                          .a = a + plane * g->a_plane,
-                                          .a_row = row,
-                                          .b = b + plane * words,
-                                          .panel = g->pairs * CK_BF16_PANEL,
-                                          .c = u + plane * g->weights,
-                                          .ldc = g->f,
-                                          .accumulate = first > 0});
+}
+
+// dw for `rows` channels from k and `columns` filters from j, by their sums u, `wide` in a panel.
+static void CK_NAME(winograd_gradient)(const winograd *g, const ck_conv_shape *s, ptrdiff_t k,
+                                       ptrdiff_t rows, ptrdiff_t j, ptrdiff_t columns,
+                                       const float *u, ptrdiff_t wide, float *dw) {
+  dw += (ptrdiff_t)k * s->f + j;
+  for (k = 0; k < rows; k++)
+    for (j = 0; j < columns; j += CK_LANES) {
+      float patch[9 * CK_LANES];
+      g->by->gradient(u + j / wide * wide * rows + k * wide + j % wide, g->weights, patch);
+      for (ptrdiff_t i = 0; i < 9; i++)
+        memcpy(dw + (i * s->c + k) * s->f + j, patch + i * CK_LANES,
+               sizeof(float) * smaller(columns - j, CK_LANES));
+    }
 }
 
 static void CK_NAME(winograd_weight_gradient)(int narrow, const ck_conv_shape *s, const float *x,
@@ -444,36 +457,53 @@ static void CK_NAME(winograd_weight_gradient)(int narrow, const ck_conv_shape *s
                                                     .image = (ptrdiff_t)s->oh * s->ow * s->f};
   float *zeros = workspace, *u = zeros + g.zeros;
   float *v = u + g.planes * g.weights, *m = v + g.planes * g.c_plane;
+  uint16_t *a = (uint16_t *)m;
+  uint32_t *b = (uint32_t *)a + g.planes * g.a_plane / 2;
+  ptrdiff_t words = upstream_plane(&g), wide = narrow ? sixteens(g.filters) : CK_NR;
   memset(zeros, 0, sizeof(float) * g.zeros);
-  if (!narrow) memset(u, 0, sizeof(float) * g.planes * g.weights);
-  ptrdiff_t strips = (s->c + CK_MR - 1) / CK_MR, height = (s->c + strips - 1) / strips;
   for (ptrdiff_t first = 0; first < g.tiles; first += g.block) {
     ptrdiff_t count = smaller(g.tiles - first, g.block);
     if (narrow) {
-      CK_NAME(winograd_add_narrow)(&g, &inputs, &outputs, s->n, x, dy, zeros, first, count, u, v);
-      continue;
+      CK_NAME(winograd_operands)
+      (&g, &inputs, &outputs, s->n, x, dy, zeros, first, count, v, a, b, b + g.planes * words);
+    } else {
+      CK_NAME(winograd_spread)
+      (&g, &inputs, x, x + s->n * inputs.image, zeros, first, count, v, g.c_plane, g.c);
+      CK_NAME(winograd_spread)
+      (&g, &outputs, dy, dy + s->n * outputs.image, zeros, first, count, m, g.f_plane, g.f);
     }
-    CK_NAME(winograd_spread)
-    (&g, &inputs, x, x + s->n * inputs.image, zeros, first, count, v, g.c_plane, g.c);
-    CK_NAME(winograd_spread)
-    (&g, &outputs, dy, dy + s->n * outputs.image, zeros, first, count, m, g.f_plane, g.f);
-    walk sum = {.ow = count, .run = s->c, .x_step = g.c, .y_step = g.f};
-    for (ptrdiff_t plane = 0; plane < g.planes; plane++)
-      for (ptrdiff_t j = 0; j < g.f; j += CK_NR)
-        for (ptrdiff_t k = 0; k < s->c; k += height) CK_NAME(gradient_any_tile)
-    (1, smaller(s->c - k, height), g.f - j > CK_LANES ? 2 : 1, &sum, 1, v + plane * g.c_plane + k,
-     m + plane * g.f_plane + j, u + plane * g.weights + j * s->c + k * CK_NR);
+    for (ptrdiff_t k = 0; k < s->c; k += g.channels)
+      for (ptrdiff_t j = 0; j < s->f; j += g.filters) {
+        ptrdiff_t rows = smaller(s->c - k, g.channels), columns = smaller(s->f - j, g.filters);
+        if (!narrow && !first) memset(u, 0, sizeof(float) * g.planes * g.weights);
+        ptrdiff_t strips = (rows + CK_MR - 1) / CK_MR, height = (rows + strips - 1) / strips;
+        walk sum = {.ow = count, .run = rows, .x_step = g.c, .y_step = g.f};
+        for (ptrdiff_t plane = 0; plane < g.planes; plane++) {
+          if (narrow) {
+            ck_bf16()->product(&(ck_bf16_product){.m = rows,
+                                                  .n = sixteens(columns),
+                                                  .runs = 1,
+                                                  .pairs = (count + 1) / 2,
+                                                  .run_rows = g.pairs,
+                                                  .a = a + plane * g.a_plane + k * g.row,
+                                                  .a_row = g.row,
+                                                  .b = b + plane * words + j * g.pairs,
+                                                  .panel = g.pairs * CK_BF16_PANEL,
+                                                  .c = u + plane * g.weights,
+                                                  .ldc = wide,
+                                                  .accumulate = first > 0});
+            continue;
+          }
+          for (ptrdiff_t q = 0; q < columns; q += CK_NR)
+            for (ptrdiff_t p = 0; p < rows; p += height) CK_NAME(gradient_any_tile)
+          (1, smaller(rows - p, height), columns - q > CK_LANES ? 2 : 1, &sum, 1,
+           v + plane * g.c_plane + k + p, m + plane * g.f_plane + j + q,
+           u + plane * g.weights + q * rows + p * CK_NR);
+        }
+        if (first + count == g.tiles) CK_NAME(winograd_gradient)
+        (&g, s, k, rows, j, columns, u, wide, dw);
+      }
   }
-  // Sums lie in panels, but those of bf16.
-  ptrdiff_t wide = narrow ? g.f : CK_NR;
-  for (ptrdiff_t k = 0; k < s->c; k++)
-    for (ptrdiff_t j = 0; j < s->f; j += CK_LANES) {
-      float patch[9 * CK_LANES];
-      g.by->gradient(u + j / wide * wide * s->c + k * wide + j % wide, g.weights, patch);
-      for (ptrdiff_t i = 0; i < 9; i++)
-        memcpy(dw + (i * s->c + k) * s->f + j, patch + i * CK_LANES,
-               sizeof(float) * smaller(s->f - j, CK_LANES));
-    }
 }
 
 // The variants: the functions of CKernels.h, and whose are other shapes.

@@ -53,6 +53,8 @@ static const conv_row conv_rows[] = {
     // Sums longer than a block of the matrix product, more windows than its tile is high.
     {1, 6, 6, 57, 3, 3, 6, 1, 1, 0, 0, 1, 1, 1, 0, 0},
     {1, 13, 29, 3, 3, 3, 8, 1, 1, 0, 0, 1, 1, 1, 0, 0},
+    // More weights than the second-level cache holds.
+    {2, 9, 7, 133, 3, 3, 140, 1, 1, 1, 1, 1, 1, 1, 0, 0},
     // More padding below and to the right: as "same" has it where sizes or strides are even.
     {2, 8, 8, 3, 3, 3, 5, 2, 2, 0, 0, 1, 1, 1, 1, 1},
     {2, 7, 9, 2, 2, 4, 17, 1, 1, 0, 1, 1, 1, 1, 1, 1},
