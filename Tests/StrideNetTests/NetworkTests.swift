@@ -140,6 +140,35 @@ import StrideNet
     try check("restored again")
   }
 
+  /// The rows of one image, or of fewer than there are threads, are cut into bands, where that pays.
+  @Test(
+    arguments: [
+      "conv(40,3,padding=1) conv(33,3,padding=1) maxpool(2) flatten softmax(3)",
+      "conv(44,3) conv(48,3) maxpool(2) conv(64,3,dilation=2) globalavgpool softmax(3)",
+      "conv(24,5,2,2) conv(64,5x3,1,2,none) batchnorm(relu) maxpool(3,2) flatten softmax(3)",
+    ], ["naive", "im2col", "exact", "auto", "bf16"])
+  func anyNumberOfThreadsForOneImage(layers: String, kernels: String) throws {
+    let shape = Shape(26, 22, 16)
+    let images = try Tensor(
+      batch: 3, shape: shape, (0..<3 * shape.count).map { Float($0 * 7919 % 1009) / 500 - 1 })
+    let found = try [1, 2, 3, 4, 16].map { threads in
+      let isNarrow = kernels == "bf16"
+      let network = Network(
+        try Architecture.layers(layers), seed: 9,
+        runtime: Runtime(
+          threads: threads, kernels: try KernelChoice(named: isNarrow ? "auto" : kernels),
+          precision: isNarrow ? .bf16 : .float32))
+      let together = try network.predict(images).values
+      let alone = try (0..<3).flatMap { n in
+        let image = Array(images.values[n * shape.count..<(n + 1) * shape.count])
+        return try network.predict(Tensor(batch: 1, shape: shape, image)).values
+      }
+      return [together, alone]
+    }
+    let (different, isFinite) = (Set(found.joined()), found[0][0].allSatisfy { $0.isFinite })
+    #expect(different.count == 1 && isFinite)
+  }
+
   @Test(arguments: KernelChoice.names) func anyNumberOfThreads(kernels: String) throws {
     let batches = try Self.batches(4, of: 37)
     let digests = try [1, 2, 3, 8].map { threads in

@@ -274,6 +274,10 @@ extension ConvVariant {
       functions.pointee.forward($0, x, w, bias, relu ? 1 : 0, y, workspace)
     }
   }
+  /// Whether it has the forward pass and max-pooling in windows of 2×2 in one kernel.
+  func pools(_ shape: ck_conv_shape) -> Bool {
+    functions.pointee.pool_forward != nil && way(shape) == CK_ITSELF
+  }
   /// The forward pass and max-pooling in windows of 2×2 behind it in one kernel; false, and nothing
   /// done, where the variant has none.
   func forwardPooled(
@@ -281,7 +285,7 @@ extension ConvVariant {
     relu: Bool, _ y: Kernels.MutableFloats, _ places: UnsafeMutablePointer<UInt16>?,
     _ workspace: Kernels.MutableFloats
   ) -> Bool {
-    guard let pooled = functions.pointee.pool_forward, way(s) == CK_ITSELF else { return false }
+    guard pools(s), let pooled = functions.pointee.pool_forward else { return false }
     withUnsafePointer(to: s) { pooled($0, x, w, bias, relu ? 1 : 0, y, places, workspace) }
     return true
   }

@@ -220,8 +220,72 @@ final class ConvolutionNode: ImageNode {
   override var scratchCount: Int { (kernelScratch + gradientCount).roundedUp }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
-    super.forward(x, y, pass)
+    if isCut(x, y.shape, pass) {
+      if !pass.keepsWeights { makeReady(CK_FORWARD, x.shape, y.shape, pass.runtime.kernels) }
+      forward(x, y.shape, nil, y, cut: pass)
+    } else {
+      super.forward(x, y, pass)
+    }
     if !isPlain { activation.forward(y, pass) }
+  }
+
+  /// Whether a pass cuts its images into bands of rows, one for each thread: where there are too few
+  /// images for the threads, and each is more work than to wake one.
+  func isCut(_ x: TensorView, _ output: Shape, _ pass: Pass) -> Bool {
+    guard !pass.training, pass.runtime.threads > 1, x.batch <= imagesAtATime, output.height > 4
+    else { return false }
+    let whole = kernelShape(1, x.shape, output)
+    return whole.operations >= 5e6
+      // Every band sees something of the image.
+      && whole.ph < whole.fh && (whole.oh - 1) * whole.sh < whole.h + whole.ph
+  }
+
+  /// All of x in such bands, with the pooling behind the convolution if that is given; false where
+  /// there is no kernel for both. A band is a convolution of its own, by the kernel of the whole,
+  /// whose tiles and windows of a pooling it leaves whole: no number is another for it.
+  @discardableResult
+  func forward(
+    _ x: TensorView, _ between: Shape, _ pooling: PoolingNode?, _ y: TensorView, cut pass: Pass
+  ) -> Bool {
+    let whole = kernelShape(1, x.shape, between)
+    let variant = pass.runtime.kernels.convolution(whole, CK_FORWARD).variant
+    guard pooling == nil || takes(pooling!) && variant.pools(whole) else { return false }
+    let threads = pass.runtime.threads
+    let rows = ((between.height + threads - 1) / threads + 3) & ~3
+    let bands = (between.height + rows - 1) / rows
+    pass.runtime.parallel(
+      over: x.batch * bands, (self, x, y, whole, rows, bands, pooling != nil, pass)
+    ) { context, piece, worker in
+      let (node, x, y, whole, rows, bands, isPooled, pass) = context
+      let (image, first) = (piece.lowerBound / bands, piece.lowerBound % bands * rows)
+      var band = whole
+      band.oh = min(Int32(rows), whole.oh - Int32(first))
+      // The rows of the image that its windows reach.
+      let top = Int32(first) * whole.sh - whole.ph
+      let end = top + (band.oh - 1) * whole.sh + whole.dh * (whole.fh - 1) + 1
+      band.ph = max(-top, 0)
+      band.h = min(end, whole.h) - max(top, 0)
+      let input = x.example(image) + Int(max(top, 0)) * x.shape.width * x.shape.channels
+      let row = y.shape.width * y.shape.channels
+      let scratch = pass.runtime.scratch(worker)
+      let variant = pass.runtime.kernels.convolution(whole, CK_FORWARD).variant
+      let weights = node.ready(node.readyForward)
+      if !isPooled {
+        variant.forward(
+          band, input, ready: weights, bias: node.bias.value, relu: node.isRelu,
+          y.example(image) + first * row, scratch)
+      } else if band.oh > 1 {
+        _ = variant.forwardPooled(
+          band, input, ready: weights, bias: node.bias.value, relu: node.isRelu,
+          y.example(image) + first / 2 * row, nil, scratch)
+      }
+    }
+    return true
+  }
+
+  /// Whether some kernels do that pooling, too.
+  private func takes(_ pooling: PoolingNode) -> Bool {
+    pooling.window.size == (2, 2) && pooling.window.stride == (2, 2)
   }
 
   override func backward(
@@ -280,7 +344,7 @@ final class ConvolutionNode: ImageNode {
   )
     -> Bool
   {
-    guard pooling.window.size == (2, 2) && pooling.window.stride == (2, 2) else { return false }
+    guard takes(pooling) else { return false }
     let shape = kernelShape(x.batch, x.shape, between)
     guard
       part.runtime.kernels.convolution(shape, CK_FORWARD).variant.forwardPooled(

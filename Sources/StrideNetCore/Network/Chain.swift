@@ -171,8 +171,48 @@ final class Chain: ImageNode {
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     // Statistics are of training: elsewhere a plan has other layers in place of these.
     precondition(pass.training || head == nil && tail == nil)
+    if isCut(x, pass) { return forwardCut(x, y, pass) }
     super.forward(x, y, pass)
     tail?.finishStatistics(y)
+  }
+
+  /// Whether threads share out the rows of few images: then links follow each other, each of all
+  /// rows.
+  private func isCut(_ x: TensorView, _ pass: Pass) -> Bool {
+    var below = x
+    for link in links {
+      if let node = link.node as? ConvolutionNode, node.isCut(below, link.output, pass) {
+        return true
+      }
+      below = TensorView(x.pointer, batch: x.batch, shape: link.output)
+    }
+    return false
+  }
+
+  private func forwardCut(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
+    if !pass.keepsWeights { makeReady(CK_FORWARD, x.shape, y.shape, pass.runtime.kernels) }
+    let all = Part(images: 0..<x.batch, pass: pass, worker: 0)
+    var below = x
+    for index in links.indices {
+      let (node, shape) = (links[index].node, links[index].output)
+      let above = index == links.count - 1 ? y : between(index, all)
+      let convolution = node as? ConvolutionNode
+      if let convolution, convolution.isCut(below, shape, pass) {
+        if index == links.count - 2, let pooling,
+          convolution.forward(below, shape, pooling, y, cut: pass)
+        {
+          return
+        }
+        convolution.forward(below, shape, nil, above, cut: pass)
+      } else if index == links.count - 2, let pooling, let convolution,
+        convolution.forward(below, between: shape, pooling, y, all)
+      {
+        return
+      } else {
+        node.forward(below, above, all)
+      }
+      below = above
+    }
   }
 
   override func backward(
