@@ -341,7 +341,11 @@ class Network {
 
   // The kernel that runs: its name in C without its prefix.
   kernel(o, pass = forwardPass) {
-    if (o.kind === "conv") return `conv_${["forward", "input_gradient", "weight_gradient"][pass]}_${this.convolution(o, pass)}`;
+    if (o.kind === "conv") {
+      // Of what winograd can't do, direct's functions do all.
+      const name = this.convolution(o, pass), isThree = o.size.every((size, i) => size === 3 && o.dilation[i] % o.stride[i] === 0);
+      return `conv_${["forward", "input_gradient", "weight_gradient"][pass]}_${name === "winograd" && !isThree ? "direct" : name}`;
+    }
     if (o.kind.endsWith("pool")) return `pool_${o.kind === "maxpool" ? "max" : "avg"}_${pass ? "backward" : "forward"}_${this.pooling}`;
     return o.kind === "dense" ? (pass ? "gemm" : "dense_forward") : null;
   }
