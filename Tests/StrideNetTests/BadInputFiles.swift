@@ -209,7 +209,7 @@ extension BadInput {
     export(
       "page: no such layer", ["m.html", "--data", "digits"],
       layers: "flatten batchnorm softmax(10)",
-      code: 65, "a layer that pages don't have", "found: batchnorm", "stridenet serve"),
+      code: 65, "a layer that pages don't have", "batchnorm", "stridenet serve"),
     export(
       "page: too large", ["m.html", "--data", "digits"],
       layers: "flatten relu(125000,init=constant:0) softmax(10,init=constant:0)",
