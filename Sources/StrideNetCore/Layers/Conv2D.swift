@@ -138,8 +138,9 @@ public struct Conv2D: Layer {
   /// Images whose outputs stay in a second-level cache; more where there are so many weights that
   /// reading them, and adding up their gradients, takes longer than what leaves the cache.
   static func imagesAtATime(_ output: Shape, weights: Int) -> Int {
-    weights > 1 << 17 ? 8 : min(8, max(1, 100_352 / output.count))
+    hasMany(weights) ? 8 : min(8, max(1, 100_352 / output.count))
   }
+  static func hasMany(_ weights: Int) -> Bool { weights > 1 << 17 }
 
   /// As the kernels take it.
   func kernelShape(
@@ -204,7 +205,7 @@ final class ConvolutionNode: ImageNode {
     try reserve(&readyForward, CK_FORWARD)
     if training { try reserve(&readyBackward, CK_INPUT_GRADIENT) }
     try runtime.reserveScratch(scratchCount)
-    let needed = Self.mostPieces(upTo: batch) * gradientCount
+    let needed = mostPieces(upTo: batch) * gradientCount
     if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
   }
 

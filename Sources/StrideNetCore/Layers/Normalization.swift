@@ -94,7 +94,7 @@ final class BatchNormNode: ImageNode {
   ) throws {
     try activationPass.reserve(batch * output.count)
     try runtime.reserveScratch(scratchCount)
-    let pieces = max(batch / imagesMeasured + 1, Self.mostPieces(upTo: batch))
+    let pieces = max(batch / imagesMeasured + 1, mostPieces(upTo: batch))
     let needed = (Row.allCases.count + 2 * pieces) * channels
     if rows.count < needed { rows = try FloatStorage(count: needed) }
   }
@@ -210,7 +210,7 @@ final class BatchNormNode: ImageNode {
         continue
       }
       var (sum, product) = (0.0, 0.0)
-      for piece in 0..<Self.pieces(x.batch) {
+      for piece in 0..<pieces(x.batch) {
         sum += Double(sums(piece)[c])
         product += Double(sums(piece)[channels + c])
       }
@@ -332,7 +332,7 @@ final class LayerNormNode: ImageNode {
   override func reserve(
     batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
   ) throws {
-    let needed = Self.mostPieces(upTo: batch) * 2 * channels
+    let needed = mostPieces(upTo: batch) * 2 * channels
     if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
   }
 

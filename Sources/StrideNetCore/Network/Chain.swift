@@ -93,7 +93,11 @@ final class Chain: ImageNode {
     }
     super.init()
     imagesAtATime = images
-    for link in links { link.node.imagesAtATime = images }
+    let weights = operations[first..<end].map { $0.parameters.first?.count ?? 0 }.max()!
+    fewestImages = Conv2D.hasMany(weights) ? 4 : 1
+    for link in links { (link.node.imagesAtATime, link.node.fewestImages) = (images, fewestImages) }
+    // Whose sums the backward pass takes, piece by piece.
+    head?.fewestImages = fewestImages
     tail?.imagesMeasured = images
     sumTail?.imagesAtATime = images
   }

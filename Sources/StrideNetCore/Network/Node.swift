@@ -87,13 +87,17 @@ class ImageNode: Node {
   /// Floats of scratch memory that a part needs.
   var scratchCount: Int { 0 }
 
-  /// The batch is cut into at most so many pieces.
-  private static let mostPieces = 16
-  static func imagesAPiece(_ batch: Int) -> Int { (batch + mostPieces - 1) / mostPieces }
-  static func pieces(_ batch: Int) -> Int { (batch - 1) / imagesAPiece(batch) + 1 }
+  /// Of a small batch, images of a piece: more than one where there are so many weights that to write
+  /// a gradient of them for each image takes longer than what the image itself does.
+  final var fewestImages = 1
+  /// The batch is cut into at most 16 pieces.
+  final func imagesAPiece(_ batch: Int) -> Int {
+    max((batch + 15) / 16, min(fewestImages, (batch + 3) / 4))
+  }
+  final func pieces(_ batch: Int) -> Int { (batch - 1) / imagesAPiece(batch) + 1 }
   /// Pieces that a batch of up to so many images may be cut into. A smaller one may have more than a
   /// larger one: 70 images are 14 pieces of 5, 60 are 15 of 4.
-  static func mostPieces(upTo batch: Int) -> Int { min(batch, mostPieces) }
+  final func mostPieces(upTo batch: Int) -> Int { (1...min(batch, 256)).map(pieces).max()! }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     if !pass.keepsWeights { makeReady(CK_FORWARD, x.shape, y.shape, pass.runtime.kernels) }
@@ -116,7 +120,7 @@ class ImageNode: Node {
     makeReady(CK_INPUT_GRADIENT, x.shape, y.shape, pass.runtime.kernels)
     forEachPart(x, y, dy, dx, pass, sums: false)
     pass.times?.lapOfPieces()
-    addPieces(Self.pieces(x.batch), pass.runtime)
+    addPieces(pieces(x.batch), pass.runtime)
     pass.times?.lap(.weightGradient)
   }
 
@@ -124,7 +128,7 @@ class ImageNode: Node {
   final func forEachPart(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass, sums: Bool
   ) {
-    let size = Self.imagesAPiece(x.batch)
+    let size = imagesAPiece(x.batch)
     pass.runtime.parallel(over: x.batch, by: size, (self, size, x, y, dy, dx, pass, sums)) {
       context, piece, worker in
       let (node, size, x, y, dy, dx, pass, sums) = context
