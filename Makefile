@@ -21,7 +21,7 @@ KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcar
 CHECK_IN_C := $(KERNELS_IN_C) $(wildcard Tests/KernelCheck/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall run serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-seeds reproduce profile format lint sanitize isa \
+.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-seeds reproduce profile format lint sanitize isa \
   check arm64 memcheck faults dependant docs clean
 
 ## help: this list
@@ -55,6 +55,24 @@ uninstall:
 ## run: train the CNN on the digits that are in the package
 run: build
 	$(BINARY) train cnn --data sample --epochs 5
+
+# The kernels for pages without a server: page.c's functions and these. What was built is in the
+# package; a test holds it to the sources by their digest.
+WASM_SOURCES = $(sort $(wildcard CKernels/*.* CKernels/include/* Sources/Pages/wasm/*))
+WASM_CLANG = $(firstword $(foreach c,clang /usr/bin/clang,$(if $(shell $c --print-targets 2>&1 | grep wasm32),$c)))
+WASM_EXPORTS = __heap_base ck_conv_variant_at ck_conv_forward ck_conv_input_gradient \
+  ck_conv_weight_gradient ck_conv_workspace ck_pool_variant_at ck_softmax_forward \
+  ck_softmax_backward ck_softmax_cross_entropy
+
+## wasm: the kernels as WebAssembly, which pages without a server run (after a change in CKernels)
+wasm:
+	@[ -n "$(WASM_CLANG)" ] && command -v wasm-ld >/dev/null || sh Sources/setup.sh clang lld
+	$(WASM_CLANG) --target=wasm32 -msimd128 -mbulk-memory -O3 -fno-math-errno -Wall -Wextra -Werror \
+	  -DSOURCES='"$(shell cat $(WASM_SOURCES) | sha256sum | cut -c 1-64)"' \
+	  -nostdlib -nostdlibinc -ISources/Pages/wasm -ICKernels/include $(filter %.c,$(WASM_SOURCES)) \
+	  -Wl,--no-entry,--stack-first,-zstack-size=1048576,--gc-sections,--strip-all,--import-undefined \
+	  $(WASM_EXPORTS:%=-Wl,--export=%) -o Sources/Pages/files/kernels.wasm
+	@chmod -x Sources/Pages/files/kernels.wasm
 
 ## serve: a page to draw digits in and watch them pass through the network (PORT=8080)
 serve: build
@@ -186,7 +204,7 @@ dependant: setup
 
 ## docs: the documentation as a web site in .build/docs, offline (BASE=, its path on a server)
 docs: setup
-	$(SWIFT) build --target StrideNet
+	$(SWIFT) build --product stridenet
 	@sh Sources/docs.sh .build/docs $(BASE)
 
 ## clean: remove all build folders

@@ -64,7 +64,7 @@ let package = Package(
     // The three under one name.
     .target(name: "StrideNet", dependencies: Array(dependencies.dropLast())),
     // The pages of `report` and `serve`, embedded for the same reason.
-    .target(name: "Pages", exclude: ["files"]),
+    .target(name: "Pages", exclude: ["files", "wasm"]),
     // What answers the page of `serve`: a small server, and the questions. It reads no files.
     .target(name: "Web", dependencies: ["StrideNetCore", "StrideNetLaboratory"]),
     .executableTarget(

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Builds the documentation as a web site: what the compiler knows of the library's public symbols,
-# and the articles in StrideNet.docc, by the toolchain's own docc. Nothing is fetched. A warning
-# fails it. Arguments: the folder to write to, and the path that the site will have on its server,
+# and the articles in StrideNet.docc, by the toolchain's own docc. It opens with the page to draw in
+# as `stridenet export` writes it. Nothing is fetched. A warning fails it. Arguments: the folder to write to, and the path that the site will have on its server,
 # if that isn't the top ("stridenet" for https://example.com/stridenet/).
 set -eu
 site=$1 base=${2:-}
@@ -39,10 +39,15 @@ swift symbolgraph-extract -module-name StrideNet -minimum-access-level public \
   --fallback-bundle-identifier StrideNet --transform-for-static-hosting --warnings-as-errors \
   ${base:+--hosting-base-path "$base"}
 
+# What docc puts at the top has no text of its own.
+"$build/stridenet" export Sources/MNISTSample/files/digits.safetensors "$symbols/page.html" --data sample
+sed 's|^  <h1>StrideNet</h1>|&\n  <p><a href="documentation/stridenet/">The documentation</a></p>|' \
+  "$symbols/page.html" > "$site/index.html"
+
 echo "the documentation is in $site; to look at it:"
 if [ -n "$base" ]; then
-  echo "  serve that folder as /$base and open /$base/documentation/stridenet/"
+  echo "  serve that folder as /$base and open /$base/"
 else
   echo "  python3 -m http.server -d $site 8000"
-  echo "  and open http://localhost:8000/documentation/stridenet/"
+  echo "  and open http://localhost:8000/"
 fi

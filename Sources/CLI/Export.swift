@@ -7,12 +7,13 @@ struct Export: ParsableCommand {
     abstract: "Writes a saved network for other programs.",
     discussion: """
       By the name's ending, or --format: c, one file of plain C99 with the weights in it, and with \
-      --name a header beside it; onnx, \
+      --name a header beside it; html, the page of stridenet serve as one file that needs no server, \
+      with some images in it; onnx, \
       a model for ONNX Runtime and other tools; safetensors, the weights as PyTorch has them, with \
       the Python that loads them printed and in the metadata.
       """)
 
-  enum Format: String, CaseIterable, ExpressibleByArgument { case c, onnx, safetensors }
+  enum Format: String, CaseIterable, ExpressibleByArgument { case c, html, onnx, safetensors }
 
   @Argument(help: ArgumentHelp("Weights that train --save wrote.", valueName: "file"))
   var file: String
@@ -34,6 +35,8 @@ struct Export: ParsableCommand {
       "What the classes are called, for the header's array: cat,dog. As in the file unless given.",
       valueName: "names"))
   var classes: String?
+
+  @OptionGroup(title: "Images of an html page") var dataOptions: DataOptions
 
   func run() throws {
     let ending = target.split(separator: "/").last?.split(separator: ".").dropFirst().last ?? ""
@@ -58,6 +61,11 @@ struct Export: ParsableCommand {
     guard name != nil || classes == nil else {
       throw StrideNetError(.usage, "--classes without --name", expected: "--name too")
     }
+    guard format == .html || !dataOptions.isGiven else {
+      throw StrideNetError(
+        .usage, "options of data sets are for html alone",
+        found: "an export to \(format.rawValue)")
+    }
     let network = try Network.load(from: file)
     switch format {
     case .c:
@@ -67,6 +75,17 @@ struct Export: ParsableCommand {
       }
       let classes = classes?.split(separator: ",", omittingEmptySubsequences: false)
       try network.exportC(to: target, name: name, classes: classes?.map(String.init))
+    case .html:
+      let data = try dataOptions.loadImages(for: network)
+      let page = try PageContents(network, data, fit: dataOptions.pictures.fit, for: target)
+      let text = try Array(page.html().utf8)
+      try AtomicFile.write(text, to: target)
+      return try Output.line(
+        """
+        \(target): \(page.network)
+        \(String(format: "%.2f", Double(text.count) / 1e6)) MB, with \(page.train.count.grouped) \
+        training and \(page.test.count.grouped) test images of \(data.source)
+        """)
     case .onnx: try network.exportONNX(to: target)
     case .safetensors:
       try network.exportPyTorch(to: target)

@@ -4,16 +4,26 @@ import StrideNet
 
 /// The pages that are in the program.
 enum Page {
-  /// A page with its style and its script in their places.
-  static func text(_ page: page_file) -> String {
-    string(page).replacing("/*STYLE*/", with: string(page_style))
-      .replacing("/*PICTURES*/", with: string(page_pictures))
+  /// A page with its style and its script in their places, and what answers it without a server.
+  static func text(_ page: page_file, engine: String = "") -> String {
+    page.text.replacing("/*STYLE*/", with: style)
+      .replacing("/*PICTURES*/", with: page_pictures.text)
+      .replacing("<!--ENGINE-->", with: engine)
   }
 
   /// How all pages look.
-  static var style: String { string(page_style) }
+  static var style: String { page_style.text }
 
-  private static func string(_ file: page_file) -> String {
-    String(decoding: UnsafeBufferPointer(start: file.bytes, count: file.count), as: UTF8.self)
+  /// Layers of networks that a page trains, by their names.
+  static func presets() throws -> [String: String] {
+    var presets = Dictionary(
+      uniqueKeysWithValues: Architecture.presets.map { ($0.name, $0.text) })
+    presets["small"] = try RunConfiguration(recipe: "digits").layers
+    return presets
   }
+}
+
+extension page_file {
+  var buffer: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: bytes, count: count) }
+  var text: String { String(decoding: buffer, as: UTF8.self) }
 }

@@ -55,23 +55,9 @@ struct Serve: ParsableCommand {
       try file.map { try Network.load(from: $0, runtime: Runtime(threads: 1)) }
       ?? .digits(runtime: Runtime(threads: 1))
     try network.requireClasses("serve")
-    let data = try dataOptions.load(for: network)
-    guard !data.hasTargets else {
-      throw StrideNetError(
-        .usage, "serve is for classes", at: data.source, found: "numbers to predict",
-        expected: "a data set with classes")
-    }
-    let shape = data.train.shape
-    guard network.input == shape else {
-      throw StrideNetError(
-        .badData, "the data's images have another size than the network's", at: data.source,
-        found: "\(shape)", expected: "\(network.input!)", hint: "--data names another set")
-    }
-    var presets = Dictionary(
-      uniqueKeysWithValues: Architecture.presets.map { ($0.name, $0.text) })
-    presets["small"] = try RunConfiguration(recipe: "digits").layers
+    let data = try dataOptions.loadImages(for: network)
     let workbench = try Workbench(
-      network, data, threads: threads, memory: memory * 1e9, presets: presets,
+      network, data, threads: threads, memory: memory * 1e9, presets: Page.presets(),
       fit: dataOptions.pictures.fit
     ) { count in
       // Another network that the page trains has its outputs for the same classes.

@@ -84,6 +84,29 @@ struct DataOptions: ParsableArguments {
     return try network.map(data.labelled) ?? data
   }
 
+  /// Images of the network's size.
+  func loadImages(for network: Network) throws -> Dataset {
+    let data = try load(for: network)
+    guard !data.hasTargets else {
+      throw StrideNetError(
+        .usage, "the page is for classes", at: data.source, found: "numbers to predict",
+        expected: "a data set with classes")
+    }
+    guard network.input == data.train.shape else {
+      throw StrideNetError(
+        .badData, "the data's images have another size than the network's", at: data.source,
+        found: "\(data.train.shape)", expected: "\(network.input!)",
+        hint: "--data names another set")
+    }
+    return data
+  }
+
+  /// Whether any was given.
+  var isGiven: Bool {
+    data != nil || pictures.imageSize != nil || pictures.fit != nil || pictures.colour != nil
+      || pictures.strict || pictures.noCache
+  }
+
   static let progress: @Sendable (Int, Int) -> Void = { done, all in
     Output.progress { "\(done.grouped) of \(all.grouped) pictures" }
   }

@@ -20,8 +20,20 @@ static const unsigned char report[] = {
 static const unsigned char serve[] = {
 #embed "files/serve.html"
 };
+static const unsigned char network[] = {
+#embed "files/network.js"
+};
+static const unsigned char engine[] = {
+#embed "files/engine.js"
+};
+static const unsigned char kernels[] = {
+#embed "files/kernels.wasm"
+};
 
 const page_file page_style = {style, sizeof style};
 const page_file page_pictures = {pictures, sizeof pictures};
 const page_file page_report = {report, sizeof report};
 const page_file page_serve = {serve, sizeof serve};
+const page_file page_network = {network, sizeof network};
+const page_file page_engine = {engine, sizeof engine};
+const page_file page_kernels = {kernels, sizeof kernels};

@@ -9,8 +9,8 @@ extension Workbench {
       let text: String
       let shape: [Int]
       let parameters: Int
-      /// Of convolutions and poolings, the stride groups along each axis, and the window.
-      let groups, window: [Int]?
+      /// Of convolutions and poolings, the stride groups along each axis, the window and its steps.
+      let groups, window, stride: [Int]?
     }
     /// Questions that have it are answered by this network or not at all.
     let version: String
@@ -22,6 +22,8 @@ extension Workbench {
     /// Whether the outputs are probabilities, not just numbers.
     let has_probabilities: Bool
     let kernel, isa, data: String
+    /// How drawings become images.
+    let fit: Picture.Fit
     let train_images, test_images: Int
     let presets: [String: String]
     let is_original, is_training: Bool
@@ -47,11 +49,13 @@ extension Workbench {
           shape: [layer.output.height, layer.output.width, layer.output.channels],
           parameters: layer.parameters,
           groups: windows.map { [$0.groups.rows, $0.groups.columns] },
-          window: windows.map { [$0.window.height, $0.window.width] })
+          window: windows.map { [$0.window.height, $0.window.width] },
+          stride: windows.map { [$0.stride.height, $0.stride.width] })
       },
       classes: classNames(network.classes), kernels: KernelChoice.names,
       has_probabilities: network.endsInSoftmax,
       kernel: KernelChoice.bound.name, isa: KernelChoice.instructionSet, data: data.source,
+      fit: drawingFit,
       train_images: data.train.count, test_images: data.test.count, presets: presets,
       is_original: text == original.text && weights == original.weights,
       is_training: session?.isRunning ?? false,

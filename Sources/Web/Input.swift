@@ -37,7 +37,7 @@ extension Workbench {
       }
       let picture = Picture(
         height: drawing.height, width: drawing.width, channels: 1, pixels: Array(drawing.pixels))
-      return (try picture.input(of: shape, fit), nil)
+      return (try picture.input(of: shape, shape.channels == 1 ? fit : drawingFit), nil)
     case (nil, let index?, nil, nil): return try pick(index, data.test)
     case (nil, nil, let index?, nil): return try pick(index, data.train)
     case (nil, nil, nil, let values?):
@@ -53,6 +53,9 @@ extension Workbench {
         .usage, "no image", expected: "one of drawing, test, train and values")
     }
   }
+
+  /// How drawings, which are grey, become images.
+  var drawingFit: Picture.Fit { fit ?? (data.train.shape.channels == 1 ? .digits : .crop) }
 
   func pixels(_ index: Int, _ set: ImageSet) -> Data {
     let size = set.height * set.width * set.channels

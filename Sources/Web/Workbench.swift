@@ -31,6 +31,8 @@ package final class Workbench {
   var ending: Session?
   // What the last hidden layer makes of the training images, for weights of some generation.
   var features: (generation: Int, values: [Float])?
+  /// The weights before each step that was made from an image.
+  var undone: [Snapshot] = []
   let memory: Double
   private let base: Double
   /// Bytes that others in the process keep.
@@ -91,7 +93,8 @@ package final class Workbench {
     let sessions = [session, ending].compactMap { $0 }.reduce(0.0) {
       $0 + ($1.isRunning ? $1.bytes : 0)
     }
-    return base + Double(held) + networks + sessions + 4 * Double(weights.count)
+    return base + Double(held) + networks + sessions + 4
+      * Double(weights.count * (1 + undone.count))
       + 4 * Double(features?.values.count ?? 0)
   }
 
@@ -166,7 +169,13 @@ package final class Workbench {
   func exchange(_ text: String, _ weights: Snapshot) {
     (self.text, self.weights) = (text, weights)
     (networks, needs) = ([:], [:])
-    features = nil
+    (features, undone) = (nil, [])
+    generation += 1
+  }
+
+  /// Other weights of the same network.
+  func adopt(_ weights: Snapshot) {
+    self.weights = weights
     generation += 1
     exchanges += 1
   }

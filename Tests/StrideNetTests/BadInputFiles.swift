@@ -206,6 +206,18 @@ extension BadInput {
     export("unknown format", ["m.c", "--format", "pdf"], code: 64, "'pdf' is invalid"),
     export("over itself", ["./w", "--format", "c"], code: 64, "would replace the saved network"),
     export("no folder", ["none/m.onnx"], code: 73, "none/m.onnx"),
+    export(
+      "page: no such layer", ["m.html", "--data", "digits"],
+      layers: "flatten batchnorm softmax(10)",
+      code: 65, "a layer that pages don't have", "batchnorm", "stridenet serve"),
+    export(
+      "page: too large", ["m.html", "--data", "digits"],
+      layers: "flatten relu(125000,init=constant:0) softmax(10,init=constant:0)",
+      code: 65, "too large for a page", "9,375,010 weights", "8,000,000"),
+    export(
+      "page: other images", ["m.html", "--data", "sample"], code: 65, "another size", "8×8×1"),
+    export("C with data", ["m.c", "--data", "digits"], code: 64, "html alone", "to c"),
+    export("page: no folder", ["none/m.html", "--data", "digits"], code: 73, "none/m.html"),
     other("export: no weights", ["export", "w", "m.c"], code: 66, "w"),
     other(
       "import: no size",
@@ -227,10 +239,11 @@ extension BadInput {
   ]
 
   private static func export(
-    _ name: String, _ arguments: [String], code: Int32, _ phrases: String...
+    _ name: String, _ arguments: [String], layers: String = Workplace.tiny, code: Int32,
+    _ phrases: String...
   ) -> BadInput {
     BadInput(
       name: "export: \(name)", arguments: ["export", "w"] + arguments, code: code,
-      phrases: phrases, prepare: { try $0.writeWeights("w") })
+      phrases: phrases, prepare: { try $0.writeWeights("w", layers) })
   }
 }

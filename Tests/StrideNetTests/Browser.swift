@@ -13,6 +13,8 @@ final class Browser {
     let description: String
   }
 
+  /// What has to be there as long as the browser is: a folder with the page.
+  var owned: AnyObject?
   private let process = Process()
   private let folder: TemporaryFolder
   private let (input, output): (Int32, Int32)
@@ -129,10 +131,14 @@ final class Browser {
 
   func text(_ expression: String) throws -> String { "\(try value(expression) ?? "nothing")" }
 
+  func holds(_ expression: String) throws -> Bool {
+    try value("Boolean(\(expression))") as? Bool == true
+  }
+
   /// Waits until an expression is true.
   func wait(_ expression: String) throws {
     let end = ContinuousClock.now + .seconds(60)
-    while (try? value("Boolean(\(expression))") as? Bool) != true {
+    while (try? holds(expression)) != true {
       guard ContinuousClock.now < end else {
         throw Failure(description: "never: \(expression); \(complaints)")
       }

@@ -23,6 +23,9 @@ extension ServeTests {
       ("provenance", "{\"input\":{\"test\":0},\"layer\":8,\"at\":[0,0,0]}", "no such layer"),
       ("provenance", "{\"input\":{\"test\":0},\"layer\":1,\"at\":[0,26,0]}", "no such place"),
       ("provenance", "{\"input\":{\"test\":0},\"layer\":1,\"at\":[]}", "no place"),
+      ("gradients", "{\"input\":{\"test\":0}}", "can't be read"),
+      ("gradients", "{\"input\":{\"test\":0},\"label\":10}", "no such class"),
+      ("step", "{\"input\":{\"test\":0},\"label\":0,\"learning_rate\":0}", "learning rate"),
       ("train", "{\"layers\":\"conv(\"}", "no value"),
       ("train", "{\"layers\":\"conv(4000,3) conv(4000,3) flatten softmax(10)\"}", "too large"),
       ("train", "{\"layers\":\"flatten softmax(3)\"}", "label"),
@@ -146,6 +149,8 @@ extension ServeTests {
         ("provenance", "{\"input\":{\"test\":0},\"layer\":#,\"at\":[0,0,0]}"),
         ("provenance", "{\"input\":{\"test\":0},\"layer\":1,\"at\":[#,#,#]}"),
         ("provenance", "{\"input\":{\"test\":0},\"layer\":7,\"at\":[0,0,#]}"),
+        ("gradients", "{\"input\":{\"test\":0},\"label\":#}"),
+        ("step", "{\"input\":{\"test\":0},\"label\":0,\"learning_rate\":#}"),
         ("nearest", "{\"input\":{\"test\":#}}"), ("training", "{\"since\":#}"),
       ] {
         let code = served.ask(name, question.replacing("#", with: number)).code
@@ -180,6 +185,8 @@ extension ServeTests {
       let end = served.ask("train", "{\"layers\":\"\(layers)\"}")
       #expect(end.code == 400, "\(layers.prefix(80)): \(end)")
     }
+    // A step may have been as large as a number can be.
+    #expect(served.ask("reset").code == 200)
     #expect(served.ask("look", "{\"input\":{\"test\":0}}").code == 200)
     if let peak = served.process.peakMemory { #expect(peak < 1_000_000_000, "\(peak)") }
   }

@@ -51,6 +51,36 @@ import StrideNet
     #expect(wrong["count"] as? Int == Int((metrics.ce * Double(test.count)).rounded()))
   }
 
+  /// The way back from what an image should have been, a step down it, and undone.
+  @Test func gradientsAndSteps() throws {
+    let served = try Served()
+    let network = Network.digits()
+    let question = "{\"input\":{\"test\":5},\"label\":3,\"learning_rate\":0.01}"
+    var batch = try Dataset.load("sample").test.batch([5])
+    batch.labels = [3]
+    let trace = try network.trace(batch)
+    let back = served.fields("gradients", question)
+    #expect(abs((back["loss"] as? Double ?? 0) - Double(trace.loss!)) < 1e-4)
+    let layers = try #require(back["layers"] as? [String])
+    for (found, layer) in zip(layers, trace.layers) {
+      let expected = layer.gradient!.values.withUnsafeBytes { Data($0) }
+      #expect(Data(base64Encoded: found) == expected, "\(layer.text)")
+    }
+    #expect(layers.count == 7 && (back["input"] as? String)?.count == 4 * ((4 * 784 + 2) / 3))
+
+    #expect(served.fields("step", question)["steps"] as? Int == 1)
+    #expect(served.fields("step", question)["steps"] as? Int == 2)
+    for _ in 0..<2 { try network.train(batch, learningRate: 0.01) }
+    let less = try #require(served.fields("gradients", question)["loss"] as? Double)
+    #expect(abs(less - Double(try network.trace(batch).loss!)) < 1e-4)
+    #expect(less < Double(trace.loss!))
+    #expect(served.fields("state")["is_original"] as? Bool == false)
+    #expect(served.fields("undo")["steps"] as? Int == 1)
+    #expect(served.fields("undo")["steps"] as? Int == 0)
+    #expect(served.fields("undo")["steps"] as? Int == 0)
+    #expect(served.fields("state")["is_original"] as? Bool == true)
+  }
+
   /// A drawing is centred as MNIST's makers did; an empty one is no digit, and no harm.
   @Test func drawings() throws {
     let served = try Served()

@@ -10,8 +10,9 @@ const make = (tag, attributes = {}, ...children) => {
   element.append(...children.filter((child) => child != null));
   return element;
 };
-const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const floats = (text) => new Float32Array(bytes(text).buffer);
+// From base64, unless they are there already.
+const bytes = (data) => (typeof data === "string" ? Uint8Array.from(atob(data), (c) => c.charCodeAt(0)) : data);
+const floats = (data) => (typeof data === "string" ? new Float32Array(bytes(data).buffer) : data);
 const base64 = (array) => {
   const data = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
   let text = "";
@@ -243,13 +244,13 @@ const lineColours = ["var(--warm)", "var(--cool)", "var(--good)", "#a855f7", "#a
 // Outputs as bars: shares of 1 where they are probabilities, else numbers; the names are the classes'.
 function bars(place, values, names, areProbabilities) {
   const best = values.indexOf(Math.max(...values));
-  const whole = areProbabilities ? 1 : Math.max(0, ...values) || 1;
+  const whole = areProbabilities ? 1 : Math.max(...values.map(Math.abs)) || 1;
   if (place.childElementCount !== values.length)
     place.replaceChildren(...values.map((_, i) => make("div", {}, make("span", {}, names[i] ?? String(i)), make("i", {}, make("b")), make("span"))));
   values.forEach((value, i) => {
     const row = place.children[i];
-    row.className = i === best ? "best" : "";
-    row.children[1].firstChild.style.width = `${100 * Math.max(0, value) / whole}%`;
+    row.className = i === best ? "best" : value < 0 ? "below" : "";
+    row.children[1].firstChild.style.width = `${100 * Math.abs(value) / whole}%`;
     row.children[2].textContent = areProbabilities ? percent(value) : short(value);
   });
 }

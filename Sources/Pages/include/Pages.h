@@ -15,5 +15,9 @@ extern const page_file page_style, page_pictures;
 extern const page_file page_report;
 // `stridenet serve`.
 extern const page_file page_serve;
+// What that page is answered by where there is no server: two scripts, and the kernels as
+// WebAssembly
+// (`make wasm`).
+extern const page_file page_network, page_engine, page_kernels;
 
 #endif

@@ -84,7 +84,8 @@ extension Network {
   /// size; nil for other layers.
   /// - Parameter number: the layer's, from 0
   package func strideGroups(layer number: Int) -> (
-    groups: (rows: Int, columns: Int), window: (height: Int, width: Int)
+    groups: (rows: Int, columns: Int), window: (height: Int, width: Int),
+    stride: (height: Int, width: Int)
   )? {
     guard stages.indices.contains(number), let operation = stages[number].only else { return nil }
     func count(
@@ -102,8 +103,9 @@ extension Network {
     }
     switch operation.kind {
     case .convolve(let layer, _):
-      return (count(layer.size, layer.stride, layer.dilation), layer.size)
-    case .pool(let window): return (count(window.size, window.stride, (1, 1)), window.size)
+      return (count(layer.size, layer.stride, layer.dilation), layer.size, layer.stride)
+    case .pool(let window):
+      return (count(window.size, window.stride, (1, 1)), window.size, window.stride)
     default: return nil
     }
   }

@@ -16,6 +16,8 @@ struct LayerWalk {
   // the way back.
   private var gradients: [Tensor] = []
   private var inner: [Tensor] = []
+  /// That of the input.
+  private(set) var inputGradient: Tensor?
   private var backwardTimes: [Double] = []
 
   private var batch: Int { outputs[0].batch }
@@ -82,6 +84,7 @@ struct LayerWalk {
       upstream = dx
     }
     (gradients, inner) = (gradients.reversed(), inner.reversed())
+    inputGradient = upstream
     return loss
   }
 

@@ -59,6 +59,8 @@ public struct Trace: Sendable {
   public let logits: Tensor?
   /// The mean loss over the batch; nil without targets.
   public let loss: Float?
+  /// The gradient of the loss with respect to ``input``; nil without targets.
+  package let inputGradient: Tensor?
 
   /// The network's output.
   public var output: Tensor { layers.last!.output }
@@ -111,6 +113,8 @@ extension Network {
     try walk.goForward()
     let loss = try batch.map { try walk.goBack($0) }
     let logits = endsInSoftmax ? walk.applySoftmax() : nil
-    return Trace(input: x, layers: walk.layers, logits: logits, loss: loss)
+    return Trace(
+      input: x, layers: walk.layers, logits: logits, loss: loss,
+      inputGradient: walk.inputGradient)
   }
 }

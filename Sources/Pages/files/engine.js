@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MIT
+// The questions of the page, answered without a server by a network in the page's file: the same
+// answers, by name and shape, as those of `stridenet serve` (Sources/Web).
+
+// MARK: What is in the file
+async function inflate(text) {
+  const data = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  return new Response(new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
+}
+async function unpack(packed) {
+  const set = async ({ count, pixels, labels }) => ({ count, pixels: new Uint8Array(await inflate(pixels)), labels: new Uint16Array(await inflate(labels)) });
+  return {
+    ...packed, train: await set(packed.train), test: await set(packed.test),
+    weights: new Float32Array(await inflate(packed.weights)), module: await WebAssembly.compile(await inflate(packed.kernels)),
+  };
+}
+
+// MARK: Drawings become images, as Picture.swift makes them
+// The mean of what each new pixel covers; where it covers less than one, between two.
+function resized(x, [h, w], channels, [newH, newW]) {
+  const shares = (from, to) => Array.from({ length: to }, (_, i) => {
+    const step = from / to, [start, end] = [i * step, (i + 1) * step];
+    if (step < 1) {
+      const place = Math.max(0, Math.min(from - 1, (start + end) / 2 - 0.5)), first = Math.min(Math.floor(place), Math.max(0, from - 2));
+      return from === 1 ? [[0, 1]] : [[first, 1 - place + first], [first + 1, place - first]];
+    }
+    return Array.from({ length: Math.min(from, Math.ceil(end)) - Math.floor(start) }, (_, j) => [Math.floor(start) + j, (Math.min(end, Math.floor(start) + j + 1) - Math.max(start, Math.floor(start) + j)) / step]);
+  });
+  const [rows, columns] = [shares(h, newH), shares(w, newW)], result = new Float32Array(newH * newW * channels);
+  for (let p = 0; p < newH; p++)
+    for (const [y, down] of rows[p])
+      for (let q = 0; q < newW; q++)
+        for (const [x_, right] of columns[q])
+          for (let c = 0; c < channels; c++) result[(p * newW + q) * channels + c] += down * right * x[(y * w + x_) * channels + c];
+  return result;
+}
+
+// Light ink on black, without what is too faint to be ink, and no larger than it is.
+function inkOf({ width, height, pixels }) {
+  const edge = [], grey = Float32Array.from(pixels, (p) => p / 255);
+  for (let x = 0; x < width; x++) edge.push(grey[x], grey[(height - 1) * width + x]);
+  for (let y = 0; y < height; y++) edge.push(grey[y * width], grey[(y + 1) * width - 1]);
+  const paper = edge.sort((a, b) => a - b)[edge.length / 2];
+  const ink = grey.map((p) => (paper > 0.5 ? paper - p : p - paper)), most = Math.max(...ink);
+  if (!(most > 0.1)) refuse("nothing is drawn", `pixels that differ by ${Math.max(0, Math.floor(most * 255))} of 255`, "a digit");
+  let [top, bottom, left, right] = [height, -1, width, -1];
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++)
+      if (ink[y * width + x] > most / 30) [top, bottom, left, right] = [Math.min(top, y), y, Math.min(left, x), Math.max(right, x)];
+  const [h, w] = [bottom - top + 1, right - left + 1], values = new Float32Array(h * w);
+  for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) values[y * w + x] = Math.max(0, ink[(top + y) * width + left + x]) / most;
+  return { values, h, w };
+}
+
+// Digits are fitted into 20/28 of the image and centred by mass, as MNIST's are.
+function digit(drawing, [height, width]) {
+  const { values, h, w } = inkOf(drawing), scale = (Math.min(height, width) * 20) / 28 / Math.max(h, w);
+  const size = [Math.max(1, Math.round(h * scale)), Math.max(1, Math.round(w * scale))], small = resized(values, [h, w], 1, size);
+  let [mass, down, right] = [0, 0, 0];
+  small.forEach((value, i) => {
+    mass += value;
+    down += value * Math.floor(i / size[1]);
+    right += value * (i % size[1]);
+  });
+  const start = (length, centre, extent) => Math.max(0, Math.min(length - extent, Math.round(length / 2 - centre)));
+  const [top, left] = [start(height, down / mass, size[0]), start(width, right / mass, size[1])], result = new Float32Array(height * width);
+  small.forEach((value, i) => { result[(top + Math.floor(i / size[1])) * width + left + (i % size[1])] = Math.min(1, value); });
+  return result;
+}
+
+function fitted(drawing, [h, w, c], fit) {
+  const bytes = (values) => values.map((value) => Math.round(255 * value) / 255);
+  if (c === 1 && !fit) return digit(drawing, [h, w]);
+  if (fit === "digits") return bytes(digit(drawing, [h, w]));
+  const size = [drawing.height, drawing.width];
+  let part = Float32Array.from(drawing.pixels, (p) => p / 255), result = new Float32Array(h * w);
+  if (fit === "pad") {
+    const scale = Math.min(h / size[0], w / size[1]), inner = [Math.max(1, Math.round(size[0] * scale)), Math.max(1, Math.round(size[1] * scale))];
+    const small = resized(part, size, 1, inner), [top, left] = [Math.floor((h - inner[0]) / 2), Math.floor((w - inner[1]) / 2)];
+    small.forEach((value, i) => { result[(top + Math.floor(i / inner[1])) * w + left + (i % inner[1])] = value; });
+  } else {
+    if (fit !== "stretch") {
+      const cut = [Math.min(size[0], Math.floor((size[1] * h) / w)), Math.min(size[1], Math.floor((size[0] * w) / h))];
+      const [top, left] = [Math.floor((size[0] - cut[0]) / 2), Math.floor((size[1] - cut[1]) / 2)], whole = part, across = size[1];
+      part = Float32Array.from({ length: cut[0] * cut[1] }, (_, i) => whole[(top + Math.floor(i / cut[1])) * across + left + (i % cut[1])]);
+      size.splice(0, 2, ...cut);
+    }
+    result = resized(part, size, 1, [h, w]);
+  }
+  return bytes(Float32Array.from({ length: h * w * c }, (_, i) => result[Math.floor(i / c)]));
+}
+
+// MARK: What a value is made of, as Wiring.swift has it
+function wiring(network, o, output, x) {
+  const [h, w, c] = o.input, [, ow, channels] = o.output, channel = output % channels, column = Math.floor(output / channels) % ow, row = Math.floor(output / (channels * ow));
+  const [weight, bias] = o.parameters.map((p) => network.k.floats(p.value, p.count)), links = [];
+  switch (o.kind) {
+    case "conv": {
+      const deep = c / o.groups, first = Math.floor(channel / (o.filters / o.groups)) * deep;
+      for (let i = 0; i < o.size[0]; i++)
+        for (let j = 0; j < o.size[1]; j++) {
+          const y = row * o.stride[0] + i * o.dilation[0] - o.start[0], x_ = column * o.stride[1] + j * o.dilation[1] - o.start[1];
+          if (y < 0 || y >= h || x_ < 0 || x_ >= w) continue;
+          for (let k = 0; k < deep; k++) links.push([(y * w + x_) * c + first + k, weight[((i * o.size[1] + j) * deep + k) * o.filters + channel]]);
+        }
+      return { kind: "weighted sum", links, bias: bias[channel] };
+    }
+    case "dense":
+      for (let i = 0; i < c; i++) links.push([i, weight[output * c + i]]);
+      return { kind: "weighted sum", links, bias: bias[output] };
+    case "maxpool": case "avgpool": case "globalavgpool":
+      for (let i = 0; i < o.size[0]; i++) for (let j = 0; j < o.size[1]; j++) links.push([((row * o.stride[0] + i) * w + column * o.stride[1] + j) * c + channel, 1 / product(o.size)]);
+      // The first largest, as in training.
+      return o.kind === "maxpool" ? { kind: "largest", links: [[links.reduce((best, link) => (x[link[0]] > x[best[0]] ? link : best))[0], 1]], bias: 0 } : { kind: "mean", links, bias: 0 };
+    default: return { kind: "taken over", links: [[output, 1]], bias: 0 };
+  }
+}
+
+// The strongest paths from the image to one output, as StrongestPaths.swift finds them.
+function strongestPaths(network, inputs, output, width = 8) {
+  const paths = [];
+  let relevance = [[output, 1]];
+  for (let number = network.operations.length; number >= 1; number--) {
+    const x = inputs[number - 1], below = new Map(), edges = [];
+    for (const [index, share] of relevance) {
+      const { links } = wiring(network, network.operations[number - 1], index, x), added = links.map(([from, factor]) => Math.max(0, factor * x[from]));
+      const sum = added.reduce((a, b) => a + b, 0);
+      if (sum > 0) links.forEach(([from], i) => {
+        if (added[i] === 0) return;
+        const part = (share * added[i]) / sum;
+        below.set(from, (below.get(from) ?? 0) + part);
+        edges.push({ layer: number, to: index, from, share: part });
+      });
+    }
+    relevance = [...below].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, width);
+    const kept = new Set(relevance.map(([index]) => index));
+    paths.push(...edges.filter((edge) => kept.has(edge.from)));
+  }
+  return paths;
+}
+
+// MARK: Questions
+class Workbench {
+  constructor(file) {
+    this.file = file;
+    this.training = { is_running: false, points: [], epochs: [], seconds: 0 };
+    this.reset();
+  }
+  // A network with its memory, which goes when another takes its place.
+  network(text) { return new Network(this.file.module, text, this.file.input, this.file.normalization); }
+  exchange(network) {
+    this.current = network;
+    this.seconds = {};
+    this.features = null;
+    // Weights before each step from an image.
+    this.steps = [];
+  }
+  names(count) { return Array.from({ length: count }, (_, i) => this.file.classes[i] ?? String(i)); }
+  set({ train, test }) { return test != null ? [this.file.test, test] : [this.file.train, train]; }
+
+  image(input) {
+    const { input: shape, fit } = this.file, size = product(shape);
+    if (input?.drawing) return { values: fitted(input.drawing, shape, fit), label: null };
+    if (input?.values) return { values: input.values, label: null };
+    const [set, index] = this.set(input ?? {});
+    if (!(Number.isInteger(index) && index >= 0 && index < set.count)) refuse("no image of that number", index, `0 … ${set.count - 1}`);
+    return { values: Float32Array.from(set.pixels.subarray(index * size, (index + 1) * size), (p) => p / 255), label: set.labels[index] };
+  }
+  pixels(set, index) {
+    const size = product(this.file.input);
+    return set.pixels.slice(index * size, (index + 1) * size);
+  }
+  with(kernels) {
+    const network = this.current;
+    if (kernels && !network.variants.includes(kernels)) refuse("no kernel variant of that name", `'${kernels}'`, network.variants.join(", "));
+    network.kernels = kernels ?? "auto";
+    return network;
+  }
+
+  state() {
+    const n = this.current, { file } = this, filters = n.parameters[0], conv = n.operations.find((o) => o.parameters.length);
+    const groups = (o) => [0, 1].map((i) => Math.min(Math.ceil(((o.size[i] - 1) * (o.dilation?.[i] ?? 1) + 1) / o.stride[i]), o.output[i]));
+    const presets = Object.entries(file.presets).filter(([, text]) => { try { return parse(text); } catch { return false; } });
+    // Weights of a layer over the image itself can be seen as pictures.
+    const seen = conv && (conv.kind === "conv" || product(conv.input) === product(file.input));
+    return {
+      network: n.text, parameters: n.count, input: file.input,
+      layers: n.operations.map((o) => ({ text: o.text, shape: o.output, parameters: o.parameters.reduce((sum, p) => sum + p.count, 0), groups: o.shape ? groups(o) : null, window: o.shape ? o.size : null, stride: o.shape ? o.stride : null })),
+      fit: file.fit ?? (file.input[2] === 1 ? "digits" : "crop"), classes: this.names(n.classes), kernels: n.variants, has_probabilities: n.endsInSoftmax, kernel: "auto", isa: "WebAssembly with vectors of 4 numbers", data: file.data,
+      train_images: file.train.count, test_images: file.test.count, presets: Object.fromEntries(presets), is_original: n === this.original && !this.steps.length, is_training: this.training.is_running,
+      filters: seen ? n.k.floats(filters.value, filters.count).slice() : new Float32Array(0), filter_shape: !seen ? [] : conv.kind === "conv" ? filters.shape : [filters.shape[0], ...file.input],
+    };
+  }
+
+  // Runs an image through the layers and keeps what each made of it; of the last softmax, the logits too.
+  trace(values, kernels) {
+    const n = this.with(kernels);
+    n.load(values, 0, 1);
+    const inputs = [n.k.floats(n.first, product(n.input)).slice()];
+    let logits = null;
+    for (const o of n.operations) {
+      n.step(o, 1, false, true);
+      if (o.activation === "softmax") {
+        logits = n.output(o, 1).slice();
+        n.k.c.ck_softmax_forward(logits.length / o.output[2], o.output[2], o.y, o.y);
+      }
+      inputs.push(n.output(o, 1).slice());
+    }
+    return { network: n, inputs, logits };
+  }
+  // How long each layer takes with the kernels in use: the least of all means so far over a millisecond's
+  // runs, as the clock ticks ten times in that, and code is compiled anew once it turns out to be hot.
+  // Each look adds to what is known of one layer.
+  time(n, rounds) {
+    const known = (this.seconds[n.kernels] ??= { looks: 0, least: n.operations.map((o) => (o.kind === "flatten" ? 0 : Infinity)) });
+    const turn = known.looks++ % n.operations.length;
+    n.operations.forEach((o, i) => {
+      for (let round = 0; round < rounds || known.least[i] === Infinity || (round < 1 && i === turn); round++) {
+        n.step(o, 1);
+        const began = performance.now();
+        let runs = 0, passed;
+        do {
+          n.step(o, 1);
+          runs++;
+        } while ((passed = performance.now() - began) < 1);
+        known.least[i] = Math.min(known.least[i], passed / runs / 1000);
+      }
+    });
+    return known.least;
+  }
+  look({ input, kernels, paths = true, toward, measure = false }) {
+    const { values, label } = this.image(input), { network: n, inputs } = this.trace(values, kernels), output = inputs.at(-1);
+    if (!output.every(Number.isFinite)) refuse("what the network makes of it is no finite number", undefined, undefined, "a training that goes wrong says so; try a tenth of its learning rate");
+    const seconds = this.time(n, measure ? 20 : 0), target = toward ?? output.indexOf(Math.max(...output));
+    if (!(target in output)) refuse("no such class", target, `0 … ${output.length - 1}`);
+    return {
+      input: values, label, probabilities: [...output], layers: n.operations.map((o, i) => ({ output: inputs[i + 1], seconds: seconds[i], kernel: n.kernel(o), why: null })),
+      paths: paths ? strongestPaths(n, inputs, target) : [], seconds: seconds.reduce((a, b) => a + b, 0), weights: n.generation,
+    };
+  }
+
+  provenance({ input, layer, at, kernels }) {
+    const { network: n, inputs, logits } = this.trace(this.image(input).values, kernels), o = n.operations[layer - 1];
+    if (!o) refuse("no such layer", layer, `1 … ${n.operations.length}`);
+    if (at.length !== 3 || at.some((place, i) => !(place >= 0 && place < o.output[i]))) refuse("no such place", at.join(", "), `within ${o.output.join("×")}, each from 0`);
+    const place = (index, [, w, c]) => [Math.floor(index / (w * c)), Math.floor(index / c) % w, index % c];
+    const x = inputs[layer - 1], index = (at[0] * o.output[1] + at[1]) * o.output[2] + at[2], { kind, links, bias } = wiring(n, o, index, x);
+    const terms = links.map(([from, factor]) => ({ from: place(from, o.input), value: x[from], factor, product: x[from] * factor }));
+    const total = (list) => list.reduce((sum, t) => sum + t.product, 0), sum = total(terms) + bias, value = (o.activation === "softmax" ? logits : inputs[layer])[index];
+    const result = ["none", "softmax"].includes(o.activation) ? sum : applied(o, sum);
+    const sizes = terms.reduce((all, t) => all + Math.abs(t.product), Math.abs(bias)), tolerance = 2 * (terms.length + 2) * 2 ** -24 * sizes + 2 ** -20 * Math.abs(result);
+    const shown = terms.length > 300 ? [...terms].sort((a, b) => Math.abs(b.product) - Math.abs(a.product)).slice(0, 300) : terms;
+    return { kind, activation: o.activation, terms: shown, others: terms.length - shown.length, rest: sum - bias - total(shown), bias, kernel: value, sum, result, agrees: Math.abs(result - value) <= tolerance };
+  }
+
+  nearest({ input }) {
+    const hidden = this.current.operations.at(-2) ?? refuse("a network of one layer has no hidden one"), { values } = this.image(input), { train } = this.file;
+    const mine = this.trace(values).inputs.at(-2), n = this.current, size = mine.length;
+    if (this.features?.generation !== n.generation) {
+      const all = new Float32Array(train.count * size);
+      n.predict(train.pixels, train.count, 1 / 255, (first, count) => all.set(n.output(hidden, count), first * size));
+      this.features = { generation: n.generation, all };
+    }
+    const { all } = this.features, distances = Array.from({ length: train.count }, (_, i) => {
+      let sum = 0;
+      for (let j = 0; j < size; j++) sum += (all[i * size + j] - mine[j]) ** 2;
+      return [Math.sqrt(sum), i];
+    });
+    return distances.sort((a, b) => a[0] - b[0] || a[1] - b[1]).slice(0, 12).map(([distance, index]) => ({ index, distance, label: train.labels[index], pixels: this.pixels(train, index) }));
+  }
+
+  wrong() {
+    const n = this.with(), { test } = this.file, found = [];
+    n.predict(test.pixels, test.count, 1 / 255, (first, count) => {
+      const all = n.output(n.operations.at(-1), count);
+      for (let i = 0; i < count; i++) {
+        const output = all.subarray(i * n.classes, (i + 1) * n.classes), probability = Math.max(...output), guess = output.indexOf(probability), index = first + i;
+        if (guess !== test.labels[index]) found.push({ index, label: test.labels[index], guess, probability });
+      }
+    });
+    found.sort((a, b) => b.probability - a.probability || a.index - b.index);
+    return { count: found.length, of: test.count, images: found.slice(0, 120).map((image) => ({ ...image, pixels: this.pixels(test, image.index) })) };
+  }
+
+  // MARK: Backwards
+  // The loss of an image that should have been of some class, and its slope for each layer's outputs.
+  gradients({ input, label, kernels }) {
+    const { values } = this.image(input), n = this.with(kernels), maps = new Map();
+    if (!(Number.isInteger(label) && label >= 0 && label < n.classes)) refuse("no such class", label, `0 … ${n.classes - 1}`);
+    n.reserve(1, true, true);
+    n.load(values, 0, 1);
+    const copy = (at, shape) => n.k.floats(at, product(shape)).slice();
+    const { loss } = n.backward(1, [label], true, (o) => maps.set(o, copy(o.dy, o.output)));
+    return { loss, input: copy(n.imageGradient, n.input), layers: n.operations.map((o) => maps.get(o)) };
+  }
+  // One step of gradient descent from an image, which can be undone.
+  step({ learning_rate = 0.01, ...question }) {
+    const t = this.training, n = this.current;
+    if (t.is_running) refuse("a training is under way", undefined, undefined, "stop it, or wait until it is done");
+    if (!(learning_rate > 0 && Number.isFinite(learning_rate))) refuse("learning rate out of range", learning_rate, "a finite number above 0");
+    if (this.steps.length >= Math.min(1000, 5e7 / n.count)) refuse("too many steps from images", this.steps.length, undefined, "undo some, or go back to the first network");
+    const { loss } = this.gradients(question);
+    this.steps.push(n.values);
+    n.update({ kernel: "sgd", momentum: 0 }, learning_rate, 1);
+    return { loss, steps: this.steps.length };
+  }
+  undo() {
+    if (this.steps.length) this.current.values = this.steps.pop();
+    return { steps: this.steps.length };
+  }
+
+  // MARK: Training
+  train({ layers, learning_rate = 0.05, batch_size = 64, epochs = 5, optimizer = "sgd", augment = "", kernels, seed = 1 }) {
+    if (this.training.is_running) refuse("a training is under way", undefined, undefined, "stop it, or wait until it is done");
+    const { train, test } = this.file;
+    if (!(Number.isInteger(epochs) && epochs >= 1 && epochs <= 1000)) refuse("epochs out of range", epochs, "1 … 1000");
+    if (!(Number.isInteger(batch_size) && batch_size >= 1)) refuse("batch size out of range", batch_size, "at least 1");
+    if (!(learning_rate > 0 && Number.isFinite(learning_rate))) refuse("learning rate out of range", learning_rate, "a finite number above 0");
+    if (!(optimizer in optimizers)) refuse("no optimiser of that name", `'${optimizer}'`, Object.keys(optimizers).join(", "));
+    const changes = augmentation(augment), network = this.network(layers ?? this.current.text), largest = [train, test].reduce((most, set) => set.labels.reduce((a, b) => Math.max(a, b), most), 0);
+    if (!network.endsInSoftmax) refuse("training here needs probabilities", network.text, "a last layer with softmax");
+    if (largest >= network.classes) refuse("a label that the network has no output for", largest, `at most ${network.classes - 1}`);
+    network.initialize(seed);
+    if (kernels && !network.variants.includes(kernels)) refuse("no kernel variant of that name", `'${kernels}'`, network.variants.join(", "));
+    const batch = Math.min(batch_size, train.count);
+    network.reserve(Math.max(batch, 100), true);
+    this.exchange(network);
+    this.batches = trainingSteps(network, this.file, { epochs, batch, rate: learning_rate, optimizer, changes, seed });
+    this.training = { is_running: true, kernels, points: [], epochs: [], seconds: 0, sums: [0, 0, 0], last: performance.now(), began: performance.now() };
+    return this.progress();
+  }
+  // Goes on training for some milliseconds; false where there is nothing to train.
+  work(milliseconds) {
+    const t = this.training, until = performance.now() + milliseconds;
+    if (!t.is_running) return false;
+    this.with(t.kernels);
+    try {
+      do {
+        const { done, value } = this.batches.next();
+        if (done) {
+          t.is_running = false;
+          break;
+        }
+        if (value.epoch) t.epochs.push(value);
+        else this.point(value);
+      } while (performance.now() < until);
+    } catch (error) {
+      t.failure = error.message;
+      t.is_running = false;
+    }
+    t.seconds = (performance.now() - t.began) / 1000;
+    return t.is_running;
+  }
+  // More and more seldom, so that there are never many.
+  point({ step, loss, error, rate }) {
+    const t = this.training, now = performance.now();
+    t.sums = [t.sums[0] + loss, t.sums[1] + error, t.sums[2] + 1];
+    if (now - t.last < Math.max(60, (now - t.began) / 5000)) return;
+    t.points.push({ step, loss: t.sums[0] / t.sums[2], error: t.sums[1] / t.sums[2], rate });
+    [t.sums, t.last] = [[0, 0, 0], now];
+  }
+  progress(since = 0) {
+    const { is_running, failure, points, epochs, seconds } = this.training, { filters, filter_shape } = this.state();
+    return { is_running, failure, points: points.slice(since), epochs, seconds, filters, filter_shape };
+  }
+  stop() {
+    this.training.is_running = false;
+    return this.progress();
+  }
+  reset() {
+    this.training = { is_running: false, points: [], epochs: [], seconds: 0 };
+    this.original = this.network(this.file.network);
+    this.original.values = this.file.weights;
+    this.exchange(this.original);
+    return this.state();
+  }
+
+  answer(name, question) {
+    switch (name) {
+      case "state": return this.state();
+      case "training": return this.progress(question.since);
+      case "look": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
+      default: refuse("no such question", name);
+    }
+  }
+}
+
+// What an activation makes of one sum, in double precision.
+function applied({ activation, slope }, x) {
+  switch (activation) {
+    case "relu": return Math.max(0, x);
+    case "leaky_relu": return x > 0 ? x : slope * x;
+    case "elu": return x > 0 ? x : Math.expm1(x);
+    case "sigmoid": return 1 / (1 + Math.exp(-x));
+    case "tanh": return Math.tanh(x);
+    case "softplus": return Math.max(0, x) + Math.log1p(Math.exp(-Math.abs(x)));
+    case "silu": return x / (1 + Math.exp(-x));
+    default: return (x / 2) * (1 + erf(x / Math.SQRT2));
+  }
+}
+// Its series, which converges everywhere; beyond 6 it is ±1 in double precision.
+function erf(x) {
+  if (Math.abs(x) > 6) return Math.sign(x);
+  let sum = x;
+  for (let n = 1, term = x; n < 200; n++) sum += (term *= (2 * x * x) / (2 * n + 1));
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
+}
+
+// MARK: In a worker: messages are [number, name, question]; the first one is the file.
+if (typeof DedicatedWorkerGlobalScope !== "undefined") {
+  let workbench = null;
+  // Between two parts of a training there is time for questions.
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => { if (workbench.work(20)) port2.postMessage(0); };
+  onmessage = async ({ data: [number, name, question] }) => {
+    try {
+      if (name === "open") workbench = new Workbench(await unpack(question).catch((error) => refuse("this browser can't run the kernels", error.message, "one of 2023 or later: WebAssembly with SIMD, DecompressionStream")));
+      postMessage([number, name === "open" ? true : workbench.answer(name, question)]);
+      if (name === "train") port2.postMessage(0);
+    } catch (error) {
+      postMessage([number, null, error instanceof Refusal ? error.message : `${error.stack ?? error}`]);
+    }
+  };
+}
