@@ -39,20 +39,25 @@ struct DataCommand: ParsableCommand {
     if json { return }
     if let sheet {
       let (most, all) = Self.sheetSize
-      let classes = event.classes.count
+      let classes = event.classes?.count ?? 0
+      let of = classes > most ? "the first \(most) of \(classes.grouped) classes" : "each class"
       try Output.line(
-        "sheet       \(sheet): up to \(all) training images of "
-          + (classes > most ? "the first \(most) of \(classes.grouped) classes" : "each class"))
+        "sheet       \(sheet): up to "
+          + (data.hasTargets
+            ? "\(Self.sheetImages) training images" : "\(all) training images of \(of)"))
     }
     if let save { try Output.line("saved       \(save)") }
   }
 
   private static let sheetSize = (classes: 40, images: 10)
+  private static let sheetImages = 100
 
-  /// Some images of each class, or of those with numbers to predict the first hundred.
+  /// Some images of each class, or the first ones of those with numbers to predict.
   private static func sheet(of data: Dataset) -> Picture {
     let set = data.train
-    let byClass = Dictionary(grouping: 0..<(data.hasTargets ? min(100, set.count) : set.count)) {
+    let byClass = Dictionary(
+      grouping: 0..<(data.hasTargets ? min(sheetImages, set.count) : set.count)
+    ) {
       data.hasTargets ? $0 / sheetSize.images : Int(set.labels[$0])
     }.sorted { $0.key < $1.key }
     let rows = byClass.prefix(sheetSize.classes).map { _, places in

@@ -76,6 +76,7 @@ struct Export: ParsableCommand {
       let classes = classes?.split(separator: ",", omittingEmptySubsequences: false)
       try network.exportC(to: target, name: name, classes: classes?.map(String.init))
     case .html:
+      try network.requireClasses("a page")
       let data = try dataOptions.loadImages(for: network)
       let page = try PageContents(network, data, fit: dataOptions.pictures.fit, for: target)
       let text = try Array(page.html().utf8)

@@ -46,10 +46,12 @@ struct PageContents: Encodable {
     }
     if let layer = network.layers.first(where: { layer in
       Self.unknown.contains { layer.text.hasPrefix($0) }
+        || layer.text.contains(/^(max|avg)pool.*(padding|ceil_mode)/)
     }) {
       throw refuse(
         "a layer that pages don't have", found: layer.text,
-        expected: "convolutions, poolings, flatten, dense layers, activations and dropout")
+        expected:
+          "convolutions, poolings without padding, flatten, dense layers, activations and dropout")
     }
     guard network.parameterCount <= Self.weights else {
       throw refuse(

@@ -249,7 +249,7 @@ class Network {
     }
     for (const o of this.operations) {
       if (o.kind === "conv") o.shape = k.struct([1, ...o.input, ...o.size, o.filters, ...o.stride, ...o.start, ...o.output.slice(0, 2), ...o.dilation, o.groups]);
-      if (o.kind.endsWith("pool")) o.shape = k.struct([1, ...o.input, ...o.size, ...o.stride, ...o.output.slice(0, 2)]);
+      if (o.kind.endsWith("pool")) o.shape = k.struct([1, ...o.input, ...o.size, ...o.stride, ...o.output.slice(0, 2), 0, 0, 0, 0]); // no padding
     }
     if (normalization) this.normalization = [normalization.scale, normalization.shift].map((values) => {
       const at = k.reserve(values.length);

@@ -5,3 +5,4 @@
 float expf(float), logf(float);
 #define sqrt __builtin_sqrt
 #define sqrtf __builtin_sqrtf
+#define INFINITY __builtin_inff()
