@@ -171,13 +171,13 @@ package final class Workbench {
     (networks, needs) = ([:], [:])
     (features, undone) = (nil, [])
     generation += 1
+    exchanges += 1
   }
 
   /// Other weights of the same network.
   func adopt(_ weights: Snapshot) {
     self.weights = weights
     generation += 1
-    exchanges += 1
   }
 }
 

@@ -217,7 +217,7 @@ struct BadInput: Sendable, CustomTestStringConvertible {
     layers("conv(4,9) flatten softmax(10)", "a window is larger than its input", "9×9", "8×8×1"),
     layers("maxpool(4) conv(4,3) flatten softmax(10)", "layer 2, conv(4,3)", "2×2×1"),
     layers("maxpool(8x9) flatten softmax(10)", "a window is larger", "maxpool(8x9)"),
-    layers("conv(4,3,padding=3) flatten softmax(10)", "padding out of range", "0 … 2"),
+    layers("maxpool(3,padding=3) flatten softmax(10)", "maxpool(3,padding=3)", "0 … 2"),
     layers("softmax(10)", "a dense layer takes flat vectors", "flatten layer before it"),
     layers("flatten relu(10)", "isn't a classifier", "ends in relu", "softmax(10)"),
     layers("flatten softmax(10) flatten", "isn't a classifier", "layer 3, flatten"),
