@@ -338,6 +338,7 @@ class Workbench {
       do {
         const { done, value } = this.batches.next();
         if (done) {
+          this.flush();
           t.is_running = false;
           break;
         }
@@ -355,8 +356,13 @@ class Workbench {
   point({ step, loss, error, rate }) {
     const t = this.training, now = performance.now();
     t.sums = [t.sums[0] + loss, t.sums[1] + error, t.sums[2] + 1];
-    if (now - t.last < Math.max(60, (now - t.began) / 5000)) return;
-    t.points.push({ step, loss: t.sums[0] / t.sums[2], error: t.sums[1] / t.sums[2], rate });
+    t.latest = { step, rate };
+    if (now - t.last >= Math.max(60, (now - t.began) / 5000)) this.flush(now);
+  }
+  // The mean of what came since the last point: at the end, too, however soon that is.
+  flush(now = performance.now()) {
+    const t = this.training, [loss, error, count] = t.sums;
+    if (count) t.points.push({ ...t.latest, loss: loss / count, error: error / count });
     [t.sums, t.last] = [[0, 0, 0], now];
   }
   progress(since = 0) {

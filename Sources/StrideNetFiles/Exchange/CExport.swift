@@ -11,7 +11,8 @@ extension Network {
   /// weights are arrays behind them, in the order in which they are read, exact to the last bit but
   /// where a batch normalisation is multiplied into them. Outputs of layers take turns in static
   /// arrays: nothing is allocated, and one thread at a time may call it. Sums are taken in another
-  /// order than here, so results differ by a few roundings.
+  /// order than here, so results differ by a few roundings. ``classNames``, where there are any, are in
+  /// an array `classes`, those of numbers to predict in `names`.
   /// - Throws: ``StrideNetError`` naming a layer that has no C, such as one of one's own
   public func exportC(to path: String) throws {
     try CFile(self, path, name: nil, classes: nil).write(to: path)
@@ -80,7 +81,9 @@ private struct CFile {
     normalization = network.normalization
     list = network.predictsNumbers ? "names" : "classes"
     self.name = name
-    self.classes = name == nil ? nil : classes ?? (0..<output.count).map(network.className)
+    self.classes =
+      name == nil && network.classNames.isEmpty
+      ? nil : classes ?? (0..<output.count).map(network.className)
     if let count = classes?.count, count != output.count {
       throw StrideNetError(
         .usage, "the classes don't fit the network", found: "\(count) names",
@@ -103,13 +106,14 @@ private struct CFile {
 
   // MARK: What others see
 
+  private var prefix: String { name.map { "\($0)_" } ?? "" }
   private var signature: String {
-    "void \(name.map { "\($0)_" } ?? "")predict("
+    "void \(prefix)predict("
       + "const float image[\(input.count)], float \(program.result)[\(output.count)])"
   }
 
   private var classesDeclaration: String? {
-    name.map { "const char *const \($0)_\(list)[\(output.count)]" }
+    classes.map { _ in "const char *const \(prefix)\(list)[\(output.count)]" }
   }
 
   /// Declarations that C++ takes for those of C.
@@ -155,7 +159,7 @@ private struct CFile {
          image          \(input.height) rows of \(input.width) pixels of \(input.channels) \
     value\(input.channels == 1 ? "" : "s") each, bytes divided by 255\(normalizationText)
          \(program.result.padding(13))  \
-    \(isClassifier ? "of the classes 0 to \(output.count - 1)" : "\(output) value\(output.count == 1 ? "" : "s")")\(outputNames)
+    \(isClassifier ? "of the classes 0 to \(output.count - 1)\(classes == nil ? "" : ", named in \(prefix)\(list)")" : "\(output) value\(output.count == 1 ? "" : "s")")\(outputNames)
     """
   }
 
