@@ -94,7 +94,8 @@ import StrideNet
   @Test(.enabled(if: !KernelChoice.isDebugBuild, isRelease)) func explanationIsATable() throws {
     let place = try Workplace()
     let plain = try place.run(["--layers", Self.varied] + Workplace.brief)
-    let end = try place.run(["--layers", Self.varied] + Workplace.brief + ["--profile"])
+    let end = try place.run(
+      ["--layers", Self.varied] + Workplace.brief + ["--profile"], environment: ["COLUMNS": "300"])
     try #require(end.code == 0 && end.err.isEmpty, "\(end.err)")
     let start = try #require(
       end.lines.firstIndex { $0.hasPrefix("explain  the mean of 8 steps of 16.0") })
