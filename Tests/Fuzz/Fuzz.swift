@@ -102,7 +102,8 @@ private let targets: [Reader] = [
   ) { bytes in
     let table = try CSVTable(Array(bytes), name: "input", texts: .none)
     let places = try table.places(of: ["-1", "1"])
-    precondition(try table.targets(places).batch == table.pixels(without: places).shape[0])
+    let (targets, pixels) = (try table.targets(places), try table.pixels(without: places))
+    precondition(targets.batch == pixels.shape[0])
   },
   // Those that are read from memory.
   Reader(
