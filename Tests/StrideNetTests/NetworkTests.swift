@@ -146,7 +146,7 @@ import StrideNet
       "conv(40,3,padding=1) conv(33,3,padding=1) maxpool(2) flatten softmax(3)",
       "conv(44,3) conv(48,3) maxpool(2) conv(64,3,dilation=2) globalavgpool softmax(3)",
       "conv(24,5,2,2) conv(64,5x3,1,2,none) batchnorm(relu) maxpool(3,2) flatten softmax(3)",
-    ], ["naive", "im2col", "exact", "auto", "bf16"])
+    ], ["naive", "im2col", "winograd", "exact", "auto", "bf16"])
   func anyNumberOfThreadsForOneImage(layers: String, kernels: String) throws {
     let shape = Shape(26, 22, 16)
     let images = try Tensor(

@@ -182,16 +182,17 @@ package struct ConvVariant: Sendable {
     s.fh == 3 && s.fw == 3 && s.dh % s.sh == 0 && s.dw % s.sw == 0
   }
 
-  /// Whether winograd is the fastest: where it does it itself and unsplit, with as many channels and
-  /// filters as its larger tiles want, and enough of those is used. Measured from 14²×16 to 56²×64 it
+  /// Whether winograd is the fastest: without groups, with as many channels and filters as its larger
+  /// tiles want, and enough of those, of each phase of a dilation, is used. Measured from 14²×16 to 56²×64 it
   /// takes 0.3 to 0.8 of direct's time; where half of the products were for nothing, more than all
   /// of it.
   private static func savesProducts(_ s: ck_conv_shape, _ pass: ck_pass) -> Bool {
-    guard winograd.way(s) == CK_ITSELF, isThree(s), min(s.c, s.f) >= CK_WINOGRAD_MANY else {
-      return false
-    }
+    guard s.groups == 1, isThree(s), min(s.c, s.f) >= CK_WINOGRAD_MANY else { return false }
     let back = pass == CK_INPUT_GRADIENT
-    let tiles = (((back ? s.h : s.oh) + 3) / 4) * (((back ? s.w : s.ow) + 3) / 4)
+    func tiles(_ length: Int32, _ dilation: Int32) -> Int32 {
+      (length + 4 * dilation - 1) / (4 * dilation) * dilation
+    }
+    let tiles = tiles(back ? s.h : s.oh, s.dh / s.sh) * tiles(back ? s.w : s.ow, s.dw / s.sw)
     // Of a pooling behind it, which a row or column too many doesn't reach, direct is fast, too.
     let odd: Int32 = pass == CK_FORWARD ? ~1 : ~0
     return 9 * (s.oh & odd) * (s.ow & odd) >= 60 * tiles

@@ -238,6 +238,8 @@ final class ConvolutionNode: ImageNode {
     else { return false }
     let whole = kernelShape(1, x.shape, output)
     return whole.operations >= 5e6
+      // With a dilation the tiles of a split convolution would begin elsewhere.
+      && whole.dh == 1
       // Every band sees something of the image.
       && whole.ph < whole.fh && (whole.oh - 1) * whole.sh < whole.h + whole.ph
   }
