@@ -25,6 +25,8 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   /// that is "auto" or "winograd".
   public private(set) var precision = Precision.float32
   private let convolution: ConvVariant?
+  // Whether what is picked may be winograd.
+  private let transforms: Bool
   package let pool: PoolVariant
   /// Why this choice, and why pooling has what it has.
   private let why: StaticString
@@ -81,6 +83,7 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
     self.name = name
     self.why = why
     convolution = ConvVariant.all.first { $0.name == name }
+    transforms = ["auto", "winograd"].contains(name)
     let picks = ["exact", "auto"].contains(name)
     precondition(convolution != nil || picks, "variants.def has no \(name)")
     if let variant = PoolVariant.all.first(where: { $0.name == name }) {
@@ -106,10 +109,8 @@ public struct KernelChoice: Sendable, CustomStringConvertible {
   }
 
   package func convolution(_ shape: ck_conv_shape, _ pass: ck_pass) -> ConvVariant.Choice {
-    if precision == .bf16 {
-      return ConvVariant.pickBF16(shape, pass, exact: !["auto", "winograd"].contains(name))
-    }
-    return convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass, exact: name == "exact")
+    if precision == .bf16 { return ConvVariant.pickBF16(shape, pass, exact: !transforms) }
+    return convolution.map { ($0, why) } ?? ConvVariant.pick(shape, pass, exact: !transforms)
   }
 }
 
@@ -135,12 +136,12 @@ package struct ConvVariant: Sendable {
   /// Those of the instruction set in use.
   private var functions: UnsafePointer<ck_conv_variant> { ck_conv_variant_at(index)! }
 
-  private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
+  private static let byName = Dictionary(uniqueKeysWithValues: everything.map { ($0.name, $0) })
   private static let direct = byName["direct"]!
   private static let im2col = byName["im2col"]!
   private static let winograd = byName["winograd"]!
-  private static let bf16 = everything.first { $0.name == "bf16" }!
-  private static let winogradBF16 = everything.first { $0.name == "winograd_bf16" }!
+  private static let bf16 = byName["bf16"]!
+  private static let winogradBF16 = byName["winograd_bf16"]!
 
   /// A variant, and in a few words why it is taken.
   package typealias Choice = (variant: ConvVariant, why: StaticString)
@@ -183,9 +184,9 @@ package struct ConvVariant: Sendable {
   }
 
   /// Whether winograd is the fastest: without groups, with as many channels and filters as its larger
-  /// tiles want, and enough of those, of each phase of a dilation, is used. Measured from 14²×16 to 56²×64 it
-  /// takes 0.3 to 0.8 of direct's time; where half of the products were for nothing, more than all
-  /// of it.
+  /// tiles want, and enough of those, of each phase of a dilation, is used. Measured from 14²×16 to
+  /// 56²×64 it takes 0.3 to 0.8 of direct's time; where half of the products were for nothing, more
+  /// than all of it.
   private static func savesProducts(_ s: ck_conv_shape, _ pass: ck_pass) -> Bool {
     guard s.groups == 1, isThree(s), min(s.c, s.f) >= CK_WINOGRAD_MANY else { return false }
     let back = pass == CK_INPUT_GRADIENT

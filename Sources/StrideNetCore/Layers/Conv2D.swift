@@ -260,9 +260,9 @@ final class ConvolutionNode: ImageNode {
     let rows = ((between.height + threads - 1) / threads + 3) & ~3
     let bands = (between.height + rows - 1) / rows
     pass.runtime.parallel(
-      over: x.batch * bands, (self, x, y, whole, rows, bands, pooling != nil, pass)
+      over: x.batch * bands, (self, x, y, whole, variant, rows, bands, pooling != nil, pass)
     ) { context, piece, worker in
-      let (node, x, y, whole, rows, bands, isPooled, pass) = context
+      let (node, x, y, whole, variant, rows, bands, isPooled, pass) = context
       let (image, first) = (piece.lowerBound / bands, piece.lowerBound % bands * rows)
       var band = whole
       band.oh = min(Int32(rows), whole.oh - Int32(first))
@@ -274,7 +274,6 @@ final class ConvolutionNode: ImageNode {
       let input = x.example(image) + Int(max(top, 0)) * x.shape.width * x.shape.channels
       let row = y.shape.width * y.shape.channels
       let scratch = pass.runtime.scratch(worker)
-      let variant = pass.runtime.kernels.convolution(whole, CK_FORWARD).variant
       let weights = node.ready(node.readyForward)
       if !isPooled {
         variant.forward(
