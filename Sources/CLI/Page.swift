@@ -8,6 +8,7 @@ enum Page {
   static func text(_ page: page_file, engine: String = "") -> String {
     page.text.replacing("/*STYLE*/", with: style)
       .replacing("/*PICTURES*/", with: page_pictures.text)
+      .replacing("/*VIEWS*/", with: page_views.text)
       .replacing("<!--ENGINE-->", with: engine)
   }
 

@@ -20,6 +20,17 @@ static const unsigned char report[] = {
 static const unsigned char serve[] = {
 #embed "files/serve.html"
 };
+static const unsigned char views[] = {
+#embed "files/play.js"
+    ,
+#embed "files/explore.js"
+    ,
+#embed "files/builder.js"
+    ,
+#embed "files/film.js"
+    ,
+#embed "files/lessons.js"
+};
 static const unsigned char network[] = {
 #embed "files/network.js"
 };
@@ -34,6 +45,7 @@ const page_file page_style = {style, sizeof style};
 const page_file page_pictures = {pictures, sizeof pictures};
 const page_file page_report = {report, sizeof report};
 const page_file page_serve = {serve, sizeof serve};
+const page_file page_views = {views, sizeof views};
 const page_file page_network = {network, sizeof network};
 const page_file page_engine = {engine, sizeof engine};
 const page_file page_kernels = {kernels, sizeof kernels};

@@ -13,11 +13,10 @@ typedef struct {
 extern const page_file page_style, page_pictures;
 // `stridenet report`.
 extern const page_file page_report;
-// `stridenet serve`.
-extern const page_file page_serve;
+// `stridenet serve`, and the scripts of what else it shows.
+extern const page_file page_serve, page_views;
 // What that page is answered by where there is no server: two scripts, and the kernels as
-// WebAssembly
-// (`make wasm`).
+// WebAssembly (`make wasm`).
 extern const page_file page_network, page_engine, page_kernels;
 
 #endif
