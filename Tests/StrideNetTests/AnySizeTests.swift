@@ -22,8 +22,7 @@ import StrideNet
     return train.batch(first..<first + count)
   }
 
-  /// A smaller mini-batch may be cut into more pieces than a larger one: 70 images into 14, 60 into
-  /// 15. What one has left in memory is nothing to the next.
+  /// Mini-batches are cut into different pieces. What one has left in memory is nothing to the next.
   @Test(
     arguments: texts,
     [[70, 60], [33, 32, 17], [17, 16], [300, 1, 225, 2, 15], [5, 4, 3, 2, 1]])
@@ -52,8 +51,12 @@ import StrideNet
     var needed = 0
     for most in 1...1030 {
       needed = max(needed, node.pieces(most))
-      #expect(node.mostPieces(upTo: most) == needed && needed <= 16, "\(most)")
-      #expect(node.pieces(most) * node.imagesAPiece(most) >= most, "\(most)")
+      #expect(node.mostPieces(upTo: most, Runtime(threads: 1)) == needed && needed <= 16, "\(most)")
+      // Nothing is left out, and a piece lies within a leaf of the tree.
+      let share = BatchShare(most)
+      #expect(share.examples == 0..<most && share.pieces(of: needed) == 0..<needed)
+      #expect(needed % share.leaves.count == 0)
+      #expect((0..<needed).map { share.examples($0, of: needed).count }.reduce(0, +) == most)
     }
   }
 

@@ -128,7 +128,8 @@ final class LayerUnit {
     let node = nodes[training]!
     if !training { try node.prepareInference() }
     node.forward(
-      x, y, Pass(runtime: runtime, training: training, seed: seed, step: step))
+      x, y, Pass(
+        runtime: runtime, training: training, seed: seed, step: step, share: BatchShare(x.batch)))
   }
 
   func backward(
@@ -136,7 +137,8 @@ final class LayerUnit {
     step: Int = 0
   ) {
     nodes[true]!.backward(
-      x, y, dy, dx, Pass(runtime: runtime, training: true, seed: seed, step: step))
+      x, y, dy, dx, Pass(
+        runtime: runtime, training: true, seed: seed, step: step, share: BatchShare(x.batch)))
   }
 
   func cost(_ pass: LayerPass) -> PassCost? {

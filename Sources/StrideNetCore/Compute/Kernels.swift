@@ -18,12 +18,13 @@ package enum Kernels {
 
   /// C (m,n) = A (m,k) · B (k,n), with A as it is or stored (k,m), B as it is or stored (n,k), or
   /// made ready; the pieces of C are shared out. Where C is a parameter's gradient, `update` is
-  /// applied to each piece while it is in the cache.
+  /// applied to each piece while it is in the cache; C may be some of its columns, from the one given.
   static func gemm(
     _ runtime: Runtime, transposeA: Bool = false, transposeB: Bool = false, m: Int, n: Int, k: Int,
     _ a: Floats, _ b: Floats, isReady: Bool = false, _ c: MutableFloats,
-    update: (Update, Parameter)? = nil
+    rowOfC: Int? = nil, update: (Update, Parameter, column: Int)? = nil
   ) {
+    let rowOfC = rowOfC ?? n
     let across = (n + tileColumns - 1) / tileColumns
     // Of a narrow C more pieces, so that there is one for each thread.
     let height = across == 1 ? 64 : 128
@@ -32,9 +33,9 @@ package enum Kernels {
       (transposeA ? CK_TRANSPOSE_A : 0) | (transposeB ? CK_TRANSPOSE_B : 0)
         | (isReady ? CK_READY_B : 0))
     runtime.parallel(
-      over: across * down, (runtime, flags, across, height, m, n, k, a, b, c, update)
+      over: across * down, (runtime, flags, across, height, m, n, k, a, b, c, rowOfC, update)
     ) { context, range, worker in
-      let (runtime, flags, across, height, m, n, k, a, b, c, update) = context
+      let (runtime, flags, across, height, m, n, k, a, b, c, rowOfC, update) = context
       let piece = range.lowerBound
       let (i, j) = (piece / across * height, piece % across * tileColumns)
       let (rows, columns) = (min(height, m - i), min(tileColumns, n - j))
@@ -47,9 +48,10 @@ package enum Kernels {
         : isTurned.1 ? (b + j * k, k) : (b + j, n)
       (isBF16 ? table.gemm_bf16 : table.gemm)(
         flags, rows, columns, k, isTurned.0 ? a + i : a + i * k, isTurned.0 ? m : k, right.0,
-        right.1, c + i * n + j, n, runtime.scratch(worker))
-      guard let (update, parameter) = update else { return }
-      update.apply(parameter, rows: i..<i + rows, of: n, columns: j..<j + columns)
+        right.1, c + i * rowOfC + j, rowOfC, runtime.scratch(worker))
+      guard let (update, parameter, first) = update else { return }
+      update.apply(
+        parameter, rows: i..<i + rows, of: rowOfC, columns: first + j..<first + j + columns)
     }
   }
 

@@ -21,6 +21,12 @@ public final class Runtime: @unchecked Sendable {
   /// Which kernels: a variant's name, or automatic.
   public let kernels: KernelChoice
 
+  /// The processes that train together, this one alone unless said otherwise.
+  public let communicator: any Communicator
+  /// Whether their gradients are added in the order that the communicator likes best, which depends on
+  /// their number, instead of the tree's.
+  public let reducesFast: Bool
+
   /// Whether layers that can run together do. The results are the same.
   package let fusing: Bool
 
@@ -35,17 +41,24 @@ public final class Runtime: @unchecked Sendable {
   ///   - precision: of the products; nil takes the kernels', which is ``Precision/float32`` unless they
   ///     are those of a runtime with another
   ///   - fusing: false runs every layer on its own, for comparisons
+  ///   - communicator: nil for this process alone
+  ///   - reducesFast: whether its processes' gradients are added in its own order
   public convenience init(
     threads: Int? = nil, kernels: KernelChoice? = nil, precision: Precision? = nil,
-    fusing: Bool = true
+    fusing: Bool = true, communicator: (any Communicator)? = nil, reducesFast: Bool = false
   ) {
     let kernels = kernels ?? .bound
     self.init(
       threads: threads, kernels: kernels.at(precision ?? kernels.precision), fusing: fusing,
-      stackSize: 1 << 20)
+      communicator, reducesFast, stackSize: 1 << 20)
   }
 
-  init(threads: Int?, kernels: KernelChoice?, fusing: Bool, stackSize: Int) {
+  init(
+    threads: Int?, kernels: KernelChoice?, fusing: Bool, _ communicator: (any Communicator)? = nil,
+    _ reducesFast: Bool = false, stackSize: Int
+  ) {
+    self.communicator = communicator ?? OneProcess()
+    self.reducesFast = reducesFast
     let threads = threads ?? Self.defaultThreads
     precondition(threads > 0, "\(threads) threads")
     self.fusing = fusing
@@ -55,6 +68,11 @@ public final class Runtime: @unchecked Sendable {
   }
 
   deinit { pool?.stop() }
+
+  /// This process's share of a mini-batch.
+  package func share(of batch: Int) -> BatchShare {
+    BatchShare(batch, rank: communicator.rank, of: communicator.size)
+  }
 
   /// Starts the threads, which otherwise happens with the first work.
   /// - Returns: how many were asked for but can't be had
@@ -73,6 +91,7 @@ public final class Runtime: @unchecked Sendable {
     over count: Int, by size: Int = 1, _ context: Context,
     _ body: @escaping (_ context: Context, _ range: Range<Int>, _ worker: Int) -> Void
   ) {
+    if count == 0 { return }
     let work = Work(count: count, size: size, context: context, body: body)
     alone {
       if let pool, work.pieces > 1 {

@@ -206,7 +206,7 @@ final class ConvolutionNode: ImageNode {
     try reserve(&readyForward, CK_FORWARD)
     if training { try reserve(&readyBackward, CK_INPUT_GRADIENT) }
     try runtime.reserveScratch(scratchCount)
-    let needed = mostPieces(upTo: batch) * gradientCount
+    let needed = mostPieces(upTo: batch, runtime) * gradientCount
     if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
   }
 
@@ -385,17 +385,10 @@ final class ConvolutionNode: ImageNode {
     }
   }
 
-  override func addPieces(_ count: Int, _ runtime: Runtime) {
-    runtime.parallel(over: gradientCount, by: 4096, (self, count)) { context, range, _ in
-      let (node, count) = context
-      let sum = node.partialSums.at(
-        range.lowerBound, count: (count - 1) * node.gradientCount + range.count)
-      for piece in 1..<max(count, 1) {
-        Kernels.add(range.count, sum + piece * node.gradientCount, to: sum)
-      }
-    }
-    weight.gradient.update(from: partialSums.pointer, count: weight.count)
-    bias.gradient.update(from: partialSums.pointer + weight.count, count: layer.filters)
+  override func addPieces(_ pieces: Range<Int>, _ pass: Pass) {
+    addByTree(partialSums, gradientCount, pieces, pass)
+    pass.give(weight, partialSums.pointer, stride: gradientCount, pieces)
+    pass.give(bias, partialSums.pointer + weight.count, stride: gradientCount, pieces)
   }
 
   private func kernelShape(_ images: Int, _ input: Shape, _ output: Shape) -> ck_conv_shape {

@@ -43,6 +43,7 @@ final class DenseNode: Node {
   private var outputs: Int { bias.count }
   // The weights as the forward pass wants them, where it doesn't take them as they are.
   private var ready = FloatStorage.empty
+  private var factors: DenseFactors?
 
   init(_ operation: Bound) {
     activation = ActivationPass(operation.activation)
@@ -61,6 +62,7 @@ final class DenseNode: Node {
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     let relu = activation.function.isRelu
+    if pass.training { factors = pass.exchange?.begin(weight, inputs: x) }
     let isReady = ready.count > 0
     if isReady && !pass.keepsWeights {
       Kernels.makeDenseReady(
@@ -84,10 +86,15 @@ final class DenseNode: Node {
         dy.pointer, weight.value, dx.pointer)
       pass.times?.lap(.inputGradient)
     }
+    if let exchange = pass.exchange, let factors {
+      exchange.give(weight, bias, factors, outputGradients: dy)
+      pass.times?.lap(.weightGradient)
+      return
+    }
     // dw (outputs, inputs) = dyᵀ · x
     Kernels.gemm(
       pass.runtime, transposeA: true, m: outputs, n: x.shape.count, k: x.batch,
-      dy.pointer, x.pointer, weight.gradient, update: pass.update.map { ($0, weight) })
+      dy.pointer, x.pointer, weight.gradient, update: pass.update.map { ($0, weight, 0) })
     Kernels.columnSum(rows: x.batch, count: outputs, dy.pointer, bias.gradient)
     pass.update?.apply(bias, 0..<outputs)
     pass.times?.lap(.weightGradient)

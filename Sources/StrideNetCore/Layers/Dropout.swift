@@ -39,11 +39,14 @@ final class DropoutNode: Node {
       seed: pass.seed &+ UInt64(number) << 32, stream: 1 << 40 + UInt64(pass.step))
     let threshold = UInt32(Double(rate) * 0x1p32)
     pass.runtime.parallel(
-      over: from.count, by: 16_384, (from, to, random.next(), threshold, 1 / (1 - rate))
+      over: from.count, by: 16_384, (
+        from, to, random.next(), threshold, 1 / (1 - rate),
+        pass.share.examples.lowerBound * from.shape.count
+      )
     ) { context, range, _ in
-      let (from, to, key, threshold, scale) = context
+      let (from, to, key, threshold, scale, first) = context
       Kernels.dropout(
-        range.count, key: key, first: range.lowerBound, threshold: threshold, scale: scale,
+        range.count, key: key, first: first + range.lowerBound, threshold: threshold, scale: scale,
         from.pointer + range.lowerBound, to.pointer + range.lowerBound)
     }
   }

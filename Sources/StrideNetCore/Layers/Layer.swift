@@ -292,6 +292,10 @@ package struct Pass {
   package let step: Int
   /// What a training step does with gradients.
   package var update: Update?
+  /// Of a training step, the examples that are this process's.
+  package let share: BatchShare
+  /// Where several processes train together, what travels between them.
+  var exchange: GradientExchange?
   /// Nil unless somebody measures.
   package var times: PassTimes?
   /// True where the weights are those of the network's passes before.
@@ -299,9 +303,21 @@ package struct Pass {
 
   package init(
     runtime: Runtime, training: Bool, seed: UInt64 = 0, step: Int = 0, update: Update? = nil,
-    times: PassTimes? = nil
+    times: PassTimes? = nil, share: BatchShare
   ) {
     (self.runtime, self.training, self.seed, self.step) = (runtime, training, seed, step)
-    (self.update, self.times) = (update, times)
+    (self.update, self.times, self.share) = (update, times, share)
+  }
+
+  /// The gradient of a parameter, of which each of this process's pieces has a share, one `stride`
+  /// floats behind the other and added by the tree.
+  func give(
+    _ parameter: Parameter, _ sums: UnsafePointer<Float>, stride: Int, _ pieces: Range<Int>
+  ) {
+    if let exchange {
+      exchange.give(parameter, sums, stride: stride, pieces)
+    } else {
+      parameter.gradient.update(from: sums, count: parameter.count)
+    }
   }
 }

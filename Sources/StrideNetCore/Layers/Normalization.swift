@@ -94,8 +94,9 @@ final class BatchNormNode: ImageNode {
   ) throws {
     try activationPass.reserve(batch * output.count)
     try runtime.reserveScratch(scratchCount)
-    let pieces = max(batch / imagesMeasured + 1, mostPieces(upTo: batch))
-    let needed = (Row.allCases.count + 2 * pieces) * channels
+    // A mini-batch that several processes share is larger.
+    let batch = batch * runtime.communicator.size
+    let needed = (Row.allCases.count + 2 * (batch / imagesMeasured + 32)) * channels
     if rows.count < needed { rows = try FloatStorage(count: needed) }
   }
 
@@ -105,7 +106,7 @@ final class BatchNormNode: ImageNode {
   private func row(_ row: Row) -> UnsafeMutablePointer<Float> {
     rows.pointer + row.rawValue * channels
   }
-  /// A piece's two rows, one behind the other.
+  /// The two rows of a piece, of those of all processes, one behind the other.
   private func sums(_ piece: Int) -> UnsafeMutablePointer<Float> {
     rows.at((Row.allCases.count + 2 * piece) * channels, count: 2 * channels)
   }
@@ -120,10 +121,13 @@ final class BatchNormNode: ImageNode {
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     // Where nothing is trained, a plan has another node in place of this one.
     precondition(pass.training)
-    pass.runtime.parallel(over: x.batch, by: imagesMeasured, (self, x)) { context, images, _ in
-      context.0.measure(context.1.examples(images), at: images.lowerBound)
+    let chunks = pass.share.chunks(of: imagesMeasured)
+    pass.runtime.parallel(over: chunks, (self, x, pass)) { context, chunk, _ in
+      let (node, x, pass) = context
+      let images = pass.share.chunk(chunk.lowerBound, of: node.imagesMeasured)
+      node.measure(x.examples(images), chunk.lowerBound, pass)
     }
-    finishStatistics(x)
+    finishStatistics(x, pass)
     super.forward(x, y, pass)
     if !activation.isPlain { activationPass.forward(y, pass) }
   }
@@ -131,26 +135,35 @@ final class BatchNormNode: ImageNode {
   /// Whether the running statistics take the mini-batch's place and stay as they are.
   private var isFrozen: Bool { weight.isFrozen }
 
-  /// Takes the statistics of the images from number `first` on.
-  func measure(_ x: TensorView, at first: Int) {
-    if isFrozen { return }
-    let sums = sums(first / imagesMeasured)
+  /// Takes the statistics of a chunk of images.
+  func measure(_ x: TensorView, _ chunk: Int, _ pass: Pass) {
+    if isFrozen || x.batch == 0 { return }
+    let sums = sums(pass.share.firstChunk(of: imagesMeasured) + chunk)
     Kernels.moments(
       rows: x.count / channels, channels, x.pointer, mean: sums, squares: sums + channels)
   }
 
-  /// Puts together what was measured of all of x (Chan, Golub & LeVeque 1979).
-  func finishStatistics(_ x: TensorView) {
+  /// Puts together what was measured of all images (Chan, Golub & LeVeque 1979).
+  func finishStatistics(_ x: TensorView, _ pass: Pass) {
     let pixels = x.shape.count / channels
+    let (size, all) = (imagesMeasured, BatchShare(pass.share.batch))
+    if !isFrozen {
+      pass.exchange?.gather(sums(0)) { share in
+        let first = share.firstChunk(of: size)
+        return first * 2 * self.channels..<(first + share.chunks(of: size)) * 2 * self.channels
+      }
+    }
     for c in 0..<channels {
       if isFrozen {
         setRows(c, mean: Double(runningMean.value[c]), variance: Double(runningVariance.value[c]))
         continue
       }
       var (n, mean, squares) = (0.0, 0.0, 0.0)
-      for first in stride(from: 0, to: x.batch, by: imagesMeasured) {
-        let sums = sums(first / imagesMeasured)
-        let count = Double(min(imagesMeasured, x.batch - first) * pixels)
+      for chunk in 0..<all.chunks(of: size) {
+        let images = all.chunk(chunk, of: size).count
+        if images == 0 { continue }
+        let sums = sums(chunk)
+        let count = Double(images * pixels)
         let off = Double(sums[c]) - mean
         mean += off * count / (n + count)
         squares += Double(sums[channels + c]) + off * off * n * count / (n + count)
@@ -186,13 +199,13 @@ final class BatchNormNode: ImageNode {
   ) {
     if !activation.isPlain { activationPass.backward(y, dy, pass) }
     forEachPart(x, y, dy, nil, pass, sums: true)
-    finishSums(x)
+    finishSums(x, pass)
     if dx != nil { super.backward(x, y, dy, dx, pass) }
   }
 
   override func addSums(_ x: TensorView, _ dy: TensorView, _ part: Part) {
     if isFrozen { return }
-    let total = sums(part.piece)
+    let total = sums(pieces(part.pass.share).lowerBound + part.piece)
     let sums = part.isFirst ? total : part.scratch
     Kernels.normalizationSums(
       rows: x.count / channels, channels, x.pointer, dy: dy.pointer, mean: row(.mean),
@@ -201,8 +214,14 @@ final class BatchNormNode: ImageNode {
     if !part.isFirst { Kernels.add(2 * channels, sums, to: total) }
   }
 
-  func finishSums(_ x: TensorView) {
-    let n = Double(x.count / channels)
+  func finishSums(_ x: TensorView, _ pass: Pass) {
+    let n = Double(pass.share.batch * (x.shape.count / channels))
+    if !isFrozen {
+      pass.exchange?.gather(sums(0)) { share in
+        let pieces = self.pieces(share)
+        return pieces.lowerBound * 2 * self.channels..<pieces.upperBound * 2 * self.channels
+      }
+    }
     for c in 0..<channels {
       if isFrozen {
         // Statistics that stay have no slope.
@@ -210,7 +229,7 @@ final class BatchNormNode: ImageNode {
         continue
       }
       var (sum, product) = (0.0, 0.0)
-      for piece in 0..<pieces(x.batch) {
+      for piece in 0..<pieces(pass.share.batch) {
         sum += Double(sums(piece)[c])
         product += Double(sums(piece)[channels + c])
       }
@@ -332,7 +351,7 @@ final class LayerNormNode: ImageNode {
   override func reserve(
     batch: Int, input: Shape, output: Shape, runtime: Runtime, training: Bool
   ) throws {
-    let needed = mostPieces(upTo: batch) * 2 * channels
+    let needed = mostPieces(upTo: batch, runtime) * 2 * channels
     if partialSums.count < needed { partialSums = try FloatStorage(count: needed) }
   }
 
@@ -355,14 +374,10 @@ final class LayerNormNode: ImageNode {
     part.lap(.backward)
   }
 
-  override func addPieces(_ count: Int, _ runtime: Runtime) {
-    for piece in 1..<max(count, 1) {
-      Kernels.add(
-        2 * channels, partialSums.at(piece * 2 * channels, count: 2 * channels),
-        to: partialSums.pointer)
-    }
-    weight.gradient.update(from: partialSums.pointer, count: channels)
-    bias.gradient.update(from: partialSums.pointer + channels, count: channels)
+  override func addPieces(_ pieces: Range<Int>, _ pass: Pass) {
+    addByTree(partialSums, 2 * channels, pieces, pass)
+    pass.give(weight, partialSums.pointer, stride: 2 * channels, pieces)
+    pass.give(bias, partialSums.pointer + channels, stride: 2 * channels, pieces)
   }
 
   override func cost(_ pass: LayerPass, _ input: Shape, _ output: Shape, _ runtime: Runtime)

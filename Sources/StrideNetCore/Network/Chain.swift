@@ -166,7 +166,7 @@ final class Chain: ImageNode {
       below = above
     }
     if let tail {
-      tail.measure(y, at: part.images.lowerBound)
+      tail.measure(y, part.piece, part.pass)
       part.link = links.count
       part.lap(.forward)
     }
@@ -177,7 +177,7 @@ final class Chain: ImageNode {
     precondition(pass.training || head == nil && tail == nil)
     if isCut(x, pass) { return forwardCut(x, y, pass) }
     super.forward(x, y, pass)
-    tail?.finishStatistics(y)
+    tail?.finishStatistics(y, pass)
   }
 
   /// Whether threads share out the rows of few images: then links follow each other, each of all
@@ -222,7 +222,7 @@ final class Chain: ImageNode {
   override func backward(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass
   ) {
-    tail?.finishSums(y)
+    tail?.finishSums(y, pass)
     super.backward(x, y, dy, dx, pass)
   }
 
@@ -266,7 +266,7 @@ final class Chain: ImageNode {
     }
   }
 
-  override func addPieces(_ count: Int, _ runtime: Runtime) {
-    for link in links { link.node.addPieces(count, runtime) }
+  override func addPieces(_ pieces: Range<Int>, _ pass: Pass) {
+    for link in links { link.node.addPieces(pieces, pass) }
   }
 }

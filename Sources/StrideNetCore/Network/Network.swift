@@ -77,6 +77,9 @@ public final class Network {
 
   var losses = FloatStorage.empty
   var wrong: [Int32] = []
+  // Where several processes train together: what travels, and the labels of all of a mini-batch.
+  var exchange: GradientExchange?
+  var allLabels = FloatStorage.empty
 
   public init(_ layers: [any Layer], seed: UInt64 = 1, runtime: Runtime = Runtime()) {
     self.layers = layers
@@ -212,6 +215,18 @@ public final class Network {
     preconditionFailure("no operation \(index)")
   }
 
+  /// - Throws: ``StrideNetError`` naming a layer that several processes can't share
+  func checkShared() throws {
+    for (index, stage) in stages.enumerated() {
+      for operation in stage.operations {
+        guard case .own = operation.kind else { continue }
+        throw StrideNetError(
+          .badData, "a layer of one's own, which several processes can't train together",
+          at: "layer \(index + 1), \(stage.text)", expected: "StrideNet's layers")
+      }
+    }
+  }
+
   let isInUse = Atomic<Bool>(false)
 
   /// Everything that works in the network's memory or replaces it: what two threads did there at the
@@ -279,7 +294,10 @@ public final class Network {
   }
 
   /// Makes room for batches of this size.
-  func reserve(_ batch: Int, training: Bool, _ optimizer: Optimizer? = nil) throws {
+  /// - Parameter losses: room for so many examples' losses, unless it is as many
+  func reserve(
+    _ batch: Int, losses lossCount: Int? = nil, training: Bool, _ optimizer: Optimizer? = nil
+  ) throws {
     let plan = training ? self.plan! : inferencePlan?.plan ?? self.plan!
     if !plan.hasRoom(for: batch, training: training) {
       var need = MemoryNeed()
@@ -293,9 +311,11 @@ public final class Network {
     if normalization != nil, normalizedInputs.count < batch * input!.count {
       normalizedInputs = try FloatStorage(count: batch * input!.count)
     }
-    if losses.count < batch {
-      losses = try FloatStorage(count: batch)
-      wrong = [Int32](repeating: 0, count: batch)
+    let lossCount = lossCount ?? batch
+    if losses.count < lossCount {
+      losses = try FloatStorage(count: lossCount)
+      wrong = [Int32](repeating: 0, count: lossCount)
+      if runtime.communicator.size > 1 { allLabels = try FloatStorage(count: lossCount) }
     }
     if let optimizer {
       let arrays = optimizer.method.rule.memory.count

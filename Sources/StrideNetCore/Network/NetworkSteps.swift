@@ -21,25 +21,41 @@ extension Network {
   ) {
     try optimizer.check()
     try prepare(batch)
+    // Of a mini-batch that several processes have, each takes its share.
+    let share = runtime.share(of: batch.images.batch)
     let (cce, ce) = try batch.images.withView { x in
-      try batch.withTargets { try step(x, $0, learningRate: learningRate, optimizer) }
+      try batch.withTargets {
+        try step(
+          x.examples(share.examples), $0.from(share.examples.lowerBound, classes),
+          learningRate: learningRate, optimizer, of: x.batch)
+      }
     }
     return (snapshot(), cce, ce)
   }
 
   /// The same without the checks, which a trainer has made for all of its data.
+  /// - Parameters:
+  ///   - x: this process's share of the mini-batch
+  ///   - batch: examples of the mini-batch, unless they are all here
   package func step(
     _ x: TensorView, _ targets: Targets, learningRate: Float, _ optimizer: Optimizer,
-    averageDecay: Float? = nil
+    averageDecay: Float? = nil, of batch: Int? = nil
   ) throws -> (cce: Float, ce: Float) {
-    try exclusively { try step(x, targets, learningRate, optimizer, averageDecay) }
+    try exclusively {
+      try step(
+        x, targets, learningRate, optimizer, averageDecay, runtime.share(of: batch ?? x.batch))
+    }
   }
 
   private func step(
     _ x: TensorView, _ targets: Targets, _ learningRate: Float,
-    _ optimizer: Optimizer, _ averageDecay: Float?
+    _ optimizer: Optimizer, _ averageDecay: Float?, _ share: BatchShare
   ) throws -> (cce: Float, ce: Float) {
-    try reserve(x.batch, training: true, optimizer)
+    if runtime.communicator.size > 1 && exchange == nil {
+      try checkShared()
+      exchange = GradientExchange(runtime)
+    }
+    try reserve(max(1, x.batch), losses: share.batch, training: true, optimizer)
     // Somebody may have kept a snapshot of either.
     try ownWeights()
     let isNewAverage = averageDecay != nil && average == nil
@@ -58,14 +74,17 @@ extension Network {
     defer { Kernels.flushDenormals(before) }
     times?.optimizer = optimizer
     times?.lap(.other)
-    let (sum, errors) = measure(forward(x, training: true), targets, training: true)
+    exchange?.start(share)
+    let (sum, errors) = measure(
+      forward(x, training: true, share), targets, training: true, share)
     times?.lap(.loss)
     updateCount += 1
-    backward(x, Update(rate: learningRate, optimizer: optimizer, step: updateCount))
+    backward(x, Update(rate: learningRate, optimizer: optimizer, step: updateCount), share)
+    if let failure = exchange?.failure { throw failure }
     if let averageDecay { addToAverage(averageDecay, isNew: isNewAverage) }
     stepCount += 1
     times?.countStep(of: x.batch)
-    return (Float(sum / Double(x.batch)), Float(errors) / Float(x.batch))
+    return (Float(sum / Double(share.batch)), Float(errors) / Float(share.batch))
   }
 
   /// Moving average of the weights: a += (1 − decay) · (w − a); in the first steps with less decay,
@@ -128,30 +147,60 @@ extension Network {
     _ count: Int, keep: UnsafeMutablePointer<Float>? = nil,
     _ examples: (Range<Int>) -> (TensorView, Targets)
   ) throws -> (cce: Float, ce: Float) {
-    try exclusively { try evaluateAll(count, keep, examples) }
+    try evaluate(count, keep: keep, shared: false, unlessNil: examples)!
+  }
+
+  /// The same, or nil where there is nil instead of a chunk.
+  /// - Parameter shared: whether all of the runtime's processes do this at the same time, each with
+  ///   some of the chunks
+  func evaluate(
+    _ count: Int, keep: UnsafeMutablePointer<Float>? = nil, shared: Bool,
+    unlessNil examples: (Range<Int>) -> (TensorView, Targets)?
+  ) throws -> (cce: Float, ce: Float)? {
+    try exclusively { try evaluateAll(count, keep, shared, examples) }
   }
 
   private func evaluateAll(
-    _ count: Int, _ keep: UnsafeMutablePointer<Float>?,
-    _ examples: (Range<Int>) -> (TensorView, Targets)
-  ) throws -> (cce: Float, ce: Float) {
-    var sum = 0.0
-    var errors = 0
+    _ count: Int, _ keep: UnsafeMutablePointer<Float>?, _ shared: Bool,
+    _ examples: (Range<Int>) -> (TensorView, Targets)?
+  ) throws -> (cce: Float, ce: Float)? {
+    let others = runtime.communicator
+    let chunks = (count + Self.chunk - 1) / Self.chunk
+    func part(_ rank: Int) -> Range<Int> {
+      shared ? rank * chunks / others.size..<(rank + 1) * chunks / others.size : 0..<chunks
+    }
+    var results = [(cce: Double, wrong: Int)](repeating: (0, 0), count: chunks)
     let before = Kernels.flushDenormals(true)
     defer { Kernels.flushDenormals(before) }
     try fold()
-    for start in stride(from: 0, to: count, by: Self.chunk) {
-      let (x, targets) = examples(start..<min(count, start + Self.chunk))
+    for chunk in part(others.rank) {
+      let start = chunk * Self.chunk
+      guard let (x, targets) = examples(start..<min(count, start + Self.chunk)) else { return nil }
       try reserve(x.batch, training: false)
       let output = forward(x, training: false)
-      let part = measure(output, targets, training: false)
-      sum += part.cce
-      errors += part.wrong
+      results[chunk] = measure(output, targets, training: false)
       guard let keep = keep?.advanced(by: start * output.shape.count) else { continue }
       keep.update(from: output.pointer, count: output.count)
       targetNormalization?.undo(output.batch, keep)
     }
-    return (Float(sum / Double(count)), Float(errors) / Float(count))
+    if shared && others.size > 1 {
+      try results.withUnsafeMutableBufferPointer {
+        try others.finish(others.beginGather($0.baseAddress!, part))
+      }
+      if let keep {
+        let width = classes
+        try others.finish(
+          others.beginGather(keep) { rank in
+            let chunks = part(rank)
+            return min(count, chunks.lowerBound * Self.chunk) * width..<min(
+              count, chunks.upperBound * Self.chunk) * width
+          })
+      }
+    }
+    return (
+      Float(results.reduce(0) { $0 + $1.cce } / Double(count)),
+      Float(results.reduce(0) { $0 + $1.wrong }) / Float(count)
+    )
   }
 
   static let chunk = 128
@@ -250,23 +299,28 @@ extension Network {
   }
 
   /// Runs all layers; the result stays valid until the next pass.
-  func forward(_ x: TensorView, training: Bool) -> TensorView {
+  func forward(_ x: TensorView, training: Bool, _ share: BatchShare? = nil) -> TensorView {
     var pass = Pass(
       runtime: runtime, training: training, seed: seed, step: stepCount,
-      times: training ? times : nil)
+      times: training ? times : nil, share: share ?? .whole(x.batch))
+    pass.exchange = training ? exchange : nil
     pass.keepsWeights = !training && isReady
     defer { if !training { isReady = true } }
     return (training ? plan! : inferencePlan?.plan ?? plan!).forward(normalized(x), pass)
   }
 
-  func backward(_ x: TensorView, _ update: Update) {
+  func backward(_ x: TensorView, _ update: Update, _ share: BatchShare) {
     let x = normalizedInput(x)
     var pass = Pass(
-      runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times)
+      runtime: runtime, training: true, seed: seed, step: stepCount, update: update, times: times,
+      share: share)
     // A norm is of all gradients: they come first, then the updates.
     let limit = update.optimizer.clipNorm
     if limit != nil { pass.update = nil }
+    pass.exchange = exchange
+    exchange?.startBackward(pass.update)
     plan!.backward(x, nil, nil, pass)
+    exchange?.finishStep()
     clearFrozenGradients()
     guard let limit else { return }
     var update = update
@@ -294,19 +348,34 @@ extension Network {
   }
 
   /// Softmax, loss and, for training, the gradient that the backward pass starts from.
-  func measure(_ output: TensorView, _ targets: Targets, training: Bool) -> (
-    cce: Double, wrong: Int
-  ) {
+  /// - Parameter share: of a mini-batch that several processes share, what is here
+  /// - Returns: the sums over all of it
+  func measure(
+    _ output: TensorView, _ targets: Targets, training: Bool, _ share: BatchShare? = nil
+  ) -> (cce: Double, wrong: Int) {
     let gradient = training ? plan!.outputGradient(output.batch).pointer : nil
+    let share = share ?? BatchShare(output.batch)
+    let first = share.examples.lowerBound
+    let others = training ? exchange : nil
+    let given = targets
     let targets = normalized(targets, output.batch)
     return wrong.withUnsafeMutableBufferPointer { wrong in
+      var batch = LossBatch(
+        output: output, gradient: gradient, loss: losses.pointer + first,
+        wrong: wrong.baseAddress! + first, of: share.batch)
+      if let others, classWeights != nil, case .labels(let labels) = given {
+        let all = UnsafeMutableRawPointer(allLabels.pointer).assumingMemoryBound(to: Int32.self)
+        (all + first).update(from: labels, count: output.batch)
+        others.gather(all) { $0.examples }
+        batch.allLabels = UnsafePointer(all)
+      }
       loss.compute(
-        LossBatch(
-          output: output, gradient: gradient, loss: losses.pointer, wrong: wrong.baseAddress!),
-        targets, endsInSoftmax: endsInSoftmax, classWeights: training ? classWeights : nil)
+        batch, targets, endsInSoftmax: endsInSoftmax, classWeights: training ? classWeights : nil)
+      others?.gather(losses.pointer) { $0.examples }
+      others?.gather(wrong.baseAddress!) { $0.examples }
       var sum = 0.0
       var errors = 0
-      for i in 0..<output.batch {
+      for i in 0..<share.batch {
         sum += Double(losses.pointer[i])
         errors += Int(wrong[i])
       }

@@ -41,7 +41,7 @@ package class Node {
 /// takes few images at a time through one node or, in a `Chain`, several.
 ///
 /// How the batch is cut depends on shapes and the batch alone, never on the number of threads, and
-/// sums are added in the pieces' order: results are the same, bit for bit, for any number.
+/// sums go by a fixed tree (``BatchShare``): results are the same, bit for bit, for any number.
 class ImageNode: Node {
   /// Images that pass at a time: few enough that what they leave stays in a second-level cache.
   final var imagesAtATime = 8
@@ -49,9 +49,10 @@ class ImageNode: Node {
   /// Some images of a batch, on one thread.
   struct Part {
     let images: Range<Int>
-    /// In a backward pass, the piece of the batch whose gradients are summed together, and whether
-    /// these are its first images.
+    /// In a forward pass the number of the part, and in a backward pass the piece of the batch whose
+    /// gradients are summed together, each counted from this process's first one.
     var piece = 0
+    /// Whether these are the first images of a piece.
     var isFirst = true
     let pass: Pass
     let worker: Int
@@ -81,8 +82,21 @@ class ImageNode: Node {
   /// once for all parts.
   func makeReady(_ pass: ck_pass, _ input: Shape, _ output: Shape, _ kernels: KernelChoice) {}
 
-  /// Adds up the pieces' shares of the parameters' gradients.
-  func addPieces(_ count: Int, _ runtime: Runtime) {}
+  /// Adds up the pieces' shares of the parameters' gradients, by the tree.
+  func addPieces(_ pieces: Range<Int>, _ pass: Pass) {}
+
+  /// Adds the shares of such pieces, `count` floats each, one behind the other.
+  final func addByTree(_ sums: FloatStorage, _ count: Int, _ pieces: Range<Int>, _ pass: Pass) {
+    pass.runtime.parallel(over: count, by: 4096, (sums, count, pieces)) { context, range, _ in
+      let (sums, count, pieces) = context
+      BatchShare.addNeighbours(pieces) { from, to in
+        func part(_ piece: Int) -> UnsafeMutablePointer<Float> {
+          sums.at((piece - pieces.lowerBound) * count + range.lowerBound, count: range.count)
+        }
+        Kernels.add(range.count, part(from), to: part(to))
+      }
+    }
+  }
 
   /// Floats of scratch memory that a part needs.
   var scratchCount: Int { 0 }
@@ -90,23 +104,29 @@ class ImageNode: Node {
   /// Of a small batch, images of a piece: more than one where there are so many weights that to write
   /// a gradient of them for each image takes longer than what the image itself does.
   final var fewestImages = 1
-  /// The batch is cut into at most 16 pieces.
-  final func imagesAPiece(_ batch: Int) -> Int {
-    max((batch + 15) / 16, min(fewestImages, (batch + 3) / 4))
+  /// Pieces that a batch is cut into, a power of two: at most 16.
+  final func pieces(_ batch: Int) -> Int {
+    min(16, max((batch / fewestImages).powerOfTwo, min(4, batch.powerOfTwo)))
   }
-  final func pieces(_ batch: Int) -> Int { (batch - 1) / imagesAPiece(batch) + 1 }
-  /// Pieces that a batch of up to so many images may be cut into. A smaller one may have more than a
-  /// larger one: 70 images are 14 pieces of 5, 60 are 15 of 4.
-  final func mostPieces(upTo batch: Int) -> Int { (1...min(batch, 256)).map(pieces).max()! }
+  /// This process's of them.
+  final func pieces(_ share: BatchShare) -> Range<Int> { share.pieces(of: pieces(share.batch)) }
+  /// The most that this process may have with up to so many images here.
+  final func mostPieces(upTo batch: Int, _ runtime: Runtime) -> Int {
+    runtime.communicator.size == 1 ? pieces(batch) : min(16, batch)
+  }
 
   override func forward(_ x: TensorView, _ y: TensorView, _ pass: Pass) {
     if !pass.keepsWeights { makeReady(CK_FORWARD, x.shape, y.shape, pass.runtime.kernels) }
-    pass.runtime.parallel(over: x.batch, by: imagesAtATime, (self, x, y, pass)) {
-      context, images, worker in
-      let (node, x, y, pass) = context
+    let size = imagesAtATime
+    pass.runtime.parallel(over: pass.share.chunks(of: size), (self, size, x, y, pass)) {
+      context, chunk, worker in
+      let (node, size, x, y, pass) = context
+      let images = pass.share.chunk(chunk.lowerBound, of: size)
+      if images.isEmpty { return }
       pass.times?.startPiece(worker)
       node.forward(
-        x.examples(images), y.examples(images), Part(images: images, pass: pass, worker: worker))
+        x.examples(images), y.examples(images),
+        Part(images: images, piece: chunk.lowerBound, pass: pass, worker: worker))
     }
     pass.times?.lapOfPieces()
   }
@@ -120,7 +140,7 @@ class ImageNode: Node {
     makeReady(CK_INPUT_GRADIENT, x.shape, y.shape, pass.runtime.kernels)
     forEachPart(x, y, dy, dx, pass, sums: false)
     pass.times?.lapOfPieces()
-    addPieces(pieces(x.batch), pass.runtime)
+    addPieces(pieces(pass.share), pass)
     pass.times?.lap(.weightGradient)
   }
 
@@ -128,16 +148,18 @@ class ImageNode: Node {
   final func forEachPart(
     _ x: TensorView, _ y: TensorView, _ dy: TensorView, _ dx: TensorView?, _ pass: Pass, sums: Bool
   ) {
-    let size = imagesAPiece(x.batch)
-    pass.runtime.parallel(over: x.batch, by: size, (self, size, x, y, dy, dx, pass, sums)) {
-      context, piece, worker in
-      let (node, size, x, y, dy, dx, pass, sums) = context
+    let pieces = pieces(pass.share)
+    pass.runtime.parallel(over: pieces.count, (self, pieces.lowerBound, x, y, dy, dx, pass, sums)) {
+      context, range, worker in
+      let (node, first, x, y, dy, dx, pass, sums) = context
       pass.times?.startPiece(worker)
+      let piece = pass.share.examples(
+        first + range.lowerBound, of: node.pieces(pass.share.batch))
       let step = node.imagesAtATime
       for start in stride(from: piece.lowerBound, to: piece.upperBound, by: step) {
         let images = start..<min(piece.upperBound, start + step)
         let part = Part(
-          images: images, piece: start / size, isFirst: start == piece.lowerBound, pass: pass,
+          images: images, piece: range.lowerBound, isFirst: start == piece.lowerBound, pass: pass,
           worker: worker)
         if sums {
           node.addSums(x.examples(images), dy.examples(images), part)

@@ -172,6 +172,7 @@ package final class Plan {
     for step in steps {
       pass.times?.layer = step.first
       step.node.forward(output(step.first - 1, x), output(step.last, x), pass)
+      pass.exchange?.poll()
       pass.times?.lap(.forward)
     }
     return output(operations.count - 1, x)
@@ -193,6 +194,11 @@ package final class Plan {
           ? nil : view(outputGradients, step.first - 1, x.batch, below: dx?.pointer), pass)
       // What the node hasn't told apart.
       pass.times?.lap(.backward)
+      if let exchange = pass.exchange {
+        exchange.poll()
+        exchange.update(step.parameters, step.node)
+        continue
+      }
       guard let update = pass.update, !step.node.updatesInBackward else { continue }
       // Nobody needs an operation's weights any more once its backward pass is over.
       for parameter in step.parameters { update.apply(parameter, runtime) }

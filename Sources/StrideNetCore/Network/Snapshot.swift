@@ -153,6 +153,14 @@ extension Network {
     }
   }
 
+  /// Where several processes train together, brings everything that the optimiser remembers here; all
+  /// of them call this.
+  func gatherMemory() throws {
+    guard let exchange else { return }
+    for array in memory { exchange.gatherParts(array.pointer, parameters) }
+    if let failure = exchange.failure { throw failure }
+  }
+
   var trainingState: TrainingState {
     func array(_ storage: FloatStorage?) -> [Float] {
       storage.map { Array(UnsafeBufferPointer(start: $0.pointer, count: $0.count)) } ?? []

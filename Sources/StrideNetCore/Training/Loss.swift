@@ -93,16 +93,21 @@ package struct LossBatch {
   /// Each example's.
   let loss: UnsafeMutablePointer<Float>
   let wrong: UnsafeMutablePointer<Int32>
+  /// A mean is what is trained, over so many examples.
+  let count: Int
+  /// The labels of all of them, where they aren't all here and somebody asks for them.
+  var allLabels: UnsafePointer<Int32>?
 
+  /// - Parameter count: examples of the mini-batch, unless they are all here
   package init(
     output: TensorView, gradient: UnsafeMutablePointer<Float>?, loss: UnsafeMutablePointer<Float>,
-    wrong: UnsafeMutablePointer<Int32>
+    wrong: UnsafeMutablePointer<Int32>, of count: Int? = nil
   ) {
     (self.output, self.gradient, self.loss, self.wrong) = (output, gradient, loss, wrong)
+    self.count = count ?? output.batch
   }
 
-  /// A mean is what is trained.
-  var scale: Float { 1 / Float(output.batch) }
+  var scale: Float { 1 / Float(count) }
 }
 
 /// −Σ t·log(softmax(logits)) with t = 1 − s + s/K for the label's class and s/K for the K − 1
@@ -334,8 +339,9 @@ public struct Loss: Sendable {
   ) {
     let (rows, count) = (batch.output.batch, batch.output.shape.count)
     precondition(weights.count == count)
-    let total = (0..<rows).reduce(0.0) { $0 + Double(weights[Int(labels[$1])]) }
-    let share = Float(Double(rows) / total)
+    let all = batch.allLabels ?? labels
+    let total = (0..<batch.count).reduce(0.0) { $0 + Double(weights[Int(all[$1])]) }
+    let share = Float(Double(batch.count) / total)
     withUnsafeTemporaryAllocation(of: Float.self, capacity: count) { target in
       for row in 0..<rows {
         let label = Int(labels[row])

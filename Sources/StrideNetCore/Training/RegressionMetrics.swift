@@ -62,21 +62,21 @@ extension Network {
     return try regressionMetrics(of: set) { buffer.gather(set, $0, runtime) }!
   }
 
-  /// - Parameter examples: a chunk's; nil to stop
+  /// - Parameters:
+  ///   - shared: whether all of the runtime's processes do this at the same time, each with some of
+  ///     the chunks
+  ///   - examples: a chunk's; nil to stop
   func regressionMetrics(
-    of set: any ExampleSource, _ examples: (Range<Int>) -> (TensorView, Targets)?
+    of set: any ExampleSource, shared: Bool = false,
+    _ examples: (Range<Int>) -> (TensorView, Targets)?
   ) throws -> RegressionMetrics? {
     let outputs = try FloatStorage(count: set.count * classes)
-    var sum = 0.0
-    for start in stride(from: 0, to: set.count, by: Self.chunk) {
-      let range = start..<min(set.count, start + Self.chunk)
-      guard let chunk = examples(range) else { return nil }
+    guard
       let (loss, _) = try evaluate(
-        range.count, keep: outputs.pointer + start * classes, { _ in chunk })
-      sum += Double(loss) * Double(range.count)
-    }
+        set.count, keep: outputs.pointer, shared: shared, unlessNil: examples)
+    else { return nil }
     return RegressionMetrics(
-      loss: sum / Double(set.count), outputs: outputs.pointer, targets: set.columns,
+      loss: Double(loss), outputs: outputs.pointer, targets: set.columns,
       names: classNames)
   }
 }

@@ -163,7 +163,11 @@ public final class Trainer {
       batch * settings.batchSize..<min(order.count, (batch + 1) * settings.batchSize)
     network.times?.lap(.other)
     augmenter?.epoch = epoch
-    let (x, targets) = buffer.gather(train, order[range], network.runtime, augmenter)
+    // Of several processes each takes its share.
+    let own = network.runtime.share(of: range.count).examples
+    let (x, targets) = buffer.gather(
+      train, order[range.lowerBound + own.lowerBound..<range.lowerBound + own.upperBound],
+      network.runtime, augmenter)
     if let failure = train.failure { throw failure }
     network.times?.lap(.gather)
     let share = settings.schedule.share(
@@ -171,7 +175,8 @@ public final class Trainer {
       perEpoch: batches)
     let rate = given ?? settings.learningRate * Float(share)
     let (cce, ce) = try network.step(
-      x, targets, learningRate: rate, settings.optimizer, averageDecay: settings.averageDecay)
+      x, targets, learningRate: rate, settings.optimizer, averageDecay: settings.averageDecay,
+      of: range.count)
     sums.cce += Double(cce) * Double(range.count)
     sums.ce += Double(ce) * Double(range.count)
     return (cce, ce, rate)
@@ -271,6 +276,12 @@ public final class Trainer {
 
   private var isToStop: Bool { isAbandoned.load(ordering: .relaxed) || shouldStop() }
 
+  /// The same of several processes, which stop together where one of them is to.
+  private func allAreToStop() throws -> Bool {
+    let others = network.runtime.communicator
+    return others.size == 1 ? isToStop : try others.gather(isToStop).contains(true)
+  }
+
   // MARK: Training
 
   /// Trains for all epochs, or until ``shouldStop`` or the loss says otherwise. Run again after that,
@@ -311,7 +322,7 @@ public final class Trainer {
     let (before, first) = (seconds, batchesDone)
     network.times?.skip()
     for batch in first..<batches {
-      if isToStop { return try stop() }
+      if try allAreToStop() { return try stop() }
       let (cce, ce, rate) = try step(epoch, batch)
       let most = largestLoss ?? 1e6 * max(1, cce)
       largestLoss = most
@@ -411,8 +422,9 @@ public final class Trainer {
     package var sumCCE, sumCE: Double
   }
 
-  private func state() -> State {
-    State(
+  private func state() throws -> State {
+    try network.gatherMemory()
+    return State(
       progress: Progress(
         results: results, bestEpoch: bestEpoch, batchesDone: batchesDone, sumCCE: sums.cce,
         sumCE: sums.ce),
@@ -437,21 +449,19 @@ public final class Trainer {
   private func evaluate(_ set: any ExampleSource) throws -> (
     cce: Float, ce: Float, regression: RegressionMetrics?
   )? {
-    var stopped = false
+    // Several processes share out the chunks, and come to the end of them together.
+    let asks = network.runtime.communicator.size == 1
+    func chunk(_ range: Range<Int>) -> (TensorView, Targets)? {
+      asks && isToStop ? nil : buffer.gather(set, range, network.runtime)
+    }
     if network.predictsNumbers && set.targetCount != nil {
-      let metrics = try network.regressionMetrics(of: set) { range in
-        stopped = stopped || isToStop
-        return stopped ? nil : buffer.gather(set, range, network.runtime)
-      }
+      let metrics = try network.regressionMetrics(of: set, shared: true, chunk)
       if let failure = set.failure { throw failure }
       return metrics.map { (Float($0.loss), 0, $0) }
     }
-    let result = try network.evaluate(set.count) { range in
-      stopped = stopped || isToStop
-      return buffer.gather(set, range, network.runtime)
-    }
+    let result = try network.evaluate(set.count, shared: true, unlessNil: chunk)
     if let failure = set.failure { throw failure }
-    return stopped ? nil : (result.cce, result.ce, nil)
+    return result.map { ($0.cce, $0.ce, nil) }
   }
 }
 

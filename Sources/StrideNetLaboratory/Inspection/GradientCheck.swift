@@ -89,7 +89,7 @@ public struct GradientCheck: Sendable {
       (self.stage, self.number) = (stage, number)
       plan = Plan(stage.operations, stage.input, runtime)
       try plan.reserve(batch, training: true)
-      pass = Pass(runtime: runtime, training: true, seed: seed)
+      pass = Pass(runtime: runtime, training: true, seed: seed, share: BatchShare(batch))
       x = try FloatStorage(count: batch * stage.input.count)
       dy = try FloatStorage(count: batch * stage.output.count)
       dx = try FloatStorage(count: x.count)

@@ -28,7 +28,8 @@ struct LayerWalk {
     plan = Plan(
       network.plan!.operations, x.shape, network.runtime, training: training, fusing: false)
     pass = Pass(
-      runtime: network.runtime, training: training, seed: network.seed, step: network.stepCount)
+      runtime: network.runtime, training: training, seed: network.seed, step: network.stepCount,
+      share: BatchShare(x.batch))
     outputs = [x]
   }
 

@@ -77,7 +77,7 @@ public struct Provenance: Sendable {
       let pass = ActivationPass(activation)
       let runtime = Runtime(threads: 1)
       result.withMutableView {
-        pass.forward($0, Pass(runtime: runtime, training: false))
+        pass.forward($0, Pass(runtime: runtime, training: false, share: .whole(1)))
       }
     }
     // What an activation makes of a rounded sum is compared; without one nothing is rounded.
@@ -159,7 +159,7 @@ extension Network {
     try node.reserve(
       batch: x.batch, input: x.shape, output: sum.output, runtime: runtime, training: false)
     try node.prepareInference()
-    let sides = node.sides(x, Pass(runtime: runtime, training: false))
+    let sides = node.sides(x, Pass(runtime: runtime, training: false, share: .whole(1)))
     let place = Provenance.Place(output, in: sum.output)
     return [sides.body, sides.shortcut].map { side in
       Provenance.Term(
