@@ -126,10 +126,10 @@ function drawTiles(canvas, t, value) {
       }
   context.putImageData(image, 0, 0);
 }
-// A convolution's filters (FH, FW, C, F), or a dense layer's weights (outputs, H, W, C): the mean
+// A convolution's filters (FH, FW, C, F), or if `dense` a dense layer's weights (outputs, H, W, C): the mean
 // over the channels of an image.
-function drawFilters(canvas, shape, weights, room) {
-  const dense = shape[1] > 11, [h, w] = dense ? [shape[1], shape[2]] : [shape[0], shape[1]];
+function drawFilters(canvas, shape, weights, room, dense) {
+  const [h, w] = dense ? [shape[1], shape[2]] : [shape[0], shape[1]];
   const count = dense ? shape[0] : shape[3], depth = dense ? shape[3] : shape[2];
   const at = (y, x, f) => {
     let sum = 0;
