@@ -37,16 +37,21 @@ function resized(x, [h, w], channels, [newH, newW]) {
 
 // Light ink on black, without what is too faint to be ink, and no larger than it is.
 function inkOf({ width, height, pixels }) {
-  const edge = [], grey = Float32Array.from(pixels, (p) => p / 255);
+  const edge = [], grey = new Float32Array(pixels).map((p) => p / 255);
   for (let x = 0; x < width; x++) edge.push(grey[x], grey[(height - 1) * width + x]);
   for (let y = 0; y < height; y++) edge.push(grey[y * width], grey[(y + 1) * width - 1]);
-  const paper = edge.sort((a, b) => a - b)[edge.length / 2];
-  const ink = grey.map((p) => (paper > 0.5 ? paper - p : p - paper)), most = Math.max(...ink);
+  const paper = Float32Array.from(edge).sort()[edge.length / 2], sign = paper > 0.5 ? -1 : 1;
+  const ink = grey.map((p) => sign * (p - paper)), most = ink.reduce((a, b) => Math.max(a, b));
   if (!(most > 0.1)) refuse("nothing is drawn", `pixels that differ by ${Math.max(0, Math.floor(most * 255))} of 255`, "a digit");
   let [top, bottom, left, right] = [height, -1, width, -1];
   for (let y = 0; y < height; y++)
-    for (let x = 0; x < width; x++)
-      if (ink[y * width + x] > most / 30) [top, bottom, left, right] = [Math.min(top, y), y, Math.min(left, x), Math.max(right, x)];
+    for (let x = 0; x < width; x++) {
+      if (!(ink[y * width + x] > most / 30)) continue;
+      top = Math.min(top, y);
+      bottom = y;
+      left = Math.min(left, x);
+      right = Math.max(right, x);
+    }
   const [h, w] = [bottom - top + 1, right - left + 1], values = new Float32Array(h * w);
   for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) values[y * w + x] = Math.max(0, ink[(top + y) * width + left + x]) / most;
   return { values, h, w };
