@@ -21,7 +21,7 @@ KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcar
 CHECK_IN_C := $(KERNELS_IN_C) $(wildcard Tests/KernelCheck/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-seeds reproduce profile format lint sanitize isa \
+.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-page bench-seeds reproduce profile format lint sanitize isa \
   check arm64 memcheck faults dependant docs clean
 
 ## help: this list
@@ -121,6 +121,10 @@ bench-blas: setup
 ## bench-speedrun: the speedrun recipe, alternating with PyTorch (PYTHON=, which has torch; DATA=)
 bench-speedrun: build
 	$(or $(PYTHON),python3) Benchmarks/speedrun.py $(BINARY) $(or $(DATA),$(HOME)/.cache/stridenet/mnist)
+
+## bench-page: the exported page in Chromium: a stroke's way to its percentages, and training
+bench-page: build
+	python3 Benchmarks/page.py $(BINARY)
 
 ## bench-seeds: what rounding does to accuracy, auto's and bf16's: 20 trainings each way (DATA=, SEEDS=)
 bench-seeds: build

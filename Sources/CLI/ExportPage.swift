@@ -34,7 +34,6 @@ struct PageContents: Encodable {
   /// many weights and operations.
   private static let (pixels, images) = (1_960_000, 2500)
   private static let (weights, operations) = (8_000_000, 1e9)
-  private static let unknown = ["batchnorm", "layernorm", "residual"]
 
   /// - Parameter fit: how drawings become images, instead of the way that the network was trained with
   /// - Throws: ``StrideNetError`` for networks that a page can't run
@@ -43,15 +42,6 @@ struct PageContents: Encodable {
       StrideNetError(
         .badData, what, at: path, found: found, expected: expected,
         hint: "stridenet serve shows it with a server")
-    }
-    if let layer = network.layers.first(where: { layer in
-      Self.unknown.contains { layer.text.hasPrefix($0) }
-        || layer.text.contains(/^(max|avg)pool.*(padding|ceil_mode)/)
-    }) {
-      throw refuse(
-        "a layer that pages don't have", found: layer.text,
-        expected:
-          "convolutions, poolings without padding, flatten, dense layers, activations and dropout")
     }
     guard network.parameterCount <= Self.weights else {
       throw refuse(

@@ -207,10 +207,6 @@ extension BadInput {
     export("over itself", ["./w", "--format", "c"], code: 64, "would replace the saved network"),
     export("no folder", ["none/m.onnx"], code: 73, "none/m.onnx"),
     export(
-      "page: no such layer", ["m.html", "--data", "digits"],
-      layers: "flatten batchnorm softmax(10)",
-      code: 65, "a layer that pages don't have", "batchnorm", "stridenet serve"),
-    export(
       "page: too large", ["m.html", "--data", "digits"],
       layers: "flatten relu(125000,init=constant:0) softmax(10,init=constant:0)",
       code: 65, "too large for a page", "9,375,010 weights", "8,000,000"),

@@ -187,7 +187,8 @@ import StrideNet
         "ask('training').then((t) => Math.max(...frames.slice(1).map((now, i) => now - frames[i])) < Math.max(1000, 300 * t.seconds))"
       ) as? Bool == true)
     for (layers, phrase) in [
-      ("flatten batchnorm softmax(10)", "without a server"), ("flatten dense(10)", "softmax"),
+      ("residual(conv(8,3)) flatten softmax(10)", "differ in size"),
+      ("flatten dense(10)", "softmax"),
       ("flatten softmax(3)", "a label"), ("conv(64,29)", "larger"),
       ("flatten softmx(3)", "unknown"),
       ("conv(4000,3) conv(4000,3) flatten softmax(10)", "too large"), ("", "no layers"),

@@ -37,16 +37,21 @@ function resized(x, [h, w], channels, [newH, newW]) {
 
 // Light ink on black, without what is too faint to be ink, and no larger than it is.
 function inkOf({ width, height, pixels }) {
-  const edge = [], grey = Float32Array.from(pixels, (p) => p / 255);
+  const edge = [], grey = new Float32Array(pixels).map((p) => p / 255);
   for (let x = 0; x < width; x++) edge.push(grey[x], grey[(height - 1) * width + x]);
   for (let y = 0; y < height; y++) edge.push(grey[y * width], grey[(y + 1) * width - 1]);
-  const paper = edge.sort((a, b) => a - b)[edge.length / 2];
-  const ink = grey.map((p) => (paper > 0.5 ? paper - p : p - paper)), most = Math.max(...ink);
+  const paper = Float32Array.from(edge).sort()[edge.length / 2], sign = paper > 0.5 ? -1 : 1;
+  const ink = grey.map((p) => sign * (p - paper)), most = ink.reduce((a, b) => Math.max(a, b));
   if (!(most > 0.1)) refuse("nothing is drawn", `pixels that differ by ${Math.max(0, Math.floor(most * 255))} of 255`, "a digit");
   let [top, bottom, left, right] = [height, -1, width, -1];
   for (let y = 0; y < height; y++)
-    for (let x = 0; x < width; x++)
-      if (ink[y * width + x] > most / 30) [top, bottom, left, right] = [Math.min(top, y), y, Math.min(left, x), Math.max(right, x)];
+    for (let x = 0; x < width; x++) {
+      if (!(ink[y * width + x] > most / 30)) continue;
+      top = Math.min(top, y);
+      bottom = y;
+      left = Math.min(left, x);
+      right = Math.max(right, x);
+    }
   const [h, w] = [bottom - top + 1, right - left + 1], values = new Float32Array(h * w);
   for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) values[y * w + x] = Math.max(0, ink[(top + y) * width + left + x]) / most;
   return { values, h, w };
@@ -92,6 +97,7 @@ function fitted(drawing, [h, w, c], fit) {
 
 // MARK: What a value is made of, as Wiring.swift has it
 function wiring(network, o, output, x) {
+  if (o.kind === "residual") return null;
   const [h, w, c] = o.input, [, ow, channels] = o.output, channel = output % channels, column = Math.floor(output / channels) % ow, row = Math.floor(output / (channels * ow));
   const [weight, bias] = o.parameters.map((p) => network.k.floats(p.value, p.count)), links = [];
   switch (o.kind) {
@@ -108,10 +114,25 @@ function wiring(network, o, output, x) {
     case "dense":
       for (let i = 0; i < c; i++) links.push([i, weight[output * c + i]]);
       return { kind: "weighted sum", links, bias: bias[output] };
-    case "maxpool": case "avgpool": case "globalavgpool":
-      for (let i = 0; i < o.size[0]; i++) for (let j = 0; j < o.size[1]; j++) links.push([((row * o.stride[0] + i) * w + column * o.stride[1] + j) * c + channel, 1 / product(o.size)]);
+    case "maxpool": case "avgpool": case "globalavgpool": {
+      // What a window has of the image, and what counts in a mean: the image's, or with its padding.
+      const top = row * o.stride[0] - o.start[0], left = column * o.stride[1] - o.start[1], reach = (from, size, least, most) => Math.min(from + size, most) - Math.max(from, least);
+      const counted = o.counted[0] ? reach(top, o.size[0], -o.start[0], o.counted[0] - o.start[0]) * reach(left, o.size[1], -o.start[1], o.counted[1] - o.start[1]) : reach(top, o.size[0], 0, h) * reach(left, o.size[1], 0, w);
+      for (let y = Math.max(0, top); y < Math.min(h, top + o.size[0]); y++) for (let x_ = Math.max(0, left); x_ < Math.min(w, left + o.size[1]); x_++) links.push([(y * w + x_) * c + channel, 1 / counted]);
+      if (o.kind !== "maxpool") return { kind: "mean", links, bias: 0 };
       // The first largest, as in training.
-      return o.kind === "maxpool" ? { kind: "largest", links: [[links.reduce((best, link) => (x[link[0]] > x[best[0]] ? link : best))[0], 1]], bias: 0 } : { kind: "mean", links, bias: 0 };
+      const [best] = links.reduce((best, link) => (x[link[0]] > x[best[0]] ? link : best));
+      return { kind: "largest", links: links.map(([from]) => [from, from === best ? 1 : 0]), bias: 0 };
+    }
+    case "batchnorm": {
+      const [scale, shift] = network.factors(o).map((row) => network.k.floats(row, c)[channel]);
+      return { kind: "normalised", links: [[output, scale]], bias: shift };
+    }
+    case "layernorm": {
+      const pixel = x.subarray(output - channel, output - channel + c), mean = pixel.reduce((a, b) => a + b, 0) / c;
+      const scale = weight[channel] / Math.sqrt(pixel.reduce((sum, value) => sum + (value - mean) ** 2, 0) / c + o.epsilon);
+      return { kind: "normalised", links: [[output, Math.fround(scale)]], bias: Math.fround(bias[channel] - mean * scale) };
+    }
     default: return { kind: "taken over", links: [[output, 1]], bias: 0 };
   }
 }
@@ -123,7 +144,8 @@ function strongestPaths(network, inputs, output, width = 8) {
   for (let number = network.operations.length; number >= 1; number--) {
     const x = inputs[number - 1], below = new Map(), edges = [];
     for (const [index, share] of relevance) {
-      const { links } = wiring(network, network.operations[number - 1], index, x), added = links.map(([from, factor]) => Math.max(0, factor * x[from]));
+      // Not through residual connections.
+      const links = wiring(network, network.operations[number - 1], index, x)?.links ?? [], added = links.map(([from, factor]) => Math.max(0, factor * x[from]));
       const sum = added.reduce((a, b) => a + b, 0);
       if (sum > 0) links.forEach(([from], i) => {
         if (added[i] === 0) return;
@@ -178,17 +200,20 @@ class Workbench {
   }
 
   state() {
-    const n = this.current, { file } = this, filters = n.parameters[0], conv = n.operations.find((o) => o.parameters.length);
+    const n = this.current, { file } = this, filters = n.parameters[0], first = n.operations.findIndex((o) => o.parameters.length), o = n.operations[first];
+    const trained = (list) => list.reduce((sum, p) => sum + (p.isTrained ? p.count : 0), 0);
     const groups = (o) => [0, 1].map((i) => Math.min(Math.ceil(((o.size[i] - 1) * (o.dilation?.[i] ?? 1) + 1) / o.stride[i]), o.output[i]));
     const presets = Object.entries(file.presets).filter(([, text]) => { try { return parse(text); } catch { return false; } });
-    // Weights of a layer over the image itself can be seen as pictures.
-    const seen = conv && (conv.kind === "conv" || product(conv.input) === product(file.input));
+    // Filters can be seen as pictures, and dense weights over the image itself, of up to 64 outputs.
+    const isDense = o?.kind === "dense" && n.operations.slice(0, first).every(({ kind }) => ["flatten", "dropout"].includes(kind)), isSeen = isDense || o?.kind === "conv";
+    const shown = isDense ? Math.min(64, o.outputs) : o?.filters;
     return {
-      network: n.text, parameters: n.count, input: file.input,
-      layers: n.operations.map((o) => ({ text: o.text, shape: o.output, parameters: o.parameters.reduce((sum, p) => sum + p.count, 0), groups: o.shape ? groups(o) : null, window: o.shape ? o.size : null, stride: o.shape ? o.stride : null })),
+      network: n.text, parameters: trained(n.parameters), input: file.input,
+      layers: n.operations.map((o) => ({ text: o.text, shape: o.output, parameters: trained(o.parameters), groups: o.shape ? groups(o) : null, window: o.shape ? o.size : null, stride: o.shape ? o.stride : null })),
       fit: file.fit ?? (file.input[2] === 1 ? "digits" : "crop"), classes: this.names(n.classes), kernels: n.variants, has_probabilities: n.endsInSoftmax, kernel: "auto", isa: "WebAssembly with vectors of 4 numbers", data: file.data,
       train_images: file.train.count, test_images: file.test.count, presets: Object.fromEntries(presets), is_original: n === this.original && !this.steps.length, is_training: this.training.is_running,
-      filters: seen ? n.k.floats(filters.value, filters.count).slice() : new Float32Array(0), filter_shape: !seen ? [] : conv.kind === "conv" ? filters.shape : [filters.shape[0], ...file.input],
+      filters: isSeen ? n.k.floats(filters.value, isDense ? shown * product(file.input) : filters.count).slice() : new Float32Array(0),
+      filter_shape: !isSeen ? [] : isDense ? [shown, ...file.input] : filters.shape, filter_count: isSeen ? filters.shape.at(isDense ? 0 : -1) : 0, nearest_among: file.train.count,
     };
   }
 
@@ -244,13 +269,15 @@ class Workbench {
     if (!o) refuse("no such layer", layer, `1 … ${n.operations.length}`);
     if (at.length !== 3 || at.some((place, i) => !(place >= 0 && place < o.output[i]))) refuse("no such place", at.join(", "), `within ${o.output.join("×")}, each from 0`);
     const place = (index, [, w, c]) => [Math.floor(index / (w * c)), Math.floor(index / c) % w, index % c];
-    const x = inputs[layer - 1], index = (at[0] * o.output[1] + at[1]) * o.output[2] + at[2], { kind, links, bias } = wiring(n, o, index, x);
-    const terms = links.map(([from, factor]) => ({ from: place(from, o.input), value: x[from], factor, product: x[from] * factor }));
+    const x = inputs[layer - 1], index = (at[0] * o.output[1] + at[1]) * o.output[2] + at[2], { kind, links, bias } = wiring(n, o, index, x) ?? { kind: "both sides", bias: 0 };
+    const terms = links
+      ? links.map(([from, factor]) => ({ from: place(from, o.input), value: x[from], factor, product: factor && x[from] * factor }))
+      : o.sides.map((side) => n.k.floats(side, product(o.output))[index]).map((value) => ({ from: at, value, factor: 1, product: value }));
     const total = (list) => list.reduce((sum, t) => sum + t.product, 0), sum = total(terms) + bias, value = (o.activation === "softmax" ? logits : inputs[layer])[index];
     const result = ["none", "softmax"].includes(o.activation) ? sum : applied(o, sum);
     const sizes = terms.reduce((all, t) => all + Math.abs(t.product), Math.abs(bias)), tolerance = 2 * (terms.length + 2) * 2 ** -24 * sizes + 2 ** -20 * Math.abs(result);
-    const shown = terms.length > 300 ? [...terms].sort((a, b) => Math.abs(b.product) - Math.abs(a.product)).slice(0, 300) : terms;
-    return { kind, activation: o.activation, terms: shown, others: terms.length - shown.length, rest: sum - bias - total(shown), bias, kernel: value, sum, result, agrees: Math.abs(result - value) <= tolerance };
+    const sorted = terms.length > 300 ? [...terms].sort((a, b) => Math.abs(b.product) - Math.abs(a.product)) : terms, others = sorted.splice(300);
+    return { kind, activation: o.activation, terms: sorted, others: others.length, rest: total(others), bias, kernel: value, sum, result, agrees: Math.abs(result - value) <= tolerance };
   }
 
   nearest({ input }) {
@@ -284,7 +311,13 @@ class Workbench {
 
   // MARK: Backwards
   // The loss of an image that should have been of some class, and its slope for each layer's outputs.
-  gradients({ input, label, kernels }) {
+  gradients(question) {
+    const n = this.current, { statistics } = n;
+    try {
+      return this.backwards(question);
+    } finally { n.statistics = statistics; }
+  }
+  backwards({ input, label, kernels }) {
     const { values } = this.image(input), n = this.with(kernels), maps = new Map();
     if (!(Number.isInteger(label) && label >= 0 && label < n.classes)) refuse("no such class", label, `0 … ${n.classes - 1}`);
     n.reserve(1, true, true);
@@ -299,8 +332,8 @@ class Workbench {
     if (t.is_running) refuse("a training is under way", undefined, undefined, "stop it, or wait until it is done");
     if (!(learning_rate > 0 && Number.isFinite(learning_rate))) refuse("learning rate out of range", learning_rate, "a finite number above 0");
     if (this.steps.length >= Math.min(1000, 5e7 / n.count)) refuse("too many steps from images", this.steps.length, undefined, "undo some, or go back to the first network");
-    const { loss } = this.gradients(question);
-    this.steps.push(n.values);
+    const before = n.values, { loss } = this.backwards(question);
+    this.steps.push(before);
     n.update({ kernel: "sgd", momentum: 0 }, learning_rate, 1);
     return { loss, steps: this.steps.length };
   }

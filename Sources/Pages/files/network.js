@@ -15,29 +15,38 @@ const product = (numbers) => numbers.reduce((a, b) => a * b, 1);
 const activations = ["none", "relu", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "tanh", "softplus", "softmax"];
 const grammar = {
   conv: ["filters", "size", "stride", "padding", "activation", "slope", "init", "dilation", "groups"],
-  maxpool: ["size", "stride"],
-  avgpool: ["size", "stride"],
+  maxpool: ["size", "stride", "padding", "ceil_mode"],
+  avgpool: ["size", "stride", "padding", "ceil_mode", "count_include_pad"],
   globalavgpool: [],
   flatten: [],
   dense: ["outputs", "activation", "slope", "init"],
   activation: ["activation", "slope"],
+  batchnorm: ["activation", "momentum", "epsilon", "slope"],
+  layernorm: ["epsilon"],
   dropout: ["rate"],
+  residual: [],
 };
 for (const name of activations.slice(1)) grammar[name] = name === "leaky_relu" ? ["outputs", "slope", "init"] : ["outputs", "init"];
 
 // The layers of a text such as "conv(16,5,stride=2) avgpool(2) flatten softmax(10)".
 function parse(text) {
-  const layers = [];
-  let rest = text.trim();
-  while (rest) {
-    const [whole, name, list] = rest.match(/^([^\s(),=|]*)\s*(?:\(([^()]*)\))?/);
-    const names = grammar[name];
-    if (["batchnorm", "layernorm", "residual"].includes(name)) refuse(`a layer that a page without a server doesn't have`, `'${name}'`, Object.keys(grammar).join(", "), "stridenet serve has it");
+  let rest = text.trim(), depth = 0;
+  const take = (mark) => rest[0] === mark && ((rest = rest.slice(1).trimStart()), true);
+  const list = (ends) => {
+    const layers = [];
+    while (rest && !ends.includes(rest[0])) layers.push(one());
+    return layers;
+  };
+  const one = () => {
+    const [name] = rest.match(/^[^\s(),=|]*/), names = grammar[name];
     if (!names) refuse("unknown layer", `'${name || rest[0]}'`, Object.keys(grammar).join(", "));
+    rest = rest.slice(name.length).trimStart();
+    if (name === "residual") return residual();
+    const [whole, inner] = rest.match(/^(?:\(([^()]*)\))?/);
     rest = rest.slice(whole.length);
     if (rest.startsWith("(")) refuse("a bracket that isn't closed", `'${rest.slice(0, 20)}'`, "')'");
     rest = rest.trimStart();
-    const given = {}, parts = list?.trim() ? list.split(",").map((part) => part.trim()) : [];
+    const given = {}, parts = inner?.trim() ? inner.split(",").map((part) => part.trim()) : [];
     parts.forEach((part, i) => {
       const [key, value] = part.includes("=") ? part.split("=").map((word) => word.trim()) : [names[i], part];
       if (!names.includes(key)) refuse(key ? `unknown argument of ${name}` : `too many arguments for ${name}`, `'${part}'`, names.join(", ") || "none");
@@ -45,8 +54,20 @@ function parse(text) {
       if (key in given) refuse(`${key} given twice`, `'${part}'`);
       given[key] = value;
     });
-    layers.push(layer(name, given, parts.length ? `${name}(${parts.join(",")})` : name));
-  }
+    return layer(name, given, parts.length ? `${name}(${parts.join(",")})` : name);
+  };
+  // (layers) or (layers | layers)
+  const residual = () => {
+    if (++depth > 100) refuse("residual connections nested too deeply", "more than 100");
+    const opens = take("("), body = opens ? list("|)") : [], shortcut = take("|") ? list(")") : null;
+    if (shortcut?.length === 0) refuse("a shortcut without layers", "'|'", "layers behind it");
+    if (opens && !take(")")) refuse("a bracket that isn't closed", "'('", "')'");
+    if (!body.length) refuse("a residual connection without layers", opens ? "'()'" : `'${rest.slice(0, 20)}'`, "residual(conv(32,3,padding=1,activation=none))");
+    depth--;
+    const side = (layers) => layers.map((layer) => layer.text).join(" ");
+    return { kind: "residual", text: `residual(${side(body)}${shortcut ? ` | ${side(shortcut)}` : ""})`, body, shortcut: shortcut ?? [] };
+  };
+  const layers = list("");
   if (!layers.length) refuse("no layers", "an empty text", "conv(32,3) maxpool(2) flatten relu(100) softmax(10)");
   return layers;
 }
@@ -62,6 +83,12 @@ function layer(name, given, text) {
     const value = +(given[key] ?? usual);
     return value >= least && value <= most ? value : refuse(`${key} out of range`, `'${given[key]}'`, `${least} … ${most}`);
   };
+  const above0 = (key, most, usual, text) => {
+    const value = +(given[key] ?? usual);
+    return value > 0 && (value < 1 || value === most) ? value : refuse(`${key} out of range`, `'${given[key]}'`, `a number, above 0, ${text}`);
+  };
+  const epsilon = () => above0("epsilon", 0, 1e-5, "below 1");
+  const truth = (key, usual) => ({ true: true, false: false, undefined: usual })[given[key]] ?? refuse(`${key} is neither true nor false`, `'${given[key]}'`, "true or false");
   const activation = (usual) => {
     const function_ = given.activation ?? usual;
     if (!activations.includes(function_)) refuse("unknown activation", `'${function_}'`, activations.join(", "));
@@ -73,7 +100,12 @@ function layer(name, given, text) {
       kind: "conv", text, filters: whole(must("filters"), "filters"), size: pair(must("size"), "size"), stride: pair(given.stride ?? "1", "stride"),
       dilation: pair(given.dilation ?? "1", "dilation"), groups: whole(given.groups ?? "1", "groups"), padding: given.padding ?? "valid", init: given.init, ...activation("relu"),
     };
-    case "maxpool": case "avgpool": return { kind: name, text, size: pair(must("size"), "size"), stride: pair(given.stride ?? given.size, "stride") };
+    case "maxpool": case "avgpool": return {
+      kind: name, text, size: pair(must("size"), "size"), stride: pair(given.stride ?? given.size, "stride"), padding: given.padding ?? "valid",
+      isCeiled: truth("ceil_mode", false), countsPadding: truth("count_include_pad", true),
+    };
+    case "batchnorm": return { kind: name, text, momentum: above0("momentum", 1, 0.1, "at most 1"), epsilon: epsilon(), ...activation("none") };
+    case "layernorm": return { kind: name, text, epsilon: epsilon() };
     case "globalavgpool": case "flatten": return { kind: name, text };
     case "activation": return { kind: "activation", text, ...activation(must("activation")) };
     case "dropout": {
@@ -97,33 +129,47 @@ function plan(layers, input) {
 }
 
 function sizes(layer, [h, w, c]) {
-  // Windows along an axis: where the first begins, and how many there are.
-  const axis = (length, size, stride, dilation, before, after) => {
-    const span = (size - 1) * dilation + 1;
-    if (before === "same") {
-      const count = Math.ceil(length / stride);
-      return [Math.floor(Math.max(0, (count - 1) * stride + span - length) / 2), count];
-    }
-    if (span > length + before + after) refuse(`${layer.text}: a window larger than what it slides over`, `${span} on ${length + before + after} of ${h}×${w}×${c}`);
-    return [before, Math.floor((length + before + after - span) / stride) + 1];
+  // Windows along an axis: where the first begins, how many there are, and how long it is with its padding.
+  const axis = (i) => {
+    const length = [h, w][i], stride = layer.stride[i], span = (layer.size[i] - 1) * (layer.dilation?.[i] ?? 1) + 1, given = padding(layer);
+    const missing = Math.max(0, Math.floor((length - 1) / stride) * stride + span - length), [before, after] = given ? [given[i], given[i + 2]] : [missing >> 1, (missing + 1) >> 1];
+    const whole = length + before + after, room = whole + (layer.isCeiled ? stride - 1 : 0);
+    if (layer.kind !== "conv" && Math.max(before, after) >= span) refuse(`${layer.text}: padding out of range`, Math.max(before, after), `0 … ${span - 1}`, "more would make windows of padding alone");
+    if (span > room) refuse(`${layer.text}: a window larger than what it slides over`, `${span} on ${whole} of ${h}×${w}×${c}`);
+    const count = Math.floor((room - span) / stride) + 1;
+    // None begins in the padding at the end.
+    return [before, layer.isCeiled && (count - 1) * stride >= length + before ? count - 1 : count, whole];
   };
   switch (layer.kind) {
     case "conv": {
       if (c % layer.groups || layer.filters % layer.groups) refuse(`${layer.text}: groups that channels and filters can't be divided into`, `${layer.groups} groups of ${c} channels and ${layer.filters} filters`, "a number that divides both");
-      const [top, left, bottom, right] = padding(layer), [fh, fw] = layer.size;
-      const [ph, oh] = axis(h, fh, layer.stride[0], layer.dilation[0], top, bottom), [pw, ow] = axis(w, fw, layer.stride[1], layer.dilation[1], left, right);
-      const channels = c / layer.groups;
+      const [fh, fw] = layer.size, [ph, oh] = axis(0), [pw, ow] = axis(1), channels = c / layer.groups;
       return {
         output: [oh, ow, layer.filters], start: [ph, pw], operations: 2 * oh * ow * layer.filters * fh * fw * channels,
         parameters: weights(layer, [fh, fw, channels, layer.filters], fh * fw * channels, (fh * fw * layer.filters) / layer.groups),
       };
     }
     case "maxpool": case "avgpool": {
-      const [fh, fw] = layer.size;
-      if (fh * fw > 65535) refuse(`${layer.text}: window too large`, `${fh * fw} values`, "at most 65535");
-      return { output: [axis(h, fh, layer.stride[0], 1, 0, 0)[1], axis(w, fw, layer.stride[1], 1, 0, 0)[1], c] };
+      const most = layer.kind === "maxpool" ? 65535 : 1 << 24;
+      if (product(layer.size) > most) refuse(`${layer.text}: window too large`, `${product(layer.size)} values`, `at most ${most}`);
+      const [ph, oh, high] = axis(0), [pw, ow, wide] = axis(1);
+      return { output: [oh, ow, c], start: [ph, pw], counted: layer.countsPadding ? [high, wide] : [0, 0] };
     }
-    case "globalavgpool": return { size: [h, w], stride: [h, w], output: [1, 1, c] };
+    case "globalavgpool": return { size: [h, w], stride: [h, w], output: [1, 1, c], start: [0, 0], counted: [h, w] };
+    case "batchnorm": case "layernorm": {
+      const row = (name, value, isTrained = true) => ({ name, shape: [c], count: c, init: `constant:${value}`, isTrained });
+      const running = layer.kind === "batchnorm" ? [row("running_mean", 0, false), row("running_var", 1, false)] : [];
+      return { output: [h, w, c], parameters: [row("weight", 1), row("bias", 0), ...running] };
+    }
+    case "residual": {
+      const body = plan(layer.body, [h, w, c]), shortcut = plan(layer.shortcut, [h, w, c]), output = body.at(-1).output, beside = (shortcut.at(-1) ?? { output: [h, w, c] }).output;
+      if ([body, shortcut].some((side) => side.length && side.every((o) => o.kind === "flatten"))) refuse(`${layer.text}: a residual connection around nothing`, undefined, "at least one layer that computes something");
+      if (String(output) !== String(beside))
+        refuse(`${layer.text}: the two sides of a residual connection differ in size`, `${output.join("×")} from the layers, ${beside.join("×")} beside them`, "the same of both",
+          shortcut.length ? "change the shortcut's filters or stride" : `use padding=same in its convolutions, or give it a shortcut: residual(… | conv(${output[2]},1,activation=none))`);
+      const both = [...body, ...shortcut];
+      return { output, body, shortcut, parameters: both.flatMap((o) => o.parameters), operations: both.reduce((sum, o) => sum + (o.operations ?? 0), 0) };
+    }
     case "flatten": return { output: [1, 1, h * w * c] };
     case "dense":
       if (h * w > 1) refuse(`${layer.text}: a dense layer over an image`, `${h}×${w}×${c}`, `${h * w * c} values in a row`, "put a flatten layer before it");
@@ -132,8 +178,9 @@ function sizes(layer, [h, w, c]) {
   }
 }
 
+// Top, left, bottom and right; null for as much as there are outputs with.
 function padding({ padding: text }) {
-  if (text === "same") return ["same", "same", 0, 0];
+  if (text === "same") return null;
   if (text === "valid") return [0, 0, 0, 0];
   const numbers = text.split("x").map(Number);
   if (!/^\d+(x\d+(x\d+x\d+)?)?$/.test(text) || Math.max(...numbers) > 1 << 24) refuse("padding out of range", `'${text}'`, "same, valid, a whole number, two as 1x2 or four as 0x0x1x1 (top, left, bottom, right)");
@@ -145,8 +192,8 @@ function weights(layer, shape, fanIn, fanOut) {
   const known = /^((he|glorot|lecun)_(uniform|normal)|constant:[^:]+|uniform:[^:]+:[^:]+)$/;
   if (layer.init && !known.test(layer.init)) refuse("unknown initializer", `'${layer.init}'`, "he_uniform, he_normal, glorot_uniform, glorot_normal, lecun_uniform, lecun_normal, uniform:0:0.1, constant:0");
   return [
-    { name: "weight", shape, count: product(shape), init: layer.init ?? usual, fanIn, fanOut },
-    { name: "bias", shape: [layer.filters ?? layer.outputs], count: layer.filters ?? layer.outputs, init: "constant:0" },
+    { name: "weight", shape, count: product(shape), init: layer.init ?? usual, fanIn, fanOut, isTrained: true },
+    { name: "bias", shape: [layer.filters ?? layer.outputs], count: layer.filters ?? layer.outputs, init: "constant:0", isTrained: true },
   ];
 }
 
@@ -237,6 +284,10 @@ class Network {
     this.input = input;
     this.classes = product(this.operations.at(-1).output);
     this.endsInSoftmax = this.operations.at(-1).activation === "softmax";
+    // With those inside residual connections.
+    const withInner = (list) => list.flatMap((o) => (o.body ? [o, ...withInner(o.body), ...withInner(o.shortcut)] : [o]));
+    this.every = withInner(this.operations);
+    // In the order of files, running statistics too, which aren't learned.
     this.parameters = this.operations.flatMap((o) => o.parameters);
     this.count = this.parameters.reduce((sum, p) => sum + p.count, 0);
     const operations = this.operations.reduce((sum, o) => sum + (o.operations ?? 0), 0);
@@ -247,9 +298,11 @@ class Network {
       p.value = k.reserve(p.count);
       p.decays = p.shape.length > 1;
     }
-    for (const o of this.operations) {
+    for (const o of this.every) {
       if (o.kind === "conv") o.shape = k.struct([1, ...o.input, ...o.size, o.filters, ...o.stride, ...o.start, ...o.output.slice(0, 2), ...o.dilation, o.groups]);
-      if (o.kind.endsWith("pool")) o.shape = k.struct([1, ...o.input, ...o.size, ...o.stride, ...o.output.slice(0, 2), 0, 0, 0, 0]); // no padding
+      if (o.kind.endsWith("pool")) o.shape = k.struct([1, ...o.input, ...o.size, ...o.stride, ...o.output.slice(0, 2), ...o.start, ...o.counted]);
+      // Mean, its factor, scale, shift, a, b and two sums of each channel.
+      if (o.kind === "batchnorm") o.rows = Array.from({ length: 8 }, () => k.reserve(o.input[2]));
     }
     if (normalization) this.normalization = [normalization.scale, normalization.shift].map((values) => {
       const at = k.reserve(values.length);
@@ -285,6 +338,10 @@ class Network {
     this.generation++;
   }
 
+  // What training keeps running beside the weights.
+  get statistics() { return this.parameters.filter((p) => !p.isTrained).map((p) => this.k.floats(p.value, p.count).slice()); }
+  set statistics(all) { this.parameters.filter((p) => !p.isTrained).forEach((p, i) => this.k.floats(p.value, p.count).set(all[i])); }
+
   // Room for so many images, and for the way back, to the images themselves if that is wanted.
   reserve(batch, training = false, toImages = false) {
     const k = this.k;
@@ -292,19 +349,23 @@ class Network {
       this.batch = batch;
       this.trains = false;
       this.images = k.reserve(batch * product(this.input));
-      let below = this.normalization ? k.reserve(batch * product(this.input)) : this.images;
-      this.first = below;
-      for (const o of this.operations) {
-        const count = batch * product(o.output);
-        o.x = below;
-        o.y = o.kind === "flatten" ? below : k.reserve(count);
-        if (o.kind === "maxpool") o.places = k.reserve(Math.ceil(count / 2));
-        if (["gelu", "silu"].includes(o.activation)) o.kept = k.reserve(count);
-        below = o.y;
-      }
+      this.first = this.normalization ? k.reserve(batch * product(this.input)) : this.images;
+      const lay = (operations, below) => {
+        for (const o of operations) {
+          const count = batch * product(o.output);
+          o.x = below;
+          if (o.kind === "residual") o.sides = [lay(o.body, below), lay(o.shortcut, below)];
+          o.y = o.kind === "flatten" ? below : k.reserve(count);
+          if (o.kind === "maxpool") o.places = k.reserve(Math.ceil(count / 2));
+          if (["gelu", "silu"].includes(o.activation)) o.kept = k.reserve(count);
+          below = o.y;
+        }
+        return below;
+      };
+      lay(this.operations, this.first);
       // A workspace that serves all variants and passes.
       let most = k.c.gemm_workspace();
-      for (const o of this.operations.filter((o) => o.kind === "conv")) {
+      for (const o of this.every.filter((o) => o.kind === "conv")) {
         k.ints(o.shape, 1)[0] = batch;
         for (const variant of Object.values(k.convolutions)) for (const pass of [0, 1, 2]) most = Math.max(most, k.c.ck_conv_workspace(variant, o.shape, pass));
       }
@@ -317,13 +378,20 @@ class Network {
       this.trains = true;
       this.imageGradient = toImages ? k.reserve(this.batch * product(this.input)) : null;
       // Below the first weights no gradient is wanted otherwise.
-      let below = this.imageGradient, wanted = toImages;
-      for (const o of this.operations) {
-        o.dx = wanted ? below : null;
-        o.dy = o.kind === "flatten" ? o.dx : k.reserve(this.batch * product(o.output));
-        below = o.dy;
-        wanted ||= o.parameters.length > 0;
-      }
+      const lay = (operations, below, wanted) => {
+        for (const o of operations) {
+          o.dx = wanted ? below : null;
+          if (o.kind === "residual") {
+            o.bodyGradient = wanted ? k.reserve(this.batch * product(o.input)) : null;
+            lay(o.body, o.bodyGradient, wanted);
+            lay(o.shortcut, o.dx, wanted);
+          }
+          o.dy = o.kind === "flatten" ? o.dx : k.reserve(this.batch * product(o.output));
+          below = o.dy;
+          wanted ||= o.parameters.length > 0;
+        }
+      };
+      lay(this.operations, this.imageGradient, toImages);
       for (const p of this.parameters) p.gradient ??= k.reserve(p.count);
     }
   }
@@ -336,7 +404,7 @@ class Network {
     this.normalize(count);
   }
   normalize(count) {
-    if (this.normalization) this.k.c.scale_shift((count * product(this.input)) / this.input[2], this.input[2], this.images, ...this.normalization, this.first);
+    if (this.normalization) this.k.c.scale_shift((count * product(this.input)) / this.input[2], this.input[2], this.images, ...this.normalization, 0, this.first);
   }
 
   // The kernel that runs: its name in C without its prefix.
@@ -347,7 +415,7 @@ class Network {
       return `conv_${["forward", "input_gradient", "weight_gradient"][pass]}_${name === "winograd" && !isThree ? "direct" : name}`;
     }
     if (o.kind.endsWith("pool")) return `pool_${o.kind === "maxpool" ? "max" : "avg"}_${pass ? "backward" : "forward"}_${this.pooling}`;
-    return o.kind === "dense" ? (pass ? "gemm" : "dense_forward") : null;
+    return { dense: pass ? "gemm" : "dense_forward", batchnorm: "scale_shift", layernorm: "layer_norm_forward", residual: "its layers'" }[o.kind] ?? null;
   }
   convolution(o, pass) { return this.kernels === "auto" ? pick(o, pass) : this.kernels; }
   get pooling() { return this.kernels in this.k.poolings ? this.kernels : "direct"; }
@@ -366,9 +434,20 @@ class Network {
       case "dense": c.dense_forward(count, o.output[2], o.input[2], o.x, weight.value, bias.value, relu, o.y); break;
       case "maxpool": c.max_forward(this.k.poolings[this.pooling], o.shape, o.x, o.y, o.places); break;
       case "avgpool": case "globalavgpool": c.avg_forward(this.k.poolings[this.pooling], o.shape, o.x, o.y); break;
+      case "batchnorm": {
+        if (training) this.measure(o, count);
+        const [scale, shift] = training ? o.rows.slice(2, 4) : this.factors(o);
+        c.scale_shift(size / o.output[2], o.output[2], o.x, scale, shift, relu, o.y);
+        break;
+      }
+      case "layernorm": c.layer_norm_forward(size / o.output[2], o.output[2], o.x, weight.value, bias.value, o.epsilon, o.y); break;
+      case "residual":
+        for (const inner of [...o.shortcut, ...o.body]) this.step(inner, count, training);
+        c.sum(size, ...o.sides, o.y);
+        break;
       case "dropout":
         if (training) {
-          c.dropout(size, (o.key = (Math.imul(this.generation, 0x9e3779b9) ^ o.x) >>> 0), 0, Math.floor(o.rate * 2 ** 32) >>> 0, 1 / (1 - o.rate), o.x, o.y);
+          c.dropout(size, (o.key = (Math.imul(this.generation, 0x9e3779b9) ^ o.y) >>> 0), 0, Math.floor(o.rate * 2 ** 32) >>> 0, 1 / (1 - o.rate), o.x, o.y);
           break;
         }
       // Without training they are as they are.
@@ -385,11 +464,34 @@ class Network {
         c.activation_forward(this.k.functions[o.activation], size, o.y, o.y);
     }
   }
+  // Batch normalisation's factor and shift of each channel with the running statistics.
+  factors(o) {
+    const [weight, bias, mean, variance] = o.parameters.map((p) => this.k.floats(p.value, p.count)), [scale, shift] = [2, 3].map((i) => this.k.floats(o.rows[i], weight.length));
+    for (let i = 0; i < weight.length; i++) {
+      scale[i] = weight[i] / Math.sqrt(variance[i] + o.epsilon);
+      shift[i] = bias[i] - mean[i] * scale[i];
+    }
+    return o.rows.slice(2, 4);
+  }
+  // The same with those of a mini-batch, which go into the running ones.
+  measure(o, count) {
+    const channels = o.input[2], n = (count * product(o.input)) / channels, row = (at) => this.k.floats(at, channels);
+    this.k.c.moments(n, channels, o.x, o.rows[6], o.rows[7]);
+    const [weight, bias, runningMean, runningVariance] = o.parameters.map((p) => row(p.value)), [mean, inverse, scale, shift, , , means, squares] = o.rows.map(row);
+    for (let i = 0; i < channels; i++) {
+      mean[i] = means[i];
+      inverse[i] = 1 / Math.sqrt(squares[i] / n + o.epsilon);
+      scale[i] = weight[i] * inverse[i];
+      shift[i] = bias[i] - means[i] * scale[i];
+      runningMean[i] += o.momentum * (means[i] - runningMean[i]);
+      runningVariance[i] += o.momentum * (squares[i] / Math.max(1, n - 1) - runningVariance[i]);
+    }
+  }
   output(o, count) { return this.k.floats(o.y, count * product(o.output)); }
 
   // Outputs for images, a part of them at a time.
   predict(images, count, scale, each) {
-    const floats = this.operations.reduce((sum, o) => sum + product(o.output), 0), part = Math.max(1, Math.min(100, count, Math.floor(2e7 / floats)));
+    const floats = this.every.reduce((sum, o) => sum + product(o.output), 0), part = Math.max(1, Math.min(100, count, Math.floor(2e7 / floats)));
     for (let first = 0; first < count; first += part) {
       const n = Math.min(part, count - first);
       this.load(images, first, n, scale);
@@ -436,6 +538,30 @@ class Network {
       c.gemm(transposed, outputs, inputs, count, o.dy, outputs, o.x, inputs, weight.gradient, inputs, this.workspace);
       c.column_sum(count, outputs, o.dy, bias.gradient);
       if (o.dx) c.gemm(plain, count, inputs, outputs, o.dy, outputs, weight.value, inputs, o.dx, inputs, this.workspace);
+    } else if (o.kind === "batchnorm") {
+      const rows = size / outputs, row = (at) => this.k.floats(at, outputs), [mean, , scale, shift, a, b, sums, products] = o.rows;
+      c.normalization_sums(rows, outputs, o.x, o.dy, mean, scale, shift, 0, sums, products);
+      const [inverses, even, slope, sum, product_] = [o.rows[1], a, b, sums, products].map(row), [gain, offset] = [weight, bias].map((p) => row(p.gradient));
+      for (let i = 0; i < outputs; i++) {
+        offset[i] = sum[i];
+        gain[i] = product_[i] * inverses[i];
+        even[i] = sum[i] / rows;
+        slope[i] = (product_[i] * inverses[i] ** 2) / rows;
+      }
+      if (o.dx) c.normalization_gradient(rows, outputs, o.x, o.dy, mean, scale, shift, 0, a, b, o.dx);
+    } else if (o.kind === "layernorm") {
+      for (const p of [weight, bias]) this.k.floats(p.gradient, outputs).fill(0);
+      // Where nobody needs dx, y's memory takes it: y isn't read any more.
+      c.layer_norm_backward(size / outputs, outputs, o.x, weight.value, o.epsilon, o.dy, o.dx ?? o.y, weight.gradient, bias.gradient);
+    } else if (o.kind === "residual") {
+      const copy = (to) => this.k.floats(to, size).set(this.k.floats(o.dy, size)), back = (side) => [...side].reverse().forEach((inner) => this.back(inner, count));
+      copy(o.body.at(-1).dy);
+      back(o.body);
+      if (o.shortcut.length) {
+        copy(o.shortcut.at(-1).dy);
+        back(o.shortcut);
+      } else if (o.dx) copy(o.dx);
+      if (o.dx) c.add(count * product(o.input), o.bodyGradient, o.dx);
     } else if (!o.dx) return;
     else if (o.kind === "maxpool") c.max_backward(this.k.poolings[this.pooling], o.shape, o.dy, o.places, o.dx);
     else if (o.kind.endsWith("pool")) c.avg_backward(this.k.poolings[this.pooling], o.shape, o.dy, o.dx);
@@ -447,7 +573,7 @@ class Network {
   update(rule, rate, step) {
     const { kernel, momentum, beta2 = 0, decay = 0, nesterov = 0 } = rule, k = this.k;
     this.settings ??= k.reserve(11);
-    for (const p of this.parameters) {
+    for (const p of this.parameters.filter((p) => p.isTrained)) {
       p.velocity ??= k.reserve(p.count);
       p.square ??= k.reserve(p.count);
       // ck_update: rate, scale, l2, l1, keep, momentum, beta2, epsilon, correction1, correction2, nesterov

@@ -46,8 +46,11 @@ function tables() {
     }
     return table;
   };
-  const ramp = dark ? ramps.dark : ramps.light;
-  return { above: fill(ramp.above), below: fill(ramp.below) };
+  const ramp = dark ? ramps.dark : ramps.light, above = fill(ramp.above), below = fill(ramp.below);
+  // The same from -255 to 255 as whole pixels, each 4 bytes at once.
+  const pixels = new Uint8ClampedArray(511 * 4).fill(255);
+  for (let i = 0; i < 511; i++) pixels.set((i < 255 ? below : above).subarray(3 * Math.abs(i - 255), 3 * Math.abs(i - 255) + 3), 4 * i);
+  return { above, below, pixels: new Uint32Array(pixels.buffer) };
 }
 let colours = tables();
 const redraws = new Set();
@@ -60,12 +63,6 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) =>
 // Paper is white.
 addEventListener("beforeprint", () => shade(false));
 addEventListener("afterprint", () => shade(matchMedia("(prefers-color-scheme: dark)").matches));
-// value in -1…1
-function put(data, at, value) {
-  const table = value < 0 ? colours.below : colours.above;
-  const i = Math.min(255, Math.round(Math.abs(value) * 255)) * 3;
-  data[at] = table[i]; data[at + 1] = table[i + 1]; data[at + 2] = table[i + 2]; data[at + 3] = 255;
-}
 
 // One picture in shades of grey, light ink on black.
 function grey(canvas, height, width, channels, pixel) {
@@ -109,27 +106,33 @@ function tileHit(t, top, left) {
   const c = row * t.columns + column;
   return y < t.height && x < t.width && column < t.columns && c < t.channels && y >= 0 && x >= 0 ? { y, x, c } : null;
 }
+// A canvas of a size, empty; what has that size already isn't laid out anew.
+function resize(canvas, height, width) {
+  const context = canvas.getContext("2d");
+  if (canvas.width === width && canvas.height === height) context.clearRect(0, 0, width, height);
+  else {
+    canvas.width = width; canvas.height = height;
+    Object.assign(canvas.style, { width: `${width}px`, height: "auto", maxWidth: "100%" });
+  }
+  return context;
+}
 // All channels side by side; value(y, x, c) in -1…1.
 function drawTiles(canvas, t, value) {
-  const [height, width] = tileSize(t);
-  canvas.width = width; canvas.height = height;
-  canvas.style.width = `${width}px`;
-  canvas.style.height = "auto";
-  canvas.style.maxWidth = "100%";
-  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  const [height, width] = tileSize(t), context = resize(canvas, height, width), image = context.createImageData(width, height);
+  const { pixels } = colours, data = new Uint32Array(image.data.buffer);
   for (let c = 0; c < t.channels; c++)
     for (let y = 0; y < t.height; y++)
       for (let x = 0; x < t.width; x++) {
-        const v = value(y, x, c), [top, left] = tilePlace(t, y, x, c);
+        const pixel = pixels[255 + Math.round(255 * Math.max(-1, Math.min(1, value(y, x, c))))], [top, left] = tilePlace(t, y, x, c);
         for (let i = 0; i < t.zoom; i++)
-          for (let j = 0; j < t.zoom; j++) put(image.data, 4 * ((top + i) * width + left + j), v);
+          for (let j = 0; j < t.zoom; j++) data[(top + i) * width + left + j] = pixel;
       }
   context.putImageData(image, 0, 0);
 }
-// A convolution's filters (FH, FW, C, F), or a dense layer's weights (outputs, H, W, C): the mean
+// A convolution's filters (FH, FW, C, F), or if `dense` a dense layer's weights (outputs, H, W, C): the mean
 // over the channels of an image.
-function drawFilters(canvas, shape, weights, room) {
-  const dense = shape[1] > 11, [h, w] = dense ? [shape[1], shape[2]] : [shape[0], shape[1]];
+function drawFilters(canvas, shape, weights, room, dense) {
+  const [h, w] = dense ? [shape[1], shape[2]] : [shape[0], shape[1]];
   const count = dense ? shape[0] : shape[3], depth = dense ? shape[3] : shape[2];
   const at = (y, x, f) => {
     let sum = 0;

@@ -65,8 +65,34 @@ void EXPORT(dropout)(ptrdiff_t n, uint32_t key, uint32_t first, uint32_t thresho
   K->dropout(n, key, first, threshold, scale, x, y);
 }
 void EXPORT(scale_shift)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *scale,
-                         const float *shift, float *y) {
-  K->scale_shift(rows, c, x, scale, shift, 0, y);
+                         const float *shift, int relu, float *y) {
+  K->scale_shift(rows, c, x, scale, shift, relu, y);
+}
+void EXPORT(moments)(ptrdiff_t rows, ptrdiff_t c, const float *x, float *mean, float *squares) {
+  K->moments(rows, c, x, mean, squares);
+}
+void EXPORT(normalization_sums)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
+                                const float *mean, const float *scale, const float *shift, int relu,
+                                float *sum, float *product) {
+  K->normalization_sums(rows, c, x, dy, mean, scale, shift, relu, sum, product);
+}
+void EXPORT(normalization_gradient)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *dy,
+                                    const float *mean, const float *scale, const float *shift,
+                                    int relu, const float *a, const float *b, float *dx) {
+  K->normalization_gradient(rows, c, x, dy, mean, scale, shift, relu, a, b, dx);
+}
+void EXPORT(layer_norm_forward)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
+                                const float *bias, float epsilon, float *y) {
+  K->layer_norm_forward(rows, c, x, gain, bias, epsilon, y);
+}
+void EXPORT(layer_norm_backward)(ptrdiff_t rows, ptrdiff_t c, const float *x, const float *gain,
+                                 float epsilon, const float *dy, float *dx, float *dgain,
+                                 float *dbias) {
+  K->layer_norm_backward(rows, c, x, gain, epsilon, dy, dx, dgain, dbias);
+}
+void EXPORT(add)(ptrdiff_t n, const float *x, float *y) { K->add(n, x, y); }
+void EXPORT(sum)(ptrdiff_t n, const float *a, const float *b, float *y) {
+  K->sum(1, n, a, NULL, NULL, b, NULL, NULL, 0, y);
 }
 void EXPORT(warp)(ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, const float *x, const float *map,
                   float *y) {

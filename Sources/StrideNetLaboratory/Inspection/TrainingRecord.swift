@@ -246,13 +246,22 @@ extension Network {
   /// or for each of up to 64 outputs of a dense layer its weights in the image's shape
   /// (outputs, H, W, C), and how many there are in all; nil where something else comes first.
   package var firstFilters: (shape: [Int], values: [Float], count: Int, isDense: Bool)? {
-    let first = stages.flatMap(\.operations).first { !$0.parameters.isEmpty || !$0.body.isEmpty }
-    guard let first, first.hasWeights, let input else { return nil }
+    let operations = stages.flatMap(\.operations)
+    let place = operations.firstIndex { !$0.parameters.isEmpty || !$0.body.isEmpty }
+    guard let place, operations[place].hasWeights, let input else { return nil }
+    let first = operations[place]
     let weight = first.parameters[0]
     if case .convolve = first.kind {
       return (weight.shape, weight.values, weight.shape[3], false)
     }
-    guard weight.shape[1] == input.count else { return nil }
+    // Of what a pooling made of the image there may be as many numbers as of the image.
+    let isOverImage = operations[..<place].allSatisfy {
+      switch $0.kind {
+      case .reshape, .drop: true
+      default: false
+      }
+    }
+    guard isOverImage else { return nil }
     let outputs = min(64, weight.shape[0])
     return (
       [outputs, input.height, input.width, input.channels],
