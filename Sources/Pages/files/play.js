@@ -4,7 +4,7 @@
 // the kernel made.
 
 // Numbers as squares, with digits in them where there is room; what is null isn't there yet. Boxes are
-// [row, column, height, width, colour].
+// [row, column, height, width, colour, dashes].
 function grid(canvas, rows, columns, at, { room = 300, high = 340, largest = null, boxes = [] } = {}) {
   const zoom = Math.max(1, Math.min(36, Math.floor(room / columns), Math.floor(high / rows))), sharp = Math.ceil(devicePixelRatio);
   const values = Array.from({ length: rows * columns }, (_, i) => at(Math.floor(i / columns), i % columns)), most = largest ?? Math.max(1e-12, ...extent(values).map(Math.abs));
@@ -23,8 +23,9 @@ function grid(canvas, rows, columns, at, { room = 300, high = 340, largest = nul
     context.fillStyle = Math.abs(share) > 0.45 !== dark ? "#fff" : "#000";
     context.fillText(Math.abs(value) >= 100 ? value.toFixed(0) : String(+value.toFixed(2)), x + zoom / 2, y + zoom / 2);
   });
-  for (const [y, x, h, w, stroke] of boxes) {
+  for (const [y, x, h, w, stroke, dashes] of boxes) {
     context.strokeStyle = stroke ?? (dark ? "#fff" : "#000");
+    context.setLineDash(dashes ?? []);
     context.strokeRect(x * zoom + 1, y * zoom + 1, w * zoom - 2, h * zoom - 2);
   }
 }
@@ -233,10 +234,11 @@ const play = (() => {
       const c = m.channel(f, tap);
       picture("below", "below", [m.h, m.w, m.C], (i) => m.x[i], c, windows.filter((b) => b[2] > 0 && b[3] > 0));
       drawOutput();
-      if (m.largest && k && m.winner(o, f, k) >= 0) boxes.push(box(m.winner(o, f, k), columns, warm));
+      stage.append(make("i"));
+      if (m.largest && k && m.winner(o, f, k) >= 0) boxes.push(box(m.winner(o, f, k), columns, warm, [4, 3]));
     }
-    const strip = (name, caption, of) => draw(name, caption, lines, columns, (y, x) => (y * columns + x < (m.dense ? m.size : m.fh * m.fw) ? of(index(y * columns + x)) : null), { room: min(m.dense ? 260 : 200, room()), high: m.dense ? 260 : 200, boxes });
-    strip("x", m.dense ? `input, ${grouped(m.size)} numbers` : m.largest ? "window; the largest has its frame" : m.C > 1 && !m.pools ? "window, one channel" : "window", value);
+    const strip = (name, caption, of) => draw(name, caption, lines, columns, (y, x) => (y * columns + x < (m.dense ? m.size : m.fh * m.fw) ? of(index(y * columns + x)) : null), { room: m.dense ? min(260, room()) : min(200, room() / 3 - 8), high: m.dense ? 260 : 200, boxes });
+    strip("x", m.dense ? `input, ${grouped(m.size)} numbers` : m.largest ? "window; the largest so far: dashed" : m.C > 1 && !m.pools ? "window, one channel" : "window", value);
     if (!m.pools) {
       strip("w", `× weights of ${m.dense ? "output" : "filter"} ${f}`, (j) => m.weight(f, j));
       strip("products", "= products", product);
