@@ -181,7 +181,7 @@ const play = (() => {
       residual: "Adds what its inner layers make of the input to the input itself, or to what its shortcut makes of it.",
     };
     const next = {
-      lengths: Array(h).fill(w * c), unit: c, about: ways[nameOf(row)] ?? "Each number as the network tells of it.",
+      lengths: Array(h).fill(w * c), unit: c, find: (o, f) => o * c + f + 1, about: ways[nameOf(row)] ?? "Each number as the network tells of it.",
       draw() {
         const i = at - 1, to = [floor(i / (w * c)), floor(i / c) % w, i % c], a = known[i], from = a?.terms[0].from;
         stage.replaceChildren();
@@ -279,7 +279,8 @@ const play = (() => {
   function offered(row) {
     if (!row.layer.window) return ["naive"];
     const { text, parameters, shape, window: [fh, fw], dilation: [dh, dw] } = row.layer;
-    if (!text.startsWith("conv")) return ["naive", "stride_groups", "direct"];
+    // Means of more than 256 numbers are taken by the plain loops instead.
+    if (!text.startsWith("conv")) return text.startsWith("max") || fh * fw <= 256 ? ["naive", "stride_groups", "direct"] : ["naive", "direct"];
     return dh * dw > 1 || (parameters / shape[2] - 1) / fh / fw < all()[row.index].layer.shape[2] ? ["naive"] : Object.keys(words);
   }
   function about(m, order, isOne) {
@@ -312,6 +313,9 @@ const play = (() => {
       if (seen !== asked || turn !== mine) return;
       // Of other weights than what is seen: while it learns, this waits.
       if (answer.weights !== seen.weights) {
+        model = null;
+        stage.replaceChildren();
+        for (const id of ["now", "end", "count"]) $(`play-${id}`).textContent = "";
         $("play-about").textContent = "The network is learning. What it computes is shown here when it stops.";
         return;
       }
@@ -322,7 +326,7 @@ const play = (() => {
     }
     next.total = 0;
     next.starts = next.lengths.map((length) => (next.total += length) - length);
-    at = place ? next.find(place.o, place.f) : model && model.total !== next.total ? 0 : min(at, next.total);
+    at = place && next.find ? next.find(place.o, place.f) : model && model.total !== next.total ? 0 : min(at, next.total);
     model = next;
     stale = false;
     $("play-about").textContent = next.about;
@@ -416,9 +420,9 @@ const play = (() => {
       $("play-layer").replaceChildren(...rows.flatMap((r) => [!isSoftmax(r) || sumsUp(r) ? make("option", { value: r.index }, `${r.index + 1}  ${r.layer.text}`) : null, isSoftmax(r) ? make("option", { value: `${r.index}s` }, `${r.index + 1}  softmax: from sums to shares`) : null]).filter(Boolean));
       choose($("play-layer").value);
     },
-    looked(isNew) {
+    looked() {
       $("play").hidden = false;
-      stale ||= isNew;
+      stale = true;
       renew();
     },
     trained(now) { if (!now.is_running) renew(); },
@@ -433,10 +437,9 @@ const play = (() => {
       if (!seen) throw refusal("Draw something first, or take a test digit.");
       pause();
       choose(`${index}${isSoftmax(rows[index]) && (order === "softmax" || !sumsUp(rows[index])) ? "s" : ""}`, order ?? undefined);
-      const isSum = !filter.parentElement.hidden;
-      if (place && isSum) filter.value = place.c;
+      if (place && !filter.parentElement.hidden) filter.value = place.c;
       $("play").scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
-      await prepare(place && isSum ? { o: place.y * row.layer.shape[1] + place.x, f: place.c } : null);
+      await prepare(place && { o: place.y * row.layer.shape[1] + place.x, f: place.c });
     },
   };
 })();
