@@ -207,6 +207,7 @@ const play = (() => {
     stage.append(s.figure);
     s.canvas.setAttribute("aria-label", (s.text.textContent = caption));
     grid(s.canvas, ...drawing);
+    s.figure.style.width = `min(100%, max(92px, ${s.canvas.style.width}))`;
   }
   const folded = (count) => min(count, max(10, ceil(Math.sqrt(count))));
   // One channel of a map; numbers in a row are folded.
@@ -237,11 +238,11 @@ const play = (() => {
       stage.append(make("i"));
       if (m.largest && k && m.winner(o, f, k) >= 0) boxes.push(box(m.winner(o, f, k), columns, warm, [4, 3]));
     }
-    const strip = (name, caption, of) => draw(name, caption, lines, columns, (y, x) => (y * columns + x < (m.dense ? m.size : m.fh * m.fw) ? of(index(y * columns + x)) : null), { room: m.dense ? min(260, room()) : min(200, room() / 3 - 8), high: m.dense ? 260 : 200, boxes });
-    strip("x", m.dense ? `input, ${grouped(m.size)} numbers` : m.largest ? "window; the largest so far: dashed" : m.C > 1 && !m.pools ? "window, one channel" : "window", value);
+    const strip = (name, caption, of, largest = null) => draw(name, caption, lines, columns, (y, x) => (y * columns + x < (m.dense ? m.size : m.fh * m.fw) ? of(index(y * columns + x)) : null), { room: m.dense ? min(260, room()) : min(200, room() / 3 - 8), high: m.dense ? 260 : 200, boxes, largest });
+    strip("x", m.dense ? `input, ${grouped(m.size)} numbers` : m.largest ? "window; the largest so far: dashed" : m.C > 1 && !m.pools ? "window, one channel" : "window", value, max(1e-12, ...extent(m.x).map(abs)));
     if (!m.pools) {
       strip("w", `× weights of ${m.dense ? "output" : "filter"} ${f}`, (j) => m.weight(f, j));
-      strip("products", "= products", product);
+      strip("products", "= products", product, list(m.size).reduce((most, j) => max(most, abs((value(j) ?? 0) * m.weight(f, j))), 1e-12));
     }
     if (matrix) {
       const [top, bottom] = around(matrix.length, isGathering ? gathered - 1 : matrix.indexOf(o), 24), [left, right] = around(m.size, tap, 40), part = bottom - top < matrix.length || right - left < m.size ? `: rows ${top}–${bottom - 1} of ${grouped(matrix.length)}, columns ${left}–${right - 1} of ${grouped(m.size)}` : "";
