@@ -13,6 +13,8 @@ extension Workbench {
     let input: Data
     let label: Int?
     let probabilities: [Float]
+    /// Where the last layer ends in softmax, what that was made of.
+    let logits: [Float]?
     let layers: [LayerLook]
     let paths: [Network.Path]
     let seconds: Double
@@ -39,7 +41,7 @@ extension Workbench {
         .usage, "no such class", found: "\(target)", expected: "0 … \(output.count - 1)")
     }
     return Look(
-      input: x.values.data, label: label, probabilities: output,
+      input: x.values.data, label: label, probabilities: output, logits: trace.logits?.values,
       layers: trace.layers.map {
         Look.LayerLook(
           output: $0.output.values.data, seconds: $0.seconds, kernel: $0.kernel, why: $0.why)

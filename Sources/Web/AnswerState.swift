@@ -9,8 +9,9 @@ extension Workbench {
       let text: String
       let shape: [Int]
       let parameters: Int
-      /// Of convolutions and poolings, the stride groups along each axis, the window and its steps.
-      let groups, window, stride: [Int]?
+      /// Of convolutions and poolings, the stride groups along each axis, the window and its steps, the
+      /// zeros before the input and how far a window's elements are apart.
+      let groups, window, stride, start, dilation: [Int]?
     }
     /// Questions that have it are answered by this network or not at all.
     let version: String
@@ -50,7 +51,9 @@ extension Workbench {
           parameters: layer.parameters,
           groups: windows.map { [$0.groups.rows, $0.groups.columns] },
           window: windows.map { [$0.window.height, $0.window.width] },
-          stride: windows.map { [$0.stride.height, $0.stride.width] })
+          stride: windows.map { [$0.stride.height, $0.stride.width] },
+          start: windows.map { [$0.start.top, $0.start.left] },
+          dilation: windows.map { [$0.dilation.height, $0.dilation.width] })
       },
       classes: classNames(network.classes), kernels: KernelChoice.names,
       has_probabilities: network.endsInSoftmax,

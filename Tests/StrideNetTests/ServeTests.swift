@@ -149,7 +149,8 @@ import StrideNet
     for (name, question) in [
       ("look", "\"input\":{\"test\":5}"), ("nearest", "\"input\":{\"test\":5}"),
       ("provenance", "\"input\":{\"test\":5},\"layer\":1,\"at\":[0,0,0]"), ("wrong", "\"a\":1"),
-      ("training", "\"since\":0"), ("train", "\"epochs\":1"), ("stop", "\"a\":1"),
+      ("weights", "\"layer\":1"), ("training", "\"since\":0"), ("train", "\"epochs\":1"),
+      ("stop", "\"a\":1"),
       ("reset", "\"a\":1"),
     ] {
       let end = served.ask(name, "{\(question),\(stale)}")

@@ -209,7 +209,7 @@ class Workbench {
     const shown = isDense ? Math.min(64, o.outputs) : o?.filters;
     return {
       network: n.text, parameters: trained(n.parameters), input: file.input,
-      layers: n.operations.map((o) => ({ text: o.text, shape: o.output, parameters: trained(o.parameters), groups: o.shape ? groups(o) : null, window: o.shape ? o.size : null, stride: o.shape ? o.stride : null })),
+      layers: n.operations.map((o) => ({ text: o.text, shape: o.output, parameters: trained(o.parameters), groups: o.shape ? groups(o) : null, window: o.shape ? o.size : null, stride: o.shape ? o.stride : null, start: o.shape ? o.start ?? [0, 0] : null, dilation: o.shape ? o.dilation ?? [1, 1] : null })),
       fit: file.fit ?? (file.input[2] === 1 ? "digits" : "crop"), classes: this.names(n.classes), kernels: n.variants, has_probabilities: n.endsInSoftmax, kernel: "auto", isa: "WebAssembly with vectors of 4 numbers", data: file.data,
       train_images: file.train.count, test_images: file.test.count, presets: Object.fromEntries(presets), is_original: n === this.original && !this.steps.length, is_training: this.training.is_running,
       filters: isSeen ? n.k.floats(filters.value, isDense ? shown * product(file.input) : filters.count).slice() : new Float32Array(0),
@@ -254,12 +254,12 @@ class Workbench {
     return known.least;
   }
   look({ input, kernels, paths = true, toward, measure = false }) {
-    const { values, label } = this.image(input), { network: n, inputs } = this.trace(values, kernels), output = inputs.at(-1);
+    const { values, label } = this.image(input), { network: n, inputs, logits } = this.trace(values, kernels), output = inputs.at(-1);
     if (!output.every(Number.isFinite)) refuse("what the network makes of it is no finite number", undefined, undefined, "a training that goes wrong says so; try a tenth of its learning rate");
     const seconds = this.time(n, measure ? 20 : 0), target = toward ?? output.indexOf(Math.max(...output));
     if (!(target in output)) refuse("no such class", target, `0 … ${output.length - 1}`);
     return {
-      input: values, label, probabilities: [...output], layers: n.operations.map((o, i) => ({ output: inputs[i + 1], seconds: seconds[i], kernel: n.kernel(o), why: null })),
+      input: values, label, probabilities: [...output], logits: n.endsInSoftmax ? [...logits] : null, layers: n.operations.map((o, i) => ({ output: inputs[i + 1], seconds: seconds[i], kernel: n.kernel(o), why: null })),
       paths: paths ? strongestPaths(n, inputs, target) : [], seconds: seconds.reduce((a, b) => a + b, 0), weights: n.generation,
     };
   }
@@ -278,6 +278,19 @@ class Workbench {
     const sizes = terms.reduce((all, t) => all + Math.abs(t.product), Math.abs(bias)), tolerance = 2 * (terms.length + 2) * 2 ** -24 * sizes + 2 ** -20 * Math.abs(result);
     const sorted = terms.length > 300 ? [...terms].sort((a, b) => Math.abs(b.product) - Math.abs(a.product)) : terms, others = sorted.splice(300);
     return { kind, activation: o.activation, terms: sorted, others: others.length, rest: total(others), bias, kernel: value, sum, result, agrees: Math.abs(result - value) <= tolerance };
+  }
+
+  // Of one filter or output after the other the weights, in the order in which the definition adds them.
+  weights({ layer, first = 0, count = 1 }) {
+    const n = this.current, o = n.operations[layer - 1] ?? refuse("no such layer", layer, `1 … ${n.operations.length}`), outputs = o.output[2];
+    const answer = { activation: o.activation, slope: o.slope ?? 0, values: new Float32Array(0), bias: [], divisors: [], weights: n.generation };
+    if (o.kind === "conv" || o.kind === "dense") {
+      if (!(first >= 0 && count >= 1 && first + count <= outputs)) refuse("no such filters", `${count} from ${first} on`, `within 0 ..< ${outputs}`);
+      const [weight, bias] = o.parameters.map((p) => n.k.floats(p.value, p.count)), size = weight.length / outputs;
+      answer.values = Float32Array.from({ length: count * size }, (_, i) => weight[o.kind === "dense" ? first * size + i : (i % size) * outputs + first + Math.floor(i / size)]);
+      answer.bias = [...bias.subarray(first, first + count)];
+    } else if (o.kind.endsWith("avgpool")) answer.divisors = Array.from({ length: product(o.output.slice(0, 2)) }, (_, i) => Math.round(1 / wiring(n, o, i * outputs).links[0][1]));
+    return answer;
   }
 
   nearest({ input }) {
@@ -418,7 +431,7 @@ class Workbench {
     switch (name) {
       case "state": return this.state();
       case "training": return this.progress(question.since);
-      case "look": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
+      case "look": case "weights": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
       default: refuse("no such question", name);
     }
   }

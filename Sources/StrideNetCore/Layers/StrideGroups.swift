@@ -80,12 +80,13 @@ public struct StrideGroups: Sendable {
 }
 
 extension Network {
-  /// Of a convolution or pooling, how many stride groups there are along each axis, and its window's
-  /// size; nil for other layers.
+  /// Of a convolution or pooling, how many stride groups there are along each axis, and how its
+  /// windows lie; nil for other layers.
   /// - Parameter number: the layer's, from 0
   package func strideGroups(layer number: Int) -> (
     groups: (rows: Int, columns: Int), window: (height: Int, width: Int),
-    stride: (height: Int, width: Int)
+    stride: (height: Int, width: Int), start: (top: Int, left: Int),
+    dilation: (height: Int, width: Int)
   )? {
     guard stages.indices.contains(number), let operation = stages[number].only else { return nil }
     func count(
@@ -102,10 +103,16 @@ extension Network {
       )
     }
     switch operation.kind {
-    case .convolve(let layer, _):
-      return (count(layer.size, layer.stride, layer.dilation), layer.size, layer.stride)
+    case .convolve(let layer, let start):
+      return (
+        count(layer.size, layer.stride, layer.dilation), layer.size, layer.stride, start,
+        layer.dilation
+      )
     case .pool(let window):
-      return (count(window.size, window.stride, (1, 1)), window.size, window.stride)
+      return (
+        count(window.size, window.stride, (1, 1)), window.size, window.stride,
+        (window.around.top, window.around.left), (1, 1)
+      )
     default: return nil
     }
   }
