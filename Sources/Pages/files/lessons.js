@@ -2,304 +2,101 @@
 // Lessons that drive the page, ten steps each, and a quiz whose answers the page computes. A step brings the page
 // into the state that it needs, and returns its text, of the numbers that are there, and what to outline.
 const lessons = (() => {
-  let lesson = null, number = 0, score = 0, turn = 0, working = 0, taken = 0, hardest = null;
+  let lesson = null, number = 0, score = 0, turn = 0, working = 0, taken = 0, mistaken = null, aim = null;
   // What a lesson trained: a network to go on with, or one that the next step takes back.
   let isKept = false, isTrial = false;
 
   // MARK: What steps are made of
   const until = async (isSo) => { for (let i = 0; i < 3000 && !isSo(); i++) await new Promise((done) => setTimeout(done, 20)); };
-  const any = (count) => Math.floor(Math.random() * count), times = (shape) => shape.reduce((a, b) => a * b, 1);
-  const first = (kind, fits = () => true) => rows.find(({ layer }) => layer.text.startsWith(`${kind}(`) && fits(layer));
-  const named = (row) => `layer ${row.index + 1}, ${row.layer.text}`, classNamed = (k) => machine.classes[k];
-  // Of a layer with windows: its sizes, those of what is below, and how many numbers a window has.
+  const any = (count) => Math.floor(Math.random() * count), oneOf = (list) => list[any(list.length)], times = (shape) => shape.reduce((a, b) => a * b, 1);
+  const first = (kind, fits = () => true) => rows.find(({ layer }) => layer.text.startsWith(`${kind}(`) && fits(layer)), last = () => rows.at(-1);
+  const named = (row) => `layer ${row.index + 1}, ${row.layer.text}`, says = $("says-title").parentElement, plus = (v) => (v < 0 ? `− ${short(-v)}` : `+ ${short(v)}`);
+  // A layer with windows: its sizes, those of what is below, and how many numbers a window has.
   function sizes(row) {
     const { shape: [oh, ow, f], window: [fh, fw], stride: [sh, sw], groups: [qh, qw], text } = row.layer, under = all()[row.index], [h, w, c] = under.layer.shape;
-    const deep = text.startsWith("conv(") ? c / +(/groups=(\d+)/.exec(text)?.[1] ?? 1) : 1;
-    return { row, under, oh, ow, f, fh, fw, sh, sw, qh, qw, h, w, c, deep, windows: oh * ow, taps: fh * fw * deep };
+    const deep = text.startsWith("conv(") ? c / +(/groups=(\d+)/.exec(text)?.[1] ?? 1) : 1, windows = oh * ow, taps = fh * fw * deep;
+    return { row, under, oh, ow, f, fh, fw, sh, sw, qh, qw, h, w, c, deep, windows, taps, work: windows * f * taps, name: named(row) };
   }
-  const conv = () => sizes(first("conv")), pool = () => sizes(first("maxpool")), last = () => rows.at(-1);
-  const overlapping = () => sizes(first("conv", hasGroups)), hasGroups = ({ groups, text }) => times(groups) > 1 && !text.includes("dilation");
-  const spotOf = (row, index) => {
-    const [, w, n] = row.layer.shape;
-    return { y: Math.floor(index / (w * n)), x: Math.floor(index / n) % w, c: index % n };
-  };
-  const peak = (row) => spotOf(row, valuesOf(row).reduce((best, v, i, list) => (v > list[best] ? i : best), 0));
-  // A number that isn't 0, if there is one.
-  const some = (row) => {
-    const list = valuesOf(row), found = [...list.keys()].filter((i) => list[i] !== 0);
-    return spotOf(row, found.length ? found[any(found.length)] : 0);
-  };
+  const convs = () => rows.filter(({ layer }) => layer.text.startsWith("conv(")).map(sizes), conv = () => convs()[0], big = () => convs().reduce((a, b) => (b.work > a.work ? b : a));
+  const overlap = ({ groups, text }) => times(groups) > 1 && !text.includes("dilation");
+  const spotOf = ({ layer: { shape: [, w, n] } }, i) => ({ y: Math.floor(i / (w * n)), x: Math.floor(i / n) % w, c: i % n });
+  const indexOfMost = (list, size = (v) => v) => list.reduce((best, v, i) => (size(v) > size(list[best]) ? i : best), 0);
+  const peak = (row) => spotOf(row, indexOfMost(valuesOf(row)));
+  // One of the numbers that are so, if there are any.
+  const some = (row, isSo) => spotOf(row, oneOf([...valuesOf(row).keys()].filter((i) => isSo(valuesOf(row)[i], i))) ?? 0);
   const sum = (row, { y, x, c }) => ask("provenance", { input: { values: seen.values }, layer: row.index + 1, at: [y, x, c], kernels });
-  const products = ({ sum, bias }) => sum - bias;
+  const sums = () => Promise.all(machine.classes.map(async (_, c) => (await sum(last(), { y: 0, x: 0, c })).kernel));
   const sight = async (input, by = kernels) => {
     const answer = await ask("look", { input, kernels: by, paths: false });
-    return { ...answer, values: floats(answer.input), maps: answer.layers.map(({ output }) => floats(output)) };
+    return { ...answer, maps: answer.layers.map(({ output }) => floats(output)), loss: -Math.log(answer.probabilities[wish.label]) };
   };
-  const loss = ({ probabilities }, label) => -Math.log(probabilities[label]);
-  function point(element) {
+  const ranked = () => seen.probabilities.map((share, k) => ({ share, k, name: machine.classes[k] })).sort((a, b) => b.share - a.share);
+  function point(element, from = element) {
     document.querySelector(".pointed")?.classList.remove("pointed");
     element?.classList.add("pointed");
-    element?.scrollIntoView({ block: "start", behavior: "instant" });
+    from?.scrollIntoView({ block: "start", behavior: "instant" });
   }
-  async function pick(row, spot) {
+  // Marks a number and its window; with the box of its sum, or with both maps in sight.
+  async function pick(row, spot, isShown) {
     row.cursor = spot;
-    point(row.element);
+    aim = isShown ? $("explain") : [row.element, all()[row.index].element];
+    row.element.scrollIntoView({ block: "start", behavior: "instant" });
     await explain(row);
+    $("explain").hidden = !isShown;
     return sum(row, spot);
   }
-  const ranked = () => seen.probabilities.map((share, k) => ({ share, k })).sort((a, b) => b.share - a.share);
-  const sums = () => Promise.all(machine.classes.map((_, c) => sum(last(), { y: 0, x: 0, c }).then(({ kernel }) => kernel)));
-  // The test digit that is mistaken the most certainly, or the first.
-  const hard = async () => (hardest ??= (await ask("wrong")).images[0]?.index ?? 0);
-  // What it should have been, or where it is right, another class: there is something to learn then.
-  const wanted = () => (seen.label !== ranked()[0].k ? seen.label : (seen.label + 1) % machine.classes.length);
-  async function teach(rate, count) {
+  const output = (c) => pick(last(), { y: 0, x: 0, c }, true);
+  // Test digits that are mistaken, the most certainly first.
+  const wrongs = async () => (mistaken ??= await ask("wrong")), hard = async () => (await wrongs()).images[0]?.index ?? 0, unsure = async () => (await wrongs()).images.at(-1)?.index ?? 0;
+  const doubtful = async () => oneOf((await wrongs()).images)?.index ?? any(machine.test_images);
+  async function teach(count) {
     let answer;
-    for (let i = 0; i < count; i++) {
-      answer = await ask("step", { input: { values: seen.values }, label: wish.label, kernels, learning_rate: rate });
-      taken++;
-    }
-    $("step-rate").value = rate;
+    for (; count; count--, taken++) answer = await ask("step", { input: { values: seen.values }, label: wish.label, kernels, learning_rate: 0.001 });
+    $("step-rate").value = 0.001;
     await stepped(answer);
   }
-  // Trains as the button does, and waits for the end.
+  // Trains as the button does, waits for the end, and says what came of it.
   async function train(layers, rate, optimizer = "sgd", passes = 1) {
-    const chosen = { text: layers, rate, optimizer, batch: 32, epochs: passes, augment: "" };
-    for (const [id, value] of Object.entries(chosen)) $(id).value = value;
-    await ask("train", { layers, learning_rate: rate, batch_size: 32, epochs: passes, optimizer, kernels });
+    for (const [id, value] of Object.entries({ text: layers, rate, optimizer, batch: 32, epochs: passes, augment: "" })) $(id).value = value;
+    await ask("train", { layers, learning_rate: rate, batch_size: 32, epochs: passes, optimizer, augment: "", kernels });
     isTrial = true;
     points = []; epochs = [];
     await refresh();
-    // What has diverged can't be looked at: that is told below.
+    // What has diverged can't be looked at: its training says so.
     await follow().catch((error) => { if (!error.said) throw error; });
     await until(() => !polling);
     machine = await ask("state");
+    aim = $("progress").parentElement;
+    const { failure } = await ask("training", { since: 0 }), end = epochs.at(-1);
+    return failure ?? (end ? `Mean loss: ${short(end.train_loss)}. Of the test images ${percent(1 - end.test_error)} are right.` : "It was stopped before its end.");
   }
   const tiny = () => `flatten relu(30) softmax(${machine.classes.length})`;
   // Units of a layer that are 0 for each of some test images.
-  async function dead(index) {
-    const count = Math.min(40, machine.test_images), alive = new Set();
-    for (let i = 0; i < count; i++) (await sight({ test: i })).maps[index].forEach((v, k) => { if (v > 0) alive.add(k); });
-    const units = times(rows[index].layer.shape);
+  async function dead(row) {
+    const count = Math.min(40, machine.test_images), alive = new Set(), units = times(row.layer.shape);
+    for (let i = 0; i < count; i++) (await sight({ test: i })).maps[row.index].forEach((v, k) => { if (v > 0) alive.add(k); });
     return { count, units, dead: units - alive.size };
   }
-  const outcome = async () => {
-    const { failure } = await ask("training", { since: 0 }), end = epochs.at(-1);
-    return failure ?? (end ? `Mean loss: ${short(end.train_loss)}. Of the test images ${percent(1 - end.test_error)} are right.` : "It was stopped before its end.");
-  };
-  // A pixel's slope by a difference of losses, by the network, and without ReLU's share on the way back.
+  // Slopes of the loss for a pixel: the network's, the one without ReLU on the way back, and a measured one. At a
+  // corner of ReLU or pooling there is none: of the pixels where the mistake is large, the first beside no corner.
   async function slopes() {
-    const row = conv(), { fh, fw, sh, sw, h, w, c, oh, ow, f } = row, label = wish.label, input = { values: seen.values };
-    const { input: image, layers } = await ask("gradients", { input, label, kernels }), right = floats(image), up = floats(layers[0]), weights = floats(machine.filters), wrong = new Float32Array(right.length), again = new Float32Array(right.length);
+    const { fh, fw, sh, sw, w, c, oh, ow, f } = conv(), answer = await ask("gradients", { input: { values: seen.values }, label: wish.label, kernels }), right = floats(answer.input), up = floats(answer.layers[0]), weights = floats(machine.filters), wrong = new Float32Array(right.length);
     for (let y = 0; y < oh; y++) for (let x = 0; x < ow; x++) for (let k = 0; k < f; k++) {
-      const o = (y * ow + x) * f + k, slope = up[o];
-      if (slope) for (let i = 0; i < fh; i++) for (let j = 0; j < fw; j++) for (let d = 0; d < c; d++) {
-        const at = ((y * sh + i) * w + x * sw + j) * c + d, part = slope * weights[((i * fw + j) * c + d) * f + k];
-        wrong[at] += part;
-        if (seen.maps[0][o] > 0) again[at] += part;
-      }
+      const slope = up[(y * ow + x) * f + k];
+      if (slope) for (let i = 0; i < fh; i++) for (let j = 0; j < fw; j++) for (let d = 0; d < c; d++) wrong[((y * sh + i) * w + x * sw + j) * c + d] += slope * weights[((i * fw + j) * c + d) * f + k];
     }
-    const at = wrong.reduce((best, v, i) => (Math.abs(v - right[i]) > Math.abs(wrong[best] - right[best]) ? i : best), 0), step = 1 / 64;
-    const [more, less] = await Promise.all([step, -step].map((by) => sight({ values: seen.values.map((v, i) => (i === at ? v + by : v)) })));
-    return { at: spotOf(inputRow, at), right: right[at], again: again[at], wrong: wrong[at], up: loss(more, label), down: loss(less, label), step, measured: (loss(more, label) - loss(less, label)) / (2 * step) };
+    const step = 1 / 256, apart = (i) => Math.abs(wrong[i] - right[i]), order = [...right.keys()].sort((a, b) => apart(b) - apart(a)).slice(0, 40), middle = (await sight({ values: seen.values })).loss;
+    let found;
+    for (const at of order) {
+      const [more, less] = await Promise.all([step, -step].map(async (by) => (await sight({ values: seen.values.map((v, i) => (i === at ? v + by : v)) })).loss)), [above, below] = [(more - middle) / step, (middle - less) / step];
+      found ??= null;
+      if (Math.abs(above - below) < 0.1 * Math.abs(above) && apart(at) > Math.abs(above - below)) { found = { more, less, measured: (above + below) / 2, at }; break; }
+    }
+    if (!found) throw refusal("no pixel was found where the loss changes evenly");
+    const { y, x } = (inputRow.cursor = spotOf(inputRow, found.at));
+    aim = inputRow.element;
+    return { ...found, step, right: right[found.at], wrong: wrong[found.at], place: `the pixel in row ${y}, column ${x}` };
   }
-  const isPlain = ({ text }) => !/padding|dilation|groups|activation/.test(text);
-
-  // MARK: The lessons: what a network must have for it, the steps, the quiz
-  const all10 = {
-    convolution: { title: "What a convolution is", need: [() => first("conv"), "a convolution"], steps: [
-      () => [`You see a picture. The network sees ${grouped(times(machine.input))} numbers: ${machine.input.join(" × ")} (rows, columns, colours). 0 is black, 1 is white. All that it says is made from these.`, inputRow.element],
-      () => [`The first convolution is ${named(conv().row)}. It looks at its input through a small window of ${conv().fh} × ${conv().fw}. It makes one number of what it sees, moves on, and makes the next. All these numbers make a new picture: a map.`, conv().row.element],
-      async () => {
-        const { row, fh, fw, deep } = conv(), { y, x, c } = peak(row), { result } = await pick(row, { y, x, c });
-        return [`This is its largest number, ${short(result)}, in row ${y}, column ${x} of map ${c} (we count from 0). It is made of the ${fh * fw * deep} numbers in the outlined window below it.`];
-      },
-      async () => {
-        const { row } = conv(), found = await pick(row, peak(row));
-        return [`Look at the box "Layer ${row.index + 1}". Each number in the window is multiplied by a weight, a number that the layer has learned. The ${found.terms.length + found.others} products are added up: ${short(products(found))}.`, $("explain")];
-      },
-      async () => {
-        const { row } = conv(), { bias, sum, activation, result } = await pick(row, peak(row));
-        return [`Then the bias is added, ${short(bias)}: a learned number, too. That makes ${short(sum)}. ${activation === "relu" ? "At last ReLU: below 0 it becomes 0, else it stays." : activation === "none" ? "Nothing more is done to it." : `At last ${activation}, a curve, is applied.`} So it is ${short(result)}. Window times weights, plus bias: this is a convolution.`, $("explain")];
-      },
-      async () => {
-        const { row, ow, sw } = conv(), { y, x, c } = peak(row), next = x + 1 < ow ? x + 1 : Math.max(0, x - 1), { result } = await pick(row, { y, x: next, c });
-        return [`One place further, the window has moved by ${sw} column${sw > 1 ? "s" : ""}. The weights are the same as before; only what they meet is new. Here it makes ${short(result)}.`];
-      },
-      () => {
-        const { row, oh, ow, h, fh } = conv();
-        return [`The window stops at ${oh} × ${ow} = ${grouped(oh * ow)} places.${oh === h - fh + 1 ? ` It can't hang over the edge, so of ${h} rows there are ${h} − ${fh} + 1 = ${oh} places down.` : ""} The map shows where in the picture the filter found what it looks for: orange is more.`, row.element];
-      },
-      () => {
-        const { row, f, taps } = conv();
-        return [`One set of ${taps} weights is a filter. This layer has ${f}, so it makes ${f} maps: the tiles side by side. ${row.index === 0 && machine.filters.length ? "Here are its filters. Orange weights count for, blue ones against." : ""}`, row.index === 0 && machine.filters.length ? $("filters") : row.element];
-      },
-      () => {
-        const { row, f, taps, h, w, c, oh, ow } = conv();
-        return [`All it has to learn: ${f} × ${taps} weights and ${f} biases, ${grouped(row.layer.parameters)} numbers. If each output had its own weight for each input, that would be ${grouped(h * w * c * oh * ow * f)}. What helps to find a stroke here helps there: weights are shared by all places.`, row.element];
-      },
-      async () => {
-        const { row } = conv(), next = rows.find((r) => r.index > row.index && r.layer.text.startsWith("conv("));
-        if (!next) return ["The layers above go on with these maps as this one did with the picture: from strokes to the whole digit. Now the quiz.", row.element];
-        const { fh, fw, deep, taps } = sizes(next);
-        await pick(next, peak(next));
-        return [`The next convolution, ${named(next)}, does the same to the maps. Its windows reach through ${deep} maps: ${fh} × ${fw} × ${deep} = ${taps} products in each number. So strokes become corners, and corners digits. Now the quiz.`];
-      },
-    ], quiz: [
-      async () => {
-        const { row } = conv(), at = some(row), found = await pick(row, at), total = products(found), end = found.activation === "none" ? "Nothing comes after that" : `Then comes ${found.activation}`;
-        closeExplain();
-        return choice(`In ${named(row)}, row ${at.y}, column ${at.x}, map ${at.c}, the products add up to ${short(total)}. The bias is ${short(found.bias)}. ${end}. What does the layer give?`, short(found.result), [short(total), short(total - found.bias), short(-found.sum), short(total * found.bias)], `${short(total)} + ${short(found.bias)} = ${short(found.sum)}; after the activation that is ${short(found.result)}.`);
-      },
-      () => { const size = 2 + any(5), side = 10 + any(20), places = side - size + 1; return entry(`A window of ${size} × ${size} moves in steps of 1 over a picture of ${side} × ${side}, and may not hang over the edge. At how many places does it stop, in all?`, places ** 2, `${side} − ${size} + 1 = ${places} places down, as many across: ${places} × ${places} = ${places ** 2}.`); },
-      () => { const { row, f, taps } = sizes(rows.filter((r) => r.layer.text.startsWith("conv(")).at(-1)); return entry(`${named(row)} has ${f} filters. Its windows hold ${taps} numbers. How many weights and biases does it learn?`, row.layer.parameters, `Each filter has ${taps} weights and a bias: ${f} × ${taps + 1} = ${f * (taps + 1)}.`, row.element); },
-    ] },
-
-    groups: { title: "What a stride group is", need: [() => first("conv", hasGroups), "a convolution whose windows overlap"], steps: [
-      [{ kernel: "naive" }, () => { const { row, oh, ow, windows } = overlapping(); return [`In ${named(row)} the window stops at ${oh} × ${ow} = ${grouped(windows)} places. The kernel "naive" goes to one after another. (A kernel is the piece of program that computes a layer.) That is simple, but many small jobs. Could many windows be done at once?`, row.element]; }],
-      async () => { const { row, fh, fw } = overlapping(); await pick(row, { y: 0, x: 0, c: 0 }); return [`Here is the first place. Its window covers ${fh} × ${fw} = ${fh * fw} squares of each map below: the outline.`]; },
-      async () => { const { row, fh, fw, sw, ow } = overlapping(); await pick(row, { y: 0, x: Math.min(1, ow - 1), c: 0 }); return [`The next place, ${sw} to the right. Its window shares ${fh * Math.max(0, fw - sw)} of its ${fh * fw} squares with the first one: they overlap. To put both side by side into a table, the shared numbers would have to be copied twice.`]; },
-      async () => { const { row, fw, sw, qw, ow } = overlapping(); await pick(row, { y: 0, x: Math.min(qw, ow - 1), c: 0 }); return [qw < ow ? `${qw} places to the right, the window shares nothing with the first one. Why ${qw}? A window is ${fw} wide and each step moves it by ${sw}. So ${fw} ÷ ${sw}, rounded up: ${Math.ceil(fw / sw)} steps take it off itself.` : `Here each window of a row overlaps the first: there are only ${ow} places.`]; },
-      [{ groups: true }, () => { const { row, qh, qw } = overlapping(); return [`Take every ${qw}th place across and every ${qh}th down. No two of these windows overlap. Such a set is a stride group: windows that share no number. On the first map each colour is one group.`, row.element]; }],
-      [{ groups: true }, () => { const { row, qh, qw } = overlapping(); return [`What was left out is another group, and another. There are ${qh} × ${qw} = ${qh * qw} groups, and each place is in exactly one. A larger picture would have more windows in a group, but not more groups.`, row.element]; }],
-      [{ groups: true }, () => { const { oh, ow, qh, qw, taps, f, row } = overlapping(), rowsIn = Math.ceil(oh / qh) * Math.ceil(ow / qw); return [`The first group has ${Math.ceil(oh / qh)} × ${Math.ceil(ow / qw)} = ${rowsIn} windows. They become the lines of a table: ${rowsIn} lines of ${taps} numbers. One multiplication of tables, with the weights of all ${f} filters, gives all its outputs at once.`, row.element]; }],
-      [{ kernel: "stride_groups", groups: true }, () => { const { row, qh, qw, windows } = overlapping(); return [`The kernel "stride_groups" works so. Read the line above the maps: ${qh * qw} passes instead of ${grouped(windows)} windows.`, row.element]; }],
-      [{ groups: true }, () => { const one = rows.find(({ layer }) => layer.groups && times(layer.groups) === 1); return [`If the step is as large as the window, no windows overlap at all. Then there is one group. ${one ? `So it is in ${named(one)}: one colour.` : "This network has no such layer; most poolings are so."}`, (one ?? overlapping().row).element]; }],
-      async () => {
-        const { row } = overlapping(), [a, b] = await Promise.all(["naive", "stride_groups"].map((by) => sight({ values: seen.values }, by))), apart = a.maps[row.index].reduce((most, v, i) => Math.max(most, Math.abs(v - b.maps[row.index][i])), 0);
-        return [`Is the answer the same? I let both kernels compute this layer. The largest difference is ${short(apart)}${apart ? ": only rounding, as they add in different orders" : ""}. So: a stride group is a set of windows, no two of which overlap, that are computed in one pass. Now the quiz.`, row.element];
-      },
-    ], quiz: [
-      () => { const f = 2 + any(5), s = 1 + any(3), q = Math.ceil(f / s); return entry(`A window of ${f} × ${f} moves in steps of ${s} over a large picture. How many stride groups are there, in all?`, q * q, `${f} ÷ ${s}, rounded up, is ${q}: ${q} groups down times ${q} across.`); },
-      [{ groups: true }, () => {
-        const { row, oh, ow, qh, qw } = overlapping(), [y, x] = [any(oh), any(ow)], isSame = any(2) && (y + qh < oh || y >= qh), other = isSame ? [y + qh < oh ? y + qh : y - qh, x] : [any(oh), any(ow)], same = (y - other[0]) % qh === 0 && (x - other[1]) % qw === 0;
-        return choice(`In ${named(row)}: is the window at row ${y}, column ${x} in the same stride group as the one at row ${other[0]}, column ${other[1]}?`, same ? "Yes" : "No", [same ? "No" : "Yes"], `Apart by ${Math.abs(y - other[0])} rows and ${Math.abs(x - other[1])} columns. In one group both are multiples: of ${qh} and of ${qw}.`, row.element);
-      }],
-      () => { const { row, oh, ow, qh, qw } = sizes(rows.filter(({ layer }) => layer.text.startsWith("conv(") && hasGroups(layer)).at(-1)), count = Math.ceil(oh / qh) * Math.ceil(ow / qw); return entry(`${named(row)} has ${oh} × ${ow} places and ${qh} × ${qw} groups. How many windows are in the group of the first place?`, count, `${oh} ÷ ${qh} and ${ow} ÷ ${qw}, rounded up: ${Math.ceil(oh / qh)} × ${Math.ceil(ow / qw)} = ${count}.`, row.element); },
-    ] },
-
-    pooling: { title: "Why pooling", need: [() => first("maxpool"), "max-pooling"], steps: [
-      () => { const { under, h, w, c } = pool(); return [`Here are ${c} maps of ${h} × ${w}: ${grouped(h * w * c)} numbers. The picture had ${grouped(times(machine.input))}. That is a lot to go on with, and neighbours often say nearly the same.`, under.element]; },
-      () => { const { row, fh, fw, sw } = pool(); return [`Pooling makes maps smaller. ${named(row)} looks at windows of ${fh} × ${fw}, in steps of ${sw}, each map by itself, and lets one number of each window through.`, row.element]; },
-      async () => { const { row, fh, fw } = pool(), at = peak(row), { sum } = await pick(row, at), list = windowOf(row, all()[row.index]).map((t) => short(t.value)); return [`Which one? The largest. In this window are the ${fh * fw} numbers ${list.join(", ")}. The largest, ${short(sum)}, goes on. The others go nowhere.`]; },
-      () => { const { row } = pool(); return [`Nothing is multiplied here, and there is nothing to learn: ${row.layer.parameters} weights.`, row.element]; },
-      () => { const { row, h, w, c, windows } = pool(); return [`What comes out: ${row.layer.shape.join(" × ")} = ${grouped(windows * c)} numbers. Before, there were ${grouped(h * w * c)}: ${short((h * w) / windows)} times as many.`, row.element]; },
-      () => {
-        const { row, h, w, windows } = pool(), next = rows.find((r) => r.index > row.index && r.layer.groups && r.layer.text.startsWith("conv("));
-        if (!next) return ["A first reason: less work for the layer above, which has a weight for each number that comes. With fewer numbers it needs fewer weights.", row.element];
-        const work = times(next.layer.shape) * sizes(next).taps;
-        return [`A first reason: less work. ${named(next)} multiplies ${grouped(work)} times for a picture. Without the pooling it would have about ${short((h * w) / windows)} times as many places, and so as many more products.`, next.element];
-      },
-      () => {
-        const { row, fh, sh } = pool();
-        let view = 1, jump = 1, at = null;
-        for (const { layer, index } of rows) if (layer.groups && index <= row.index) { view += (layer.window[0] - 1) * +(/dilation=(\d+)/.exec(layer.text)?.[1] ?? 1) * jump; jump *= layer.stride[0]; at = index; }
-        return [`A second reason: a wider view. One number of ${named(rows[at])} depends on ${view} rows of the picture. For the layer above, one step is ${jump} rows. So its small windows see larger parts of the digit.`, row.element];
-      },
-      async () => {
-        const { row, under } = pool(), before = seen.maps, [, w, c] = machine.input, moved = Float32Array.from(seen.values, (_, i) => (Math.floor(i / c) % w ? seen.values[i - c] : 0));
-        await load({ values: moved });
-        const change = (r) => { let [top, bottom] = [0, 0]; before[r.index].forEach((v, i) => { top += (v - seen.maps[r.index][i]) ** 2; bottom += v * v; }); return Math.sqrt(top / bottom); };
-        const [a, b] = under.index < 0 ? [NaN, change(row)] : [change(under), change(row)];
-        return [`A third reason: it minds less where exactly things are. I moved the picture right by one pixel. ${Number.isNaN(a) ? "" : `The maps before pooling change by ${percent(a, 0)} of their size, those after it by ${percent(b, 0)}${b < a ? "" : ": here not less, it helps on the whole, not each time"}.`} A digit is the same digit one pixel further on.`, row.element];
-      },
-      async () => { const { row, fh, fw } = pool(); await pick(row, peak(row)); return [`There is a price. The layer above knows that something was found in these ${fh} × ${fw} squares, but no longer where. To name a digit that is good enough.`]; },
-      async () => { const { row } = pool(), { sum } = await pick(row, peak(row)), list = windowOf(row, all()[row.index]); return [`Another pooling takes the mean: avgpool. Here it would give ${short(list.reduce((a, t) => a + t.value, 0) / list.length)} instead of ${short(sum)}. The largest says "it is there"; the mean says "how much of it". Now the quiz.`]; },
-    ], quiz: [
-      async () => {
-        const { row } = pool(), at = some(row);
-        row.cursor = at;
-        const list = windowOf(row, all()[row.index]).map((t) => t.value), largest = Math.max(...list), total = list.reduce((a, b) => a + b, 0);
-        return choice(`A max-pooling's window holds ${list.map(short).join(", ")}. What goes on?`, short(largest), [short(total / list.length), short(total), short(Math.min(...list))], "The largest goes on, as it is. No mean, no sum.", row.element);
-      },
-      () => { const side = 2 * (5 + any(20)); return entry(`A map of ${side} × ${side} goes through a pooling with windows of 2 × 2 in steps of 2. How many numbers come out?`, side * side / 4, `${side / 2} × ${side / 2} = ${side * side / 4}: one for each window, a quarter.`); },
-      () => { const { row, h, w, c, windows } = pool(); return entry(`${named(row)} gets ${grouped(h * w * c)} numbers and passes on ${grouped(windows * c)}. How many does it leave out?`, (h * w - windows) * c, `${grouped(h * w * c)} − ${grouped(windows * c)} = ${grouped((h * w - windows) * c)}.`, row.element); },
-    ] },
-
-    percentage: { title: "Where the percentage comes from", need: [() => machine.has_probabilities && last().layer.text.startsWith("softmax("), "a softmax at its end"], steps: [
-      () => [`It says ${$("verdict").textContent}, with ${percent(ranked()[0].share, 2)}. Nobody told it that number. We go back, step by step, to where it comes from.`, $("says-title").parentElement],
-      () => [`There is a share for each class. All of them add up to ${percent(seen.probabilities.reduce((a, b) => a + b, 0))}. The last layer, ${named(last())}, makes them. It does two things: sums, then softmax.`, $("says-title").parentElement],
-      async () => { const { k } = ranked()[0], { kernel, terms, others } = await pick(last(), { y: 0, x: 0, c: k }); return [`First the sum for ${classNamed(k)}. ${terms.length + others} numbers come from the layer below. Each is multiplied by a weight; the products and a bias add up to ${short(kernel)}. This is no percentage yet: any number is possible.`, $("explain")]; },
-      async () => { const [a, b] = ranked(), z = await sums(); await pick(last(), { y: 0, x: 0, c: b.k }); return [`Each class has weights of its own, and so a sum of its own. For ${classNamed(b.k)}, which came second, it is ${short(z[b.k])}. For ${classNamed(a.k)} it was ${short(z[a.k])}.`, $("explain")]; },
-      async () => { const z = await sums(), { k } = ranked()[0]; await pick(last(), { y: 0, x: 0, c: k }); return [`Now softmax. It takes the largest sum, ${short(Math.max(...z))}, away from each. So the winner has 0, and the others are below 0. Scroll down in the box: there is a line for each class.`, $("explain")]; },
-      async () => { const z = await sums(), [a, b] = ranked(); await pick(last(), { y: 0, x: 0, c: b.k }); return [`Then the exponential, e (which is 2.718…) to the power of that. It is never below 0. The winner has e⁰ = 1. ${classNamed(b.k)} has e to the power of ${short(z[b.k])} − ${short(z[a.k])} = ${short(z[b.k] - z[a.k])}, which is ${short(Math.exp(z[b.k] - z[a.k]))}.`, $("explain")]; },
-      async () => { const z = await sums(), [a] = ranked(), total = z.reduce((s, v) => s + Math.exp(v - z[a.k]), 0); await pick(last(), { y: 0, x: 0, c: a.k }); return [`Last, each is divided by the sum of all, ${total.toPrecision(6)}. For ${classNamed(a.k)}: 1 ÷ ${total.toPrecision(6)} = ${percent(1 / total, 2)}. That is where the percentage comes from: sums, exponentials, and one division.`, $("explain")]; },
-      async () => { const z = await sums(), [a, b] = ranked(); return [`Only differences count. ${classNamed(a.k)} is ahead of ${classNamed(b.k)} by ${short(z[a.k] - z[b.k])}. So its share is e to that power, ${short(Math.exp(z[a.k] - z[b.k]))} times as large. Each 1 of lead makes the share 2.718 times as large beside the other's.`, last().element]; },
-      [{ digit: hard }, () => { const [a] = ranked(); return [a.k === seen.label ? "This network is right about all the test digits here. Another might not be: a share is not a promise." : `A share is not a promise. Test digit ${source.test} is labelled ${classNamed(seen.label)}. The network says ${classNamed(a.k)} with ${percent(a.share)}. It can be sure and wrong.`, $("says-title").parentElement]; }],
-      async () => { const { count, of } = await ask("wrong"); return [`Another percentage is how often it is right. For that one counts: ${grouped(of - count)} of ${grouped(of)} test digits, ${percent(1 - count / of, 2)}. It has never learned from these. Don't mix up the two: one is about one picture, the other about many. Now the quiz.`, $("list").parentElement]; },
-    ], quiz: [
-      async () => {
-        const z = await sums(), [a, b] = ranked(), most = z[a.k], total = z.reduce((s, v) => s + Math.exp(v - most), 0), e = Math.exp(z[b.k] - most);
-        return choice(`For class ${classNamed(b.k)} the exponential is ${short(e)}. All ${z.length} exponentials add up to ${total.toPrecision(5)}. What is its share?`, share(e / total), [share(e / total / 10), share(Math.sqrt(e / total)), share(1 - e / total), share(1 / z.length)], `${short(e)} ÷ ${total.toPrecision(5)} = ${share(e / total)}.`, last().element);
-      },
-      async () => { const z = await sums(), few = [...z.keys()].sort(() => Math.random() - 0.5).slice(0, 3), best = few.reduce((a, b) => (z[b] > z[a] ? b : a)); return choice(`The sums are: ${few.map((k) => `${classNamed(k)}: ${z[k].toFixed(2)}`).join("; ")}. Which of the three has the largest share?`, classNamed(best), few.filter((k) => k !== best).map(classNamed), "The largest sum has the largest share. Softmax never changes the order; −1 is more than −5.", last().element); },
-      () => { const [a] = ranked(), others = 100 - 100 * a.share; return entry(`${classNamed(a.k)} has ${percent(a.share, 2)}. How many percent have all other classes together?`, +others.toFixed(2), `All add up to 100 %: 100 − ${(100 * a.share).toFixed(2)} = ${others.toFixed(2)}.`, $("says-title").parentElement, 0.011); },
-    ] },
-
-    learning: { title: "How it learns", need: [() => machine.has_probabilities, "a softmax at its end"], digit: hard, wants: true, steps: [
-      () => { const [a] = ranked(); return [`This is test digit ${source.test}. The network says ${classNamed(a.k)}, with ${percent(a.share)}. We want it to say ${classNamed(wish.label)}. How could it learn that? By changing its ${grouped(machine.parameters)} weights and biases, each a little.`, $("says-title").parentElement]; },
-      () => [`First, how wrong is it? It gives ${classNamed(wish.label)} a share of ${percent(seen.probabilities[wish.label], 2)}. The loss is minus the logarithm of that share: ${short(seen.loss)}. One number for how bad it is.`, $("loss-now")],
-      () => [`A share of 100 % has the loss ${short(-Math.log(1))}, 50 % has ${short(Math.log(2))}, 10 % has ${short(Math.log(10))}, 1 % has ${short(Math.log(100))}. So the smaller the loss, the better. Learning means: make it smaller.`, $("loss-now")],
-      [{ slopes: true }, () => [`Now the maps show slopes: how fast the loss grows if a number grows. Orange: more of it makes the loss larger. Blue: more of it makes the loss smaller.`, inputRow.element]],
-      [{ slopes: true }, () => { const { label } = wish, share = seen.probabilities[label]; return [`The last layer's slopes are easy: for the wanted class its share less 1, ${share.toFixed(3)} − 1 = ${(share - 1).toFixed(3)}. For the others, their shares. From here slopes are computed downwards, layer by layer: backpropagation.`, last().element]; }],
-      [{ slopes: true }, async () => {
-        const slope = seen.gradients[0], at = slope.reduce((best, v, i) => (Math.abs(v) > Math.abs(slope[best]) ? i : best), 0), by = 0.01, more = await sight({ values: seen.values.map((v, i) => (i === at ? v + by : v)) });
-        const { y, x } = inputRow.cursor = spotOf(inputRow, at), now = loss(more, wish.label);
-        return [`Believe it? Try it! I made the pixel in row ${y}, column ${x} larger by ${by}. The loss went from ${seen.loss.toFixed(5)} to ${now.toFixed(5)}. That is ${short((now - seen.loss) / by)} for each 1. The slope says ${short(slope[at])}.`, inputRow.element];
-      }],
-      () => [`Weights have slopes as well. A learning step moves each weight against its slope: new weight = weight − rate × slope. Against it, since uphill is worse. The rate says how far. Here it is 0.001.`, $("backwards")],
-      async () => { const before = seen.loss; await teach(0.001, 1); return [`One step is done. The loss was ${short(before)} and is now ${short(seen.loss)}. All the maps have changed a little, too.`, $("loss-now")]; },
-      async () => { const before = seen.loss; await teach(0.001, 10); return [`Ten steps: the loss went from ${short(before)} to ${short(seen.loss)}. Now it gives ${classNamed(wish.label)} ${percent(seen.probabilities[wish.label])}. But learning one digit by heart may spoil others. So one learns from many.`, $("loss-now")]; },
-      async () => { const k = machine.classes.length; await train(`flatten softmax(${k})`, 0.1); return [`Training takes the mean slope of 32 pictures, steps, and takes the next 32. I did it with a new, small network, once through all training pictures. At first it knows nothing, each class has a share near 1/${k}: loss near ${short(Math.log(k))}. Then: ${await outcome()} Now the quiz.`, $("progress").parentElement]; },
-    ], quiz: [
-      () => { const s = seen.probabilities[wish.label]; return choice(`The wanted class ${classNamed(wish.label)} has a share of ${s.toPrecision(4)}. What is the loss?`, short(seen.loss), [short(1 - s), short(Math.exp(-s)), short(seen.loss / 2), short(seen.loss + 1)], `−log ${s.toPrecision(4)} = ${short(seen.loss)}.`, $("backwards")); },
-      async () => { const { bias } = await sum(last(), { y: 0, x: 0, c: wish.label }), slope = seen.probabilities[wish.label] - 1, rate = 0.1, next = bias - rate * slope; return choice(`A bias is ${bias.toFixed(4)}. The loss' slope for it is ${slope.toFixed(4)}, the rate is ${rate}. What is the bias after one step?`, next.toFixed(4), [bias + rate * slope, bias - slope, rate * slope, bias].map((v) => v.toFixed(4)), `${bias.toFixed(4)} − ${rate} × (${slope.toFixed(4)}) = ${next.toFixed(4)}.`, last().element); },
-      [{ slopes: true }, () => { const list = seen.gradients[0], found = [...list.keys()].filter((i) => Math.abs(list[i]) > 1e-4), at = found[any(found.length)] ?? 0, grows = list[at] > 0, { y, x } = (inputRow.cursor = spotOf(inputRow, at)); return choice(`The slope for the pixel in row ${y}, column ${x} is ${short(list[at])}. This pixel becomes a little brighter. What does the loss do?`, grows ? "It grows" : "It falls", [grows ? "It falls" : "It grows"], `The slope is ${grows ? "above 0: more of it, more loss" : "below 0: more of it, less loss"}.`, inputRow.element); }],
-    ] },
-
-    wrong: { title: "What goes wrong", need: [() => machine.has_probabilities && first("conv")?.index === 0 && isPlain(first("conv").layer), "a softmax at its end and a plain convolution with ReLU at its start"], wants: true, steps: [
-      () => { const { row } = conv(), list = valuesOf(row), zeros = list.filter((v) => v === 0).length; return [`ReLU makes 0 of each number below 0. In ${named(row)}, ${grouped(zeros)} of ${grouped(list.length)} numbers are 0 for this picture. That is as it should be: a filter finds its stroke here, and not there.`, row.element]; },
-      async () => { const row = first("relu") ?? conv().row, found = await dead(row.index); return [`But a unit that is 0 for every picture is dead: it says nothing. ReLU's slope is 0 there, so no slope gets through to its weights, and it never learns again. In ${named(row)}, ${grouped(found.dead)} of ${grouped(found.units)} numbers were 0 for all of the first ${found.count} test pictures.`, row.element]; },
-      async () => { await train(tiny(), 0.1); const found = await dead(1); return [`I train a small network, ${tiny()}, with the rate 0.1, once through the training pictures. ${await outcome()} Of its ${found.units} ReLUs ${found.dead} are dead on ${found.count} test pictures.`, rows[1].element]; },
-      async () => { await train(tiny(), 2); const found = await dead(1); return [`The same once more, with the rate 2: twenty times as large. ${await outcome()} Dead now: ${found.dead} of ${found.units}. Steps too long threw the weights so far that the sums are below 0 for all pictures. From there they don't come back.`, rows[1]?.element]; },
-      async () => { await train(tiny(), 20); const k = machine.classes.length; return [`Rate 20. ${await outcome()} Just guessing would have a loss of ${short(Math.log(k))} and ${percent(1 / k)} right. Each step jumps over the valley and lands higher on the other side. The cure: a tenth of the rate, and again.`, $("progress").parentElement]; },
-      async () => { await train(tiny(), 0.001); return [`And a rate too small? 0.001: ${await outcome()} Nothing breaks, but it hardly moves. A good rate is as large as goes well.`, $("progress").parentElement]; },
-      async () => { const z = await sums(), squashed = z.map((v) => 1 / (1 + Math.exp(-v))), exps = squashed.map(Math.exp), [a] = ranked(), share = exps[a.k] / exps.reduce((s, v) => s + v, 0); return [`Now mistakes in programs. The program that this project goes back to put a sigmoid before its softmax: it presses each sum between 0 and 1. With this picture's sums, ${classNamed(a.k)} would get ${percent(share)} instead of ${percent(a.share)}. With ${z.length} classes never more than ${percent(Math.E / (Math.E + z.length - 1))}: it can't become sure.`, $("says-title").parentElement]; },
-      async () => { const s = await slopes(); return [`Another of its mistakes: on the way back it left ReLU out, and let slopes through where ReLU had made a 0. I computed both for the pixel in row ${s.at.y}, column ${s.at.x}. With ReLU the slope is ${short(s.again)}; with the mistake, ${short(s.wrong)}. Which is right?`, inputRow.element]; },
-      async () => { const s = await slopes(); return [`Ask the loss itself. With the pixel ${s.step} larger it is ${s.up.toPrecision(6)}; ${s.step} smaller, ${s.down.toPrecision(6)}. The difference over ${2 * s.step} is ${short(s.measured)}. The network says ${short(s.right)}, the mistake ${short(s.wrong)}: ${Math.abs(s.measured - s.right) < Math.abs(s.measured - s.wrong) ? "the network is right" : "here a corner of ReLU lies between, so the measure doesn't tell"}.`, inputRow.element]; },
-      () => [`A program with such a mistake often still learns, only worse. So one doesn't see it, unless one measures. Twelve mistakes like these are kept, to see that the check finds each: "stridenet gradcheck --mutant absolute-value" is one. Now the quiz.`, inputRow.element],
-    ], quiz: [
-      async () => {
-        const { row } = conv(), zeros = [...valuesOf(row).keys()].filter((i) => valuesOf(row)[i] === 0), at = spotOf(row, zeros[any(zeros.length)] ?? 0), { sum: total } = await sum(row, at);
-        return choice(`In ${named(row)}, row ${at.y}, column ${at.x}, map ${at.c}, the sum is ${short(total)}. What does ReLU make of it?`, short(Math.max(0, total)), [short(Math.abs(total)), short(total), short(1 / (1 + Math.exp(-total)))], `ReLU gives the number if it is above 0, else 0. One program gave ${short(Math.abs(total))}: it had taken away the sign.`, row.element);
-      },
-      async () => { const s = await slopes(), pair = [s.right, s.wrong].map(short); return choice(`For the pixel in row ${s.at.y}, column ${s.at.x} one program says the slope is ${short(s.right)}, another says ${short(s.wrong)}. With the pixel ${2 * s.step} larger the loss goes from ${s.down.toPrecision(6)} to ${s.up.toPrecision(6)}. Who is right?`, short(Math.abs(s.measured - s.right) < Math.abs(s.measured - s.wrong) ? s.right : s.wrong), pair, `The loss changes by ${short(s.up - s.down)} for ${2 * s.step}: a slope of ${short(s.measured)}.`, inputRow.element); },
-      async () => { const count = 2 + any(9), best = Math.E / (Math.E + count - 1); return choice(`Softmax after a sigmoid, with ${count} classes: the best case is 1 for the right class and 0 for the others. How large can its share be at most?`, percent(best), [percent(1), percent(1 / count), percent((1 + best) / 2)], `e ÷ (e + ${count - 1}) = ${percent(best)}: never sure.`, last().element); },
-    ] },
-
-    kernels: { title: "Why direct wins", need: [() => first("conv"), "a convolution"], steps: [
-      () => [`A kernel is the piece of program that computes a layer. For convolutions there are several: ${machine.kernels.join(", ")}. They give the same answer by different ways. Which is the fastest, and why?`, $("kernels").parentElement],
-      [{ kernel: "naive" }, () => { const list = convs(), total = list.reduce((s, v) => s + v.work, 0); return [`"naive" is the definition: for each place and each filter, multiply and add, one after the other. For this network's convolutions that is ${list.map((v) => grouped(v.work)).join(" + ")}${list.length > 1 ? ` = ${grouped(total)}` : ""} products for one picture.`, conv().row.element]; }],
-      async () => { const t = await ladder(); return [`I timed all of them, here on your machine, with this picture. One after another takes ${t.naive.time}. The fastest was ${t.best.name}, with ${t.best.time}: ${t.best.beside} as fast.`, $("rungs")]; },
-      [{ kernel: "stride_groups" }, async () => { const t = await ladder(), { taps, windows } = big(); return [`"stride_groups" copies windows that don't overlap into a table, multiplies it by the weights, and puts the results in their places: a pass for each group. Multiplying tables goes fast: a processor takes several numbers at a time. ${t.stride_groups.time}, ${t.stride_groups.beside} as fast as naive.`, $("rungs")]; }],
-      [{ kernel: "im2col" }, async () => { const t = await ladder(), { row, taps, windows, h, w, c } = big(); return [`"im2col" copies all windows into one large table. For ${named(row)} these are ${grouped(windows)} × ${taps} = ${grouped(windows * taps)} numbers, made of ${grouped(h * w * c)}: most are copied again and again. But there is only one product. ${t.im2col.time}.`, $("rungs")]; }],
-      [{ kernel: "direct" }, async () => { const t = await ladder(); return [`"direct" copies no windows. A window's numbers already lie in memory, row by row, so it reads them where they are. It keeps the sums of several neighbouring places at hand at once, and each weight it fetches serves all of them. ${t.direct.time}, ${t.direct.beside} as fast as naive.`, $("rungs")]; }],
-      async () => { const t = await ladder(), { row, windows, taps, f } = big(); return [`Compare, for ${named(row)}: all three multiply ${grouped(windows * taps * f)} times. im2col and stride_groups first copy ${grouped(windows * taps)} numbers, direct copies 0. Copying computes nothing, but takes time. That is why direct wins. Here: ${["stride_groups", "im2col", "direct"].map((n) => `${n} ${t[n].time}`).join(", ")}.`, $("rungs")]; },
-      [{ kernel: "winograd" }, async () => { const t = await ladder(); return [`"winograd" goes further: it multiplies less. For 3 × 3 windows, 4 × 4 outputs take 36 products instead of 144, but more additions, and a bit more rounding. It pays with many maps. Where it doesn't fit, direct is taken. ${t.winograd.time}.`, $("rungs")]; }],
-      () => [`"auto" picks for each layer what is known to be good for its sizes. For this network: ${rows.filter((r) => r.layer.groups && seen.layers[r.index].kernel).map((r) => `${r.layer.text} by ${seen.layers[r.index].kernel}`).join("; ")}.`, conv().row.element],
-      async () => {
-        const looks = await Promise.all(machine.kernels.map((by) => sight({ values: seen.values }, by))), apart = Math.max(...looks.flatMap((l) => l.probabilities.map((p, i) => Math.abs(p - looks[0].probabilities[i])))), t = await ladder();
-        return [`All answer alike: the largest difference between two outputs is ${short(apart)}. Of those that do all products, the fastest here was ${["naive", "stride_groups", "im2col", "direct"].reduce((a, b) => (t[b].seconds < t[a].seconds ? b : a))}. Times vary a little from run to run; time them again below. Now the quiz.`, $("rungs")];
-      },
-    ], quiz: [
-      () => { const list = convs(), { row, windows, taps, f, work } = list[any(list.length)]; return entry(`${named(row)} has ${grouped(windows)} places, windows of ${taps} numbers and ${f} filters. How many products does naive compute for one picture?`, work, `${grouped(windows)} × ${taps} × ${f} = ${grouped(work)}.`, row.element); },
-      () => { const list = convs(), { row, windows, taps } = list[any(list.length)]; return choice(`${named(row)} has ${grouped(windows)} places and windows of ${taps} numbers. How many numbers does im2col copy for one picture?`, grouped(windows * taps), [grouped(windows), grouped(taps), "0"], `All ${grouped(windows)} windows of ${taps}: ${grouped(windows * taps)}. stride_groups copies as many, group by group.`, row.element); },
-      () => { const { row, windows, taps, f } = big(); return choice(`And direct, for ${named(row)}: how many numbers of windows does it copy?`, "0", [grouped(windows * taps), grouped(windows), grouped(taps * f)], "None. It reads them where they lie: as many products, no copying. That is why it wins.", row.element); },
-    ] },
-  };
-  const share = (value) => percent(value, value < 0.01 ? 4 : 2);
-  const convs = () => rows.filter((r) => r.layer.text.startsWith("conv(")).map((r) => ({ ...sizes(r), work: times(r.layer.shape) * sizes(r).taps }));
-  const big = () => convs().reduce((a, b) => (b.work > a.work ? b : a));
   // The page's table of times, which is measured once a network.
   async function ladder() {
     if (!$("rungs").firstChild) {
@@ -308,13 +105,153 @@ const lessons = (() => {
     }
     const list = [...$("rungs").querySelectorAll("tr")].slice(1).map((line) => {
       const cells = [...line.cells].map((cell) => cell.textContent), [time, beside] = cells.slice(-3);
-      return { name: cells[0], time, beside: beside.replace(" ×", " times"), seconds: parseFloat(time) * (time.includes("ms") ? 1e-3 : 1e-6), isBest: line.className === "best" };
+      return { name: cells[0], time, beside: beside.replace(" ×", " times"), isBest: line.className === "best" };
     });
-    return { best: list.find((l) => l.isBest), ...Object.fromEntries(list.map((l) => [l.name, l])) };
+    return { best: list.find(({ isBest }) => isBest), ...Object.fromEntries(list.map((l) => [l.name, l])) };
   }
+  // The upper left of what a layer sees, with the windows of one of its groups.
+  function groupPicture({ fh, fw, sh, sw, qh, qw, oh, ow, h, w }, [gy, gx]) {
+    const canvas = make("canvas", { width: 300, height: 180, role: "img", "aria-label": `Windows of the stride group of row ${gy}, column ${gx}: side by side, none over another` }), context = canvas.getContext("2d"), z = 20, line = (colour, width, ...box) => { Object.assign(context, { strokeStyle: colour, lineWidth: width }); context.strokeRect(...box.map((v) => v * z)); };
+    for (let y = 0; y < Math.min(h, 9); y++) for (let x = 0; x < Math.min(w, 15); x++) line("#8888", 1, x, y, 1, 1);
+    for (let y = gy; y < oh; y += qh) for (let x = gx; x < ow; x += qw) {
+      const box = [x * sw + 0.1, y * sh + 0.1, fw - 0.2, fh - 0.2];
+      context.fillStyle = `${groupColours[(gy * qw + gx) % groupColours.length]}55`;
+      context.fillRect(...box.map((v) => v * z));
+      line(groupColours[(gy * qw + gx) % groupColours.length], 2, ...box);
+    }
+    return canvas;
+  }
+  const share = (value) => percent(value, value < 0.01 ? 4 : 2);
   // Answers that read alike are one.
-  const choice = (text, right, wrong, why, mark) => ({ text, right, why, mark, options: [...new Set([right, ...wrong])].sort(() => Math.random() - 0.5) });
-  const entry = (text, right, why, mark, within = 0) => ({ text, right, why, mark, within });
+  const choice = (text, right, wrong, why) => ({ text, right, why, options: [...new Set([right, ...wrong])].sort(() => Math.random() - 0.5) });
+  const entry = (text, right, why, within = 0) => ({ text, right, why, within });
+
+  // MARK: The lessons: what a network must have for one, what its steps are about, the steps, the quiz
+  const known = {
+    convolution: { title: "What a convolution is", need: [() => first("conv"), "a convolution"], on: conv, steps: [
+      () => [`You see a picture. The network sees ${grouped(times(machine.input))} numbers: ${machine.input.join(" × ")} (rows, columns, colours). 0 is black, 1 is white. All that it says is made of these.`, inputRow.element],
+      ({ name, fh, fw }) => `The first convolution is ${name}. It looks through a small window of ${fh} × ${fw}, makes one number of what it sees, moves on, and makes the next. Together they are a new picture: a map.`,
+      async ({ row, taps }) => { const at = peak(row), { result } = await pick(row, at); return `Its largest number is ${short(result)}: row ${at.y}, column ${at.x} of map ${at.c} (we count from 0), in a small frame. It is made of the ${taps} numbers in the outlined window, one picture higher up.`; },
+      async ({ row }) => { const { terms, others, sum, bias } = await pick(row, peak(row), true); return `Look at the box. Each number in the window is multiplied by a weight, a number that the layer has learned. The ${terms.length + others} products are added up: ${short(sum - bias)}.`; },
+      async ({ row }) => { const { bias, sum, activation, result } = await pick(row, peak(row), true); return `Then the bias is added, ${short(bias)}: a learned number, too. That makes ${short(sum)}. ${activation === "relu" ? "Last comes ReLU: what is below 0 becomes 0." : `Activation: ${activation}.`} So it is ${short(result)}. Window times weights, plus bias: that is a convolution.`; },
+      async ({ row, ow, sw }) => { const at = peak(row), { result } = await pick(row, { ...at, x: at.x + 1 < ow ? at.x + 1 : Math.max(0, at.x - 1) }); return `One place further, the window has moved by ${sw}. The weights are the same as before; only what they meet is new. Here it makes ${short(result)}.`; },
+      ({ oh, ow, h, fh }) => `The window stops at ${oh} × ${ow} = ${grouped(oh * ow)} places.${oh === h - fh + 1 ? ` It can't hang over the edge: of ${h} rows that leaves ${h} − ${fh} + 1 = ${oh} places down.` : ""} A map shows where the filter found what it looks for: the stronger the colour, the more of it.`,
+      ({ row, f, taps }) => [`One set of ${taps} weights is a filter. This layer has ${f}, so it makes ${f} maps, side by side.${row.index ? "" : " Here are the filters. Orange weights count for, blue ones against."}`, row.index ? row.element : $("filters")],
+      ({ row, f, taps, h, w, c, windows }) => `All it has to learn: ${f} × ${taps} weights and ${f} biases, ${grouped(row.layer.parameters)} numbers. With a weight of its own for each input of each output it would be ${grouped(h * w * c * windows * f)}. A stroke here looks like a stroke there, so all places share the weights.`,
+      async () => { const next = convs()[1]; if (!next) return "The layers behind go on with these maps as this one did with the picture: from strokes to the whole digit. Now the quiz."; await pick(next.row, peak(next.row)); return `The next convolution, ${next.name}, does the same to the maps. Its windows reach through ${next.deep} maps: ${next.fh} × ${next.fw} × ${next.deep} = ${next.taps} products for each number. So strokes become corners and bows, and these digits. Now the quiz.`; },
+    ], quiz: [
+      async ({ row, name }) => { const at = some(row, (v) => v !== 0), { sum: total, bias, result, activation } = await sum(row, at); return choice(`In ${name}, row ${at.y}, column ${at.x}, map ${at.c}, the products add up to ${short(total - bias)}. The bias is ${short(bias)}. The activation is ${activation}. What does the layer give?`, short(result), [total - bias, total - 2 * bias, -total, (total - bias) * bias].map(short), `${short(total - bias)} ${plus(bias)} = ${short(total)}, and ${activation} makes ${short(result)} of it.`); },
+      () => { const size = 2 + any(5), side = 10 + any(20), places = side - size + 1; return entry(`A window of ${size} × ${size} moves in steps of 1 over a picture of ${side} × ${side}, and may not hang over the edge. At how many places does it stop, in all?`, places ** 2, `${side} − ${size} + 1 = ${places} places down, as many across.`); },
+      () => { const { row, name, f, taps } = oneOf(convs()); return entry(`In ${name}, there are ${f} filters, and a window holds ${taps} numbers. How many weights and biases does it learn?`, row.layer.parameters, `Each filter has ${taps} weights and a bias: ${f} × ${taps + 1}.`); },
+    ] },
+
+    groups: { title: "What a stride group is", need: [() => first("conv", overlap), "a convolution whose windows overlap"], on: () => sizes(first("conv", overlap)), steps: [
+      [{ kernel: "naive" }, ({ name, oh, ow }) => `In ${name}, the window stops at ${oh} × ${ow} = ${grouped(oh * ow)} places. The program "naive" goes to one after the other. That is simple, but many small jobs. Could many windows be done at once?`],
+      async ({ row, fh, fw }) => { await pick(row, { y: 0, x: 0, c: 0 }); return `Here is the first place, top left. Its window covers ${fh} × ${fw} = ${fh * fw} squares of the picture above: the outline.`; },
+      async ({ row, fh, fw, sw, ow }) => { await pick(row, { y: 0, x: Math.min(1, ow - 1), c: 0 }); return `The next place, ${sw} to the right. Its window shares ${fh * Math.max(0, fw - sw)} of its ${fh * fw} squares with the first one: they overlap. To do both at once, they must lie side by side in a table, and the shared numbers be copied twice.`; },
+      async ({ row, fw, sw, qw, ow }) => { await pick(row, { y: 0, x: Math.min(qw, ow - 1), c: 0 }); return qw < ow ? `${qw} places on, the window shares nothing with the first. Why ${qw}? A window is ${fw} wide, a step is ${sw}. ${fw} ÷ ${sw}, rounded up, is ${qw}: so many steps take a window off itself.` : `There are only ${ow} places across, and all overlap.`; },
+      [{ groups: true }, (on) => [`So leap ${on.qw} places across and ${on.qh} down, again and again. Of these windows no two overlap. Such a set is a stride group: windows that share no square. The picture shows it for the upper left corner.`, null, groupPicture(on, [0, 0])]],
+      [{ groups: true }, (on) => [`What was left out is another group, and another. There are ${on.qh} × ${on.qw} = ${on.qh * on.qw}: each colour on the first map is one. Each place is in exactly one group. A larger picture has more windows in a group, but not more groups.`, null, groupPicture(on, [0, Math.min(1, on.qw - 1)])]],
+      [{ groups: true }, ({ oh, ow, qh, qw, taps, f }) => `The first group has ${Math.ceil(oh / qh)} × ${Math.ceil(ow / qw)} = ${Math.ceil(oh / qh) * Math.ceil(ow / qw)} windows. They become the lines of a table, with ${taps} numbers each. One multiplication by the weights of all ${f} filters, and all its outputs are there at once.`],
+      [{ kernel: "stride_groups", groups: true }, ({ qh, qw, windows }) => `Now the page computes so: the kernel "stride_groups". (A kernel is the piece of program that computes a layer.) Read the line above the maps: ${qh * qw} passes instead of ${grouped(windows)} windows.`],
+      [{ groups: true }, ({ row }) => { const one = rows.find(({ layer }) => layer.groups && times(layer.groups) === 1); return [`If a step is as large as the window, no windows overlap, and there is one group. ${one ? `So it is in ${named(one)}: one colour.` : "Most poolings are so."}`, (one ?? row).element]; }],
+      async ({ row }) => { const [a, b] = await Promise.all(["naive", "stride_groups"].map((by) => sight({ values: seen.values }, by))), apart = Math.max(...a.maps[row.index].map((v, i) => Math.abs(v - b.maps[row.index][i]))); return `Is the answer the same? I had this layer computed both ways. The largest difference is ${short(apart)}${apart ? ": only rounding" : ""}. Remember: a stride group is a set of windows of which no two overlap, so that they can be computed in one pass. Now the quiz.`; },
+    ], quiz: [
+      () => { const f = 2 + any(5), s = 1 + any(3), q = Math.ceil(f / s); return entry(`A window of ${f} × ${f} moves in steps of ${s} over a large picture. How many stride groups are there?`, q * q, `${f} ÷ ${s}, rounded up, is ${q}: ${q} groups down times ${q} across.`); },
+      [{ groups: true }, ({ name, oh, ow, qh, qw }) => { const [y, x] = [any(oh), any(ow)], to = any(2) ? [y % qh, x % qw] : [any(oh), any(ow)], isSame = (y - to[0]) % qh === 0 && (x - to[1]) % qw === 0; return choice(`In ${name}, is the window at row ${y}, column ${x} in the same stride group as the one at row ${to[0]}, column ${to[1]}?`, isSame ? "Yes" : "No", ["No", "Yes"], `They are ${Math.abs(y - to[0])} rows and ${Math.abs(x - to[1])} columns apart. In one group these are multiples of ${qh} and of ${qw}.`); }],
+      () => { const { name, oh, ow, qh, qw } = oneOf(convs().filter(({ row }) => overlap(row.layer))), [down, across] = [Math.ceil(oh / qh), Math.ceil(ow / qw)]; return entry(`In ${name}, there are ${oh} × ${ow} places and ${qh} × ${qw} groups. How many windows are in the group of the first place, top left?`, down * across, `${oh} ÷ ${qh} and ${ow} ÷ ${qw}, rounded up: ${down} × ${across}.`); },
+    ] },
+
+    pooling: { title: "Why pooling", need: [() => first("maxpool"), "max-pooling"], on: () => sizes(first("maxpool")), steps: [
+      ({ under, h, w, c }) => [`Here are ${c} maps of ${h} × ${w}: ${grouped(h * w * c)} numbers. The picture had ${grouped(times(machine.input))}. That is a lot to go on with, and neighbours often say nearly the same.`, under.element],
+      ({ name, fh, fw, sw }) => `Pooling makes maps smaller. Here, in ${name}, it looks at windows of ${fh} × ${fw}, in steps of ${sw}, in each map by itself. Of each window one number goes on.`,
+      async ({ row, under, taps }) => { const { sum } = await pick(row, peak(row), true); return `Which one? The largest. In this window are the ${taps} numbers ${windowOf(row, under).map((t) => short(t.value)).join(", ")}. The largest, ${short(sum)}, goes on. The others go nowhere.`; },
+      ({ row }) => `Nothing is multiplied here, and nothing is learned: ${row.layer.parameters} weights.`,
+      ({ row, h, w, c, windows }) => `What comes out: ${row.layer.shape.join(" × ")} = ${grouped(windows * c)} numbers. Before, there were ${grouped(h * w * c)}: ${short((h * w) / windows)} times as many.`,
+      ({ row, h, w, windows }) => { const next = convs().find((l) => l.row.index > row.index); return next ? [`Why? First, less work. In ${next.name}, there are ${grouped(next.work)} products for one picture. Without the pooling it would be about ${short((h * w) / windows)} times as many, as there would be so many more places.`, next.row.element] : "Why? First, less work: the layer above has a weight for each number that comes, so it needs fewer."; },
+      ({ row, name }) => { let [view, jump] = [1, 1]; for (const { layer } of rows.slice(0, row.index + 1)) if (layer.groups) { view += (layer.window[0] - 1) * +(/dilation=(\d+)/.exec(layer.text)?.[1] ?? 1) * jump; jump *= layer.stride[0]; } return `Second, a wider view. One number of ${name} comes of ${view} rows of the picture, and its neighbour lies ${jump} rows further on. So the small windows of the next layer see larger parts of the digit.`; },
+      async ({ row, under }) => {
+        const before = all().map(valuesOf), [, w, c] = machine.input;
+        await load({ values: seen.values.map((_, i) => (Math.floor(i / c) % w ? seen.values[i - c] : 0)) });
+        const [a, b] = [under, row].map((r) => { const old = before[r.index + 1], now = valuesOf(r); return Math.sqrt(old.reduce((s, v, i) => s + (v - now[i]) ** 2, 0) / old.reduce((s, v) => s + v * v, 0)); });
+        return `Third, it minds less where things are. I moved the picture right by one pixel. What goes into the pooling changes by ${percent(a, 0)} of its size, what comes out by ${percent(b, 0)}${b < a ? "" : " (here not less: it helps mostly, not always)"}. And a digit is the same digit one pixel further on.`;
+      },
+      async ({ row, fh, fw }) => { await pick(row, peak(row)); return `There is a price. The next layer knows that something was found in these ${fh} × ${fw} squares, but no longer where. To name a digit that is good enough.`; },
+      async ({ row, under, taps }) => { const { sum } = await pick(row, peak(row), true); return `Another pooling, avgpool, takes the mean: here ${short(windowOf(row, under).reduce((a, t) => a + t.value, 0) / taps)} instead of ${short(sum)}. The largest says "it is there", the mean "how much of it". Now the quiz.`; },
+    ], quiz: [
+      ({ row, under }) => { const numbers = (i) => { row.cursor = spotOf(row, i); return windowOf(row, under).map((t) => t.value); }, list = numbers(times(row.layer.shape) && ((at) => (at.y * row.layer.shape[1] + at.x) * row.layer.shape[2] + at.c)(some(row, (v, i) => v > 1.2 * Math.min(...numbers(i)) && v > 0))), total = list.reduce((a, b) => a + b, 0); return choice(`A max-pooling's window holds ${list.map(short).join(", ")}. What goes on?`, short(Math.max(...list)), [total / list.length, total, Math.min(...list)].map(short), "The largest, as it is. No mean, no sum."); },
+      () => { const half = 5 + any(20); return entry(`A map of ${2 * half} × ${2 * half} goes through a pooling with windows of 2 × 2 in steps of 2. How many numbers come out?`, half ** 2, `${half} × ${half}: one for each window, a quarter.`); },
+      ({ name, h, w, c, windows }) => entry(`In ${name}, ${grouped(h * w * c)} numbers come in and ${grouped(windows * c)} go on. How many are left out?`, (h * w - windows) * c, `${grouped(h * w * c)} − ${grouped(windows * c)}.`),
+    ] },
+
+    percentage: { title: "Where the percentage comes from", need: [() => machine.has_probabilities && last().layer.text.startsWith("softmax("), "a softmax layer at its end"], digit: unsure, on: async () => { const z = await sums(), [a, b] = ranked(); return { row: last(), z, a, b, most: z[a.k], second: z[b.k], total: z.reduce((s, v) => s + Math.exp(v - z[a.k]), 0) }; }, steps: [
+      ({ a }) => [`It says ${a.name}, with ${percent(a.share, 2)}. Nobody told it that number. We go back, step by step, to where it comes from.`, says],
+      () => [`Each class has a share. Together they are ${percent(seen.probabilities.reduce((a, b) => a + b, 0))}. The last layer, ${named(last())}, makes them. It does two things: sums, then softmax.`, says],
+      async ({ a }) => { const { kernel, terms, others } = await output(a.k); return `First the sum for ${a.name}. ${terms.length + others} numbers come from the layer before. Each is multiplied by a weight; the products and a bias add up to ${short(kernel)}. That is no percentage yet: it could be any number.`; },
+      async ({ a, b, most, second }) => { await output(b.k); return `Each class has its own weights, and so its own sum. For ${b.name}, which came second, it is ${short(second)}. For ${a.name} it was ${short(most)}.`; },
+      async ({ a, most }) => { await output(a.k); $("explain").scrollTop = 1e4; $("explain-body").querySelectorAll("h3")[0]?.scrollIntoView({ block: "nearest" }); return `Now softmax. It takes the largest sum, ${short(most)}, from each. So the first has 0, and all others are below 0. The table in the box has a line for each class.`; },
+      async ({ b, most, second }) => { await output(b.k); return `Then the exponential: e, which is 2.718…, to that power. It is never below 0. The first has e⁰ = 1. For ${b.name} it is e to the power of ${short(second)} ${plus(-most)} = ${short(second - most)}: ${short(Math.exp(second - most))}.`; },
+      async ({ a, b, most, second, total }) => { await output(a.k); return `Last, each is divided by the sum of all, ${total.toPrecision(5)}. For ${a.name}: 1 ÷ ${total.toPrecision(5)} = ${percent(1 / total, 2)}. For ${b.name}: ${short(Math.exp(second - most))} ÷ ${total.toPrecision(5)} = ${share(b.share)}. So that is where a percentage comes from: sums, exponentials, a division.`; },
+      ({ a, b, most, second }) => `Only the lead counts. Here ${a.name} leads by ${short(most - second)}; e to that power is ${short(Math.exp(most - second))}, and so many times as large is its share. The whole way up the page, from pixels to these sums, is the other layers' work.`,
+      [{ digit: hard }, ({ a }) => [a.k === seen.label ? "This network is right about all the test digits here. Another might not be: a share is not a promise." : `A share is not a promise. Test digit ${source.test} is labelled ${machine.classes[seen.label]}. The network says ${a.name}, with ${percent(a.share)}: it can be sure and wrong.`, says]],
+      async () => { const { count, of } = await wrongs(); return [`How often it is right is another percentage. For that one counts: ${grouped(of - count)} of ${grouped(of)} test digits, from which it hasn't learned: ${percent(1 - count / of, 2)}. Don't mix up the two: one is about one picture, the other about many. Now the quiz.`, $("list").parentElement]; },
+    ], quiz: [
+      [{ digit: doubtful }, ({ z, b, most, second, total }) => { const e = Math.exp(second - most); return choice(`For class ${b.name} the exponential is ${short(e)}. All ${z.length} add up to ${total.toPrecision(5)}. What is its share?`, share(e / total), [e / total / 10, Math.sqrt(e / total), 1 - e / total, 1 / z.length].map(share), `${short(e)} ÷ ${total.toPrecision(5)} = ${share(e / total)}.`); }],
+      ({ z }) => { const few = [...z.keys()].sort(() => Math.random() - 0.5).slice(0, 3), best = few[indexOfMost(few, (k) => z[k])]; return choice(`These are sums: ${few.map((k) => `${machine.classes[k]}: ${z[k].toFixed(2)}`).join("; ")}. Which of the three has the largest share?`, machine.classes[best], few.map((k) => machine.classes[k]), "The largest sum has the largest share; softmax keeps the order. −1 is more than −5."); },
+      [{ digit: doubtful }, ({ a }) => { const others = (100 - 100 * a.share).toFixed(2); return entry(`The share of ${a.name} is ${percent(a.share, 2)}. How many percent have all other classes together?`, +others, `Together they are 100 %: 100 − ${(100 * a.share).toFixed(2)} = ${others}.`, 0.011); }],
+    ] },
+
+    learning: { title: "How it learns", need: [() => machine.has_probabilities, "probabilities"], digit: hard, wants: true, on: () => ({ wanted: machine.classes[wish.label], share: seen.probabilities[wish.label], before: seen.loss, slope: seen.gradients?.[0] }), steps: [
+      ({ wanted }) => { const [a] = ranked(); return [`Test digit ${source.test}. The network says ${a.name}, with ${percent(a.share)}. Say we want ${wanted}. How could it learn that? By changing its ${grouped(machine.parameters)} weights and biases, each a little.`, says]; },
+      ({ wanted, share }) => [`First, how wrong is it? The share of ${wanted} is ${percent(share, 2)}. The loss is minus the logarithm of that: ${short(seen.loss)}. One number for how bad it is.`, $("loss-now")],
+      () => [`A share of 100 % has a loss of 0, 50 % of ${short(Math.log(2))}, 10 % of ${short(Math.log(10))}, 1 % of ${short(Math.log(100))}. Learning means: make the loss smaller.`, $("loss-now")],
+      [{ slopes: true }, () => ["Now the maps show slopes: how fast the loss grows if a number grows. Orange: more of it makes the loss larger. Blue: more of it makes the loss smaller.", inputRow.element]],
+      [{ slopes: true }, ({ share }) => [`The last layer's slopes are easy. For the wanted class its share less 1: ${share.toFixed(3)} − 1 = ${(share - 1).toFixed(3)}. For the others their shares. From there slopes are computed back, layer by layer: backpropagation.`, last().element]],
+      [{ slopes: true }, async ({ before, slope }) => { const at = indexOfMost(slope, Math.abs), by = 0.01, { loss } = await sight({ values: seen.values.map((v, i) => (i === at ? v + by : v)) }), { y, x } = (inputRow.cursor = spotOf(inputRow, at)); return [`True? Try it! I made the pixel in row ${y}, column ${x} larger by ${by}. The loss went from ${before.toFixed(5)} to ${loss.toFixed(5)}: ${short((loss - before) / by)} for each 1. The slope says ${short(slope[at])}.`, inputRow.element]; }],
+      () => ["Weights have slopes, too. A step moves each weight against its slope, as uphill is worse: new weight = weight − rate × slope. The rate says how far; here 0.001.", $("backwards")],
+      async ({ before }) => { await teach(1); return [`One step is done. The loss was ${short(before)} and is ${short(seen.loss)} now. All maps have changed a little, too.`, $("loss-now")]; },
+      async ({ before, wanted }) => { await teach(10); return [`Ten steps: from ${short(before)} to ${short(seen.loss)}. Now ${wanted} has ${percent(seen.probabilities[wish.label])}. But who learns one digit by heart may forget others. So one learns from many.`, $("loss-now")]; },
+      async () => { const k = machine.classes.length; return `Training takes the mean slope of 32 pictures, steps, and takes the next 32. I did so with a new, small network, once through all pictures. At first each class has a share near 1/${k}, so the loss is near ${short(Math.log(k))}. Then: ${await train(`flatten softmax(${k})`, 0.1)} Now the quiz.`; },
+    ], quiz: [
+      [{ digit: doubtful }, ({ wanted, share }) => choice(`The wanted class, ${wanted}, has a share of ${share.toPrecision(4)}. What is the loss?`, short(seen.loss), [1 - share, Math.exp(-share), seen.loss / 2, seen.loss + 1].map(short), `−log ${share.toPrecision(4)} = ${short(seen.loss)}.`)],
+      [{ digit: doubtful }, async ({ share }) => { const { bias } = await sum(last(), { y: 0, x: 0, c: wish.label }), slope = share - 1, next = bias - 0.1 * slope; return choice(`A bias is ${bias.toFixed(4)}. The loss' slope for it is ${slope.toFixed(4)}, the rate is 0.1. What is the bias after one step?`, next.toFixed(4), [bias + 0.1 * slope, bias - slope, 0.1 * slope, bias].map((v) => v.toFixed(4)), `${bias.toFixed(4)} − 0.1 × (${slope.toFixed(4)}) = ${next.toFixed(4)}.`); }],
+      [{ slopes: true }, ({ slope }) => { const at = (inputRow.cursor = some(inputRow, (_, i) => Math.abs(slope[i]) > 1e-4)), v = value(inputRow, at), grows = v > 0; return choice(`The slope for the pixel in row ${at.y}, column ${at.x} is ${short(v)}. This pixel becomes a little brighter. What does the loss do?`, grows ? "It grows" : "It falls", ["It falls", "It grows"], grows ? "Above 0: more of it, more loss." : "Below 0: more of it, less loss."); }],
+    ] },
+
+    wrong: { title: "What goes wrong", need: [() => machine.has_probabilities && first("conv")?.index === 0 && !/padding|dilation|groups|activation/.test(first("conv").layer.text), "probabilities, and at its start a plain convolution with ReLU"], wants: true, on: conv, steps: [
+      ({ row, name }) => { const list = valuesOf(row); return `ReLU makes 0 of all that is below 0. In ${name}, ${grouped(list.filter((v) => v === 0).length)} of ${grouped(list.length)} numbers are 0 for this picture. That is as it should be: a filter finds its stroke here and not there.`; },
+      async ({ row }) => { const of = first("relu") ?? row, { dead: none, units, count } = await dead(of); return [`But a unit that is 0 for every picture is dead: it says nothing. There ReLU's slope is 0, so no slope reaches its weights, and it can't learn any more. In ${named(of)}, ${grouped(none)} of ${grouped(units)} were 0 for each of ${count} test pictures.`, of.element]; },
+      async () => { const end = await train(tiny(), 0.1), found = await dead(rows[1]); return `I train a small network, ${tiny()}, with the rate 0.1, once through all pictures. ${end} Dead, by ${found.count} test pictures: ${found.dead} of ${found.units}.`; },
+      async () => { const end = await train(tiny(), 2), found = await dead(rows[1]); return `The same with the rate 2, twenty times as large. ${end} Dead: ${found.dead} of ${found.units}. Steps too long threw the weights so far that the sums are below 0 for every picture. From there they don't come back.`; },
+      async () => { const k = machine.classes.length; return `Rate 20. ${await train(tiny(), 20)} Guessing would have a loss of ${short(Math.log(k))} and ${percent(1 / k)} right. Each step leaps over the valley and lands higher up on the other side. The cure: a tenth of the rate, and try again.`; },
+      async () => `And a rate too small? With 0.001: ${await train(tiny(), 0.001)} Nothing breaks, but it hardly moves. A good rate is as large as goes well.`,
+      async () => { const z = await sums(), e = z.map((v) => Math.exp(1 / (1 + Math.exp(-v)))), [a] = ranked(); return [`Programs have mistakes, too. The one that this project goes back to put a sigmoid before softmax: it presses each sum between 0 and 1. With this picture's sums ${a.name} would get ${percent(e[a.k] / e.reduce((s, v) => s + v))} instead of ${percent(a.share)}. With ${z.length} classes it is never more than ${percent(Math.E / (Math.E + z.length - 1))}: such a network can't become sure.`, says]; },
+      async () => { const s = await slopes(); return `Another one: on the way back it left ReLU out. It let slopes through where ReLU had made a 0. I computed both, with ${machine.classes[wish.label]} as the wanted class, for ${s.place}. With ReLU the slope is ${short(s.right)}, with the mistake ${short(s.wrong)}. Which is right?`; },
+      async () => { const s = await slopes(); return `Ask the loss itself! With the pixel ${s.step.toFixed(4)} larger it is ${s.more.toPrecision(6)}; that much smaller, ${s.less.toPrecision(6)}. Difference by distance: ${short(s.measured)}. The network says ${short(s.right)}, the mistake ${short(s.wrong)}. So the ${Math.abs(s.measured - s.right) < Math.abs(s.measured - s.wrong) ? "network" : "mistake"} is nearer.`; },
+      () => "A program with such a mistake often learns all the same, only worse. One doesn't see it unless one measures. So twelve such mistakes are kept, and a test that each is caught: in a terminal, \"stridenet gradcheck --mutant absolute-value\". Now the quiz.",
+    ], quiz: [
+      async ({ row, name }) => { const at = some(row, (v) => v === 0), { sum: total } = await sum(row, at); return choice(`In ${name}, row ${at.y}, column ${at.x}, map ${at.c}, the sum is ${short(total)}. What does ReLU make of it?`, short(Math.max(0, total)), [Math.abs(total), total, 1 / (1 + Math.exp(-total))].map(short), `What is below 0 becomes 0. The old program gave ${short(Math.abs(total))}: it only took the sign away.`); },
+      async () => { const s = await slopes(), isRight = Math.abs(s.measured - s.right) < Math.abs(s.measured - s.wrong); return choice(`For ${s.place} one program says that the slope is ${short(s.right)}, another says ${short(s.wrong)}. With the pixel ${(2 * s.step).toFixed(4)} larger, the loss goes from ${s.less.toPrecision(6)} to ${s.more.toPrecision(6)}. Who is right?`, short(isRight ? s.right : s.wrong), [s.right, s.wrong].map(short), `${short(s.more - s.less)} ÷ ${(2 * s.step).toFixed(4)} is about ${short(s.measured)}.`); },
+      () => { const count = 2 + any(9), best = Math.E / (Math.E + count - 1); return choice(`Softmax after a sigmoid, with ${count} classes. At best the right class has 1 and all others 0. How large can its share be?`, percent(best), [1, 1 / count, (1 + best) / 2].map((v) => percent(v)), `e ÷ (e + ${count - 1}) = ${percent(best)}.`); },
+    ] },
+
+    kernels: { title: "Why direct wins", need: [() => first("conv"), "a convolution"], on: async () => ({ ...big(), t: await ladder() }), steps: [
+      () => [`A kernel is the piece of program that computes a layer. For convolutions there are several: ${machine.kernels.join(", ")}. They go different ways to the same answer. Which is the fastest, and why?`, $("kernels").parentElement],
+      [{ kernel: "naive" }, () => { const list = convs(); return [`"naive" is the definition: for each place and each filter multiply and add, one after the other. For this network's convolutions these are ${list.map((l) => grouped(l.work)).join(" + ")} products for one picture.`, list[0].row.element]; }],
+      ({ t }) => [`I timed them, on your machine, with this picture, all layers together. One after the other takes ${t.naive.time}. The fastest was ${t.best.name}, with ${t.best.time}: ${t.best.beside} as fast.`, $("rungs")],
+      [{ kernel: "stride_groups" }, ({ t }) => [`"stride_groups" copies windows that don't overlap into a table, multiplies it by the weights and puts the results in their places: once for each group. Tables go fast, as a processor multiplies several numbers at a time: ${t.stride_groups.time}, ${t.stride_groups.beside} as fast as naive.`, $("rungs")]],
+      [{ kernel: "im2col" }, ({ t, name, windows, taps, h, w, c }) => [`"im2col" copies all windows into one large table. In ${name}, these are ${grouped(windows)} × ${taps} = ${grouped(windows * taps)} numbers, made of ${grouped(h * w * c)}: most are copied again and again. But there is only one product. ${t.im2col.time}.`, $("rungs")]],
+      [{ kernel: "direct" }, ({ t }) => [`"direct" copies no windows. Their numbers lie in memory already, row by row: it reads them there. It works on the sums of several neighbouring places at once, so that each weight it fetches serves all of them. ${t.direct.time}, ${t.direct.beside} as fast as naive.`, $("rungs")]],
+      ({ t, name, windows, taps, work }) => [`Compare, in ${name}: all three multiply ${grouped(work)} times. But im2col and stride_groups first copy ${grouped(windows * taps)} numbers, and direct copies 0. Copying takes time and computes nothing. That is why direct wins. Here: ${["stride_groups", "im2col", "direct"].map((n) => `${n} ${t[n].time}`).join(", ")}.`, $("rungs")],
+      [{ kernel: "winograd" }, ({ t }) => [`"winograd" multiplies less: in windows of 3 × 3, 36 products make 4 × 4 outputs, instead of 144. It adds more for that, and rounds a bit more. That pays with many maps; where it doesn't fit, direct is taken. ${t.winograd.time}.`, $("rungs")]],
+      () => [`"auto" takes for each layer what is known to be good for its sizes. Here: ${rows.filter((r) => r.layer.groups).map((r) => `${r.layer.text} by ${seen.layers[r.index].kernel}`).join("; ")}.`, conv().row.element],
+      async () => { const looks = await Promise.all(machine.kernels.map((by) => sight({ values: seen.values }, by))), apart = Math.max(...looks.flatMap((l) => l.probabilities.map((p, i) => Math.abs(p - looks[0].probabilities[i])))); return [`All answer alike: no output differs by more than ${short(apart)}. So the kernel changes only the time. Times vary a little from run to run, and with few channels the order can be another: time them again below. Now the quiz.`, $("rungs")]; },
+    ], quiz: [
+      () => { const { name, windows, taps, f, work } = oneOf(convs()); return entry(`In ${name}, there are ${grouped(windows)} places, windows of ${taps} numbers and ${f} filters. How many products does naive compute for one picture?`, work, `${grouped(windows)} × ${taps} × ${f}.`); },
+      () => { const { name, windows, taps } = oneOf(convs()); return choice(`In ${name}, there are ${grouped(windows)} places and windows of ${taps} numbers. How many numbers does im2col copy for one picture?`, grouped(windows * taps), [windows, taps, 0].map(grouped), `All windows: ${grouped(windows)} × ${taps}. stride_groups copies as many, group by group.`); },
+      ({ name, windows, taps, f }) => choice(`And direct: how many numbers of windows does it copy, in ${name}?`, "0", [windows * taps, windows, taps * f].map(grouped), "It reads them where they lie: as many products, nothing copied. That is why it wins."),
+    ] },
+  };
 
   // MARK: The page as a step needs it
   async function stage({ digit = lesson.digit ?? 0, kernel = machine.kernel, groups = false, slopes = false }) {
@@ -324,9 +261,11 @@ const lessons = (() => {
       await until(() => !polling);
     }
     if (isTrial) {
+      const wasKept = isKept;
       $("reset").click();
       await until(() => machine.is_original && $("progress").textContent === "");
       isTrial = isKept = false;
+      if (wasKept && !lesson.need[0]()) await grow();
     }
     while (taken) {
       taken--;
@@ -342,7 +281,7 @@ const lessons = (() => {
     $("shown").value = "values";
     if (showsGroups !== groups) $("groups").click();
     await load({ test: +$("number").value });
-    if (lesson.wants) Object.assign(wish, { label: wanted(), isChosen: true });
+    if (lesson.wants) Object.assign(wish, { label: seen.label != null && seen.label !== ranked()[0].k ? seen.label : (ranked()[0].k + 1) % machine.classes.length, isChosen: true });
     if (slopes) $("shown").value = "gradients";
     if (lesson.wants || slopes) {
       $("should").value = wish.label;
@@ -350,12 +289,10 @@ const lessons = (() => {
     }
   }
   async function back() {
-    isTrial = true;
-    taken = 0;
+    [isTrial, isKept, taken] = [true, false, 0];
   }
   async function grow() {
-    const text = Object.values(machine.presets).find((t) => t === machine.presets.small) ?? "conv(16,3) maxpool(2) flatten relu(64) softmax(10)";
-    await train(text.replace(/softmax\(\d+\)/, `softmax(${machine.classes.length})`), 0.003, "adam", 2);
+    await train((machine.presets.small ?? "conv(16,3) maxpool(2) flatten relu(64) softmax(10)").replace(/softmax\(\d+\)/, `softmax(${machine.classes.length})`), 0.003, "adam", 2);
     [isTrial, isKept] = [false, true];
   }
 
@@ -371,7 +308,7 @@ const lessons = (() => {
     if (event.key === "ArrowLeft" && number > 1) go(number - 1);
   });
   function show(words, isNew) {
-    text.replaceChildren(...[words].flat());
+    text.replaceChildren(...[words].flat().map((part) => part?.replace?.(/(^|[.!?] )layer /g, "$1Layer ") ?? part));
     // Who is elsewhere on the page by now isn't called back.
     if (isNew && (panel.contains(document.activeElement) || document.activeElement === document.body)) text.focus({ preventScroll: true });
   }
@@ -395,12 +332,14 @@ const lessons = (() => {
       if (mine !== turn) return;
       await stage({ ...(isQuiz && !lesson.digit ? { digit: any(machine.test_images) } : {}), ...options });
       if (mine !== turn) return;
-      const found = await run();
+      const about = await lesson.on();
+      aim = about.row?.element;
+      const found = await run(about);
       if (mine !== turn) return;
+      const [words, mark, extra] = [found].flat();
       if (isQuiz) question(found);
-      else show(found[0], true);
-      const mark = isQuiz ? found.mark : found[1];
-      if (mark) point(mark);
+      else show([words, ...(extra ? [extra] : [])], true);
+      if (mark ?? aim) point(...[mark ?? aim].flat());
       if (seen) overlays();
       panel.dataset.at = to;
     } catch (error) {
@@ -421,7 +360,7 @@ const lessons = (() => {
     const reply = make("p", { id: "lesson-reply", role: "status" });
     const judge = (isRight) => {
       if (isRight) score++;
-      reply.textContent = `${isRight ? "✓ Right." : `✗ Not quite: it is ${typeof right === "number" ? right : right}.`} ${why}${number === 13 ? ` You had ${score} of 3.` : ""}`;
+      reply.textContent = `${isRight ? "✓ Right." : `✗ Not quite: it is ${Number.isInteger(right) ? grouped(right) : right}.`} ${why}${number === 13 ? ` You had ${score} of 3.` : ""}`;
       reply.style.color = `var(--${isRight ? "good" : "bad"})`;
       forwards.focus();
     };
@@ -453,20 +392,21 @@ const lessons = (() => {
     if (showsGroups) $("groups").click();
     $("lessons").querySelector(`[data-lesson="${lesson?.name}"]`)?.focus();
     // What a step trained or took goes back; what the pupil did stays.
+    isKept &&= !isTrial;
     if (isTrial || taken) tell((async () => { await until(() => !working); working++; try { await stage({}).catch((error) => { if (!error.offer) throw error; }); } finally { working--; } })());
   }
   function open(name, step = 1) {
-    if (!(name in all10)) throw refusal(`no such lesson: ${name}; expected: ${Object.keys(all10).join(", ")}`);
-    lesson = { name, ...all10[name] };
+    if (!(name in known)) throw refusal(`no such lesson: ${name}; expected: ${Object.keys(known).join(", ")}`);
+    lesson = { name, ...known[name] };
     $("lesson-title").textContent = lesson.title;
     panel.hidden = false;
     document.body.classList.add("lesson");
     text.focus({ preventScroll: true });
     return go(step);
   }
-  $("lesson-list").append(...Object.entries(all10).map(([name, { title }], i) => make("button", { "data-lesson": name, onclick: () => tell(open(name)) }, `${i + 1}. ${title}`)));
+  $("lesson-list").append(...Object.entries(known).map(([name, { title }], i) => make("button", { "data-lesson": name, onclick: () => tell(open(name)) }, `${i + 1}. ${title}`)));
   $("lessons").hidden = false;
   // Another network, by somebody else: nothing of what was kept holds.
-  views.push({ built() { hardest = null; if (!working) isKept = isTrial = false; } });
+  views.push({ built() { mistaken = null; if (!working) isKept = isTrial = false; } });
   return { open };
 })();
