@@ -83,7 +83,9 @@ import StrideNet
         #expect(
           try browser.text("$('lesson-where').textContent")
             == (step > 10 ? "question \(step - 10) of 3" : "\(step) of 10"))
-        if let done = done["\(name) \(step)"] { #expect(try browser.holds(done), "\(name) \(step)") }
+        if let done = done["\(name) \(step)"] {
+          #expect(try browser.holds(done), "\(name) \(step)")
+        }
         if let said = said["\(name) \(step)"] { #expect(said(text), "\(name) \(step): \(text)") }
         try browser.value("$('lesson-next').click()")
       }
@@ -131,7 +133,9 @@ import StrideNet
           #expect(
             reply.hasPrefix(isRight ? "✓ Right." : "✗ Not quite: it is "),
             "\(name) \(question): \(text) \(answer): \(reply)")
-          if question == 3 { #expect(reply.hasSuffix("You had \(isRight ? 3 : 0) of 3."), "\(reply)") }
+          if question == 3 {
+            #expect(reply.hasSuffix("You had \(isRight ? 3 : 0) of 3."), "\(reply)")
+          }
           try browser.value("$('lesson-next').click()")
         }
       }
@@ -142,7 +146,8 @@ import StrideNet
     try browser.value("document.querySelector('#lesson-answers form button').click()")
     #expect(
       try browser.holds(
-        "$('lesson-reply').textContent.startsWith('Type a number') && !$('lesson-answer').disabled"))
+        "$('lesson-reply').textContent.startsWith('Type a number') && !$('lesson-answer').disabled")
+    )
     #expect(browser.complaints.isEmpty, "\(browser.complaints)")
   }
 
@@ -230,7 +235,8 @@ import StrideNet
       try browser.value("document.querySelector('[data-lesson=\(name)]').click()")
       for step in 1...13 {
         let text = try Self.arrive(browser, step)
-        #expect(!text.contains("can't be shown") && !text.contains("NaN"), "\(name) \(step): \(text)")
+        #expect(
+          !text.contains("can't be shown") && !text.contains("NaN"), "\(name) \(step): \(text)")
         try browser.value("$('lesson-next').click()")
       }
     }
@@ -289,7 +295,8 @@ private struct Answer {
     case "convolution 2":
       let places = whole[3] - whole[0] + 1
       return "\(places * places)"
-    case "convolution 3": return "\(try network.summary().layers[layer().filters == 16 ? 0 : 2].parameters)"
+    case "convolution 3":
+      return "\(try network.summary().layers[layer().filters == 16 ? 0 : 2].parameters)"
     case "groups 1":
       let (size, stride) = (whole[0], whole[2])
       return

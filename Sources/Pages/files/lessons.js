@@ -2,7 +2,7 @@
 // Lessons that drive the page, ten steps each, and a quiz whose answers the page computes. A step puts the page into
 // the state that it needs, and returns its text, with the numbers that are there, and what to outline.
 const lessons = (() => {
-  let lesson = null, number = 0, score = 0, turn = 0, working = 0, taken = 0, mistaken = null, aim = null;
+  let lesson = null, number = 0, score = 0, turn = 0, working = 0, taken = 0, mistaken = null, aim = null, fields = null;
   // What a lesson trained: a network to go on with, or one that the next step takes back.
   let isKept = false, isTrial = false;
 
@@ -45,6 +45,13 @@ const lessons = (() => {
     $("explain").hidden = !isShown;
     return sum(row, spot);
   }
+  // Where the page can show a computation number by number, it does, too.
+  async function watch(row, order) {
+    if (typeof play === "undefined") return "";
+    await play.show(row.index, order);
+    aim = $("play");
+    return ' Under "Watch it compute" you can see it move: press Play, or Step.';
+  }
   const output = (c) => pick(last(), { y: 0, x: 0, c }, true);
   // Test digits that are mistaken, the most certainly first.
   const wrongs = async () => (mistaken ??= await ask("wrong")), hard = async () => (await wrongs()).images[0]?.index ?? 0, unsure = async () => (await wrongs()).images.at(-1)?.index ?? 0;
@@ -55,9 +62,12 @@ const lessons = (() => {
     $("step-rate").value = 0.001;
     await stepped(answer);
   }
+  const fill = (list) => { for (const [id, value] of list) $(id).value = value; };
   // Trains as the button does, waits for the end, and says what came of it.
   async function train(layers, rate, optimizer = "sgd", passes = 1) {
-    for (const [id, value] of Object.entries({ text: layers, rate, optimizer, batch: 32, epochs: passes, augment: "" })) $(id).value = value;
+    const chosen = { text: layers, rate, optimizer, batch: 32, epochs: passes, augment: "" };
+    fields ??= Object.keys(chosen).map((id) => [id, $(id).value]);
+    fill(Object.entries(chosen));
     await ask("train", { layers, learning_rate: rate, batch_size: 32, epochs: passes, optimizer, augment: "", kernels });
     isTrial = true;
     points = []; epochs = [];
@@ -135,7 +145,7 @@ const lessons = (() => {
       async ({ row }) => { const { terms, others, sum, bias } = await pick(row, peak(row), true); return `Look at the box. Each number in the window is multiplied by a weight, which the layer has learned. The ${terms.length + others} products are added up: ${short(sum - bias)}.`; },
       async ({ row }) => { const { bias, sum, activation, result } = await pick(row, peak(row), true); return `Then the bias is added, ${short(bias)}, learned as well. That makes ${short(sum)}. ${activation === "relu" ? "Last comes ReLU: what is below 0 becomes 0." : `Activation: ${activation}.`} So it is ${short(result)}. Window times weights, plus bias: that is a convolution.`; },
       async ({ row, ow, sw }) => { const at = peak(row), { result } = await pick(row, { ...at, x: at.x + 1 < ow ? at.x + 1 : Math.max(0, at.x - 1) }); return `One place further, the window has moved by ${sw}. The weights are the same, only what they meet is new. Here it makes ${short(result)}.`; },
-      ({ oh, ow, h, fh }) => `The window stops at ${oh} × ${ow} = ${grouped(oh * ow)} places.${oh === h - fh + 1 ? ` It can't hang over the edge: of ${h} rows that leaves ${h} − ${fh} + 1 = ${oh} places down.` : ""} A map shows where the layer found what it looks for.`,
+      async ({ row, oh, ow, h, fh }) => `The window stops at ${oh} × ${ow} = ${grouped(oh * ow)} places.${oh === h - fh + 1 ? ` It can't hang over the edge: of ${h} rows that leaves ${h} − ${fh} + 1 = ${oh} places down.` : ""} A map shows where the layer found what it looks for.${await watch(row, "naive")}`,
       ({ row, f, taps }) => [`One set of ${taps} weights is a filter. This layer has ${f}, so it makes ${f} maps, side by side.${row.index ? "" : " Here are the filters. Orange weights count for, blue ones against."}`, row.index ? row.element : $("filters")],
       ({ row, f, taps, h, w, c, windows }) => `All it has to learn: ${f} × ${taps} weights and ${f} biases, ${grouped(row.layer.parameters)} numbers. A weight for each input of each output would be ${grouped(h * w * c * windows * f)}. A stroke here looks like a stroke there, so all places share the weights.`,
       async () => { const next = convs()[1]; if (!next) return "The next layers go on with these maps. Now the quiz."; await pick(next.row, peak(next.row)); return `The next convolution, ${next.name}, does the same to the maps. Its windows reach through ${next.deep} maps: ${next.fh} × ${next.fw} × ${next.deep} = ${next.taps} products for each number. So strokes become corners and bows, and these digits. Now the quiz.`; },
@@ -152,7 +162,7 @@ const lessons = (() => {
       async ({ row, fw, sw, qw, ow }) => { await pick(row, { y: 0, x: Math.min(qw, ow - 1), c: 0 }); return qw < ow ? `${qw} places on, the window shares nothing with the first. A window is ${fw} wide, a step is ${sw}: ${fw} ÷ ${sw}, rounded up, is ${qw} steps.` : `There are only ${ow} places across, and all overlap.`; },
       [{ groups: true }, (on) => [`So leap ${on.qw} places across and ${on.qh} down, again and again. No two of these windows overlap. Such a set is a stride group. Here is its upper left corner:`, null, groupPicture(on, [0, 0])]],
       [{ groups: true }, (on) => [`The places left out are more groups. There are ${on.qh} × ${on.qw} = ${on.qh * on.qw}: each colour on the first map is one. A larger picture has more windows in a group, but not more groups.`, null, groupPicture(on, [0, Math.min(1, on.qw - 1)])]],
-      [{ groups: true }, ({ oh, ow, qh, qw, taps, f }) => `The first group has ${Math.ceil(oh / qh)} × ${Math.ceil(ow / qw)} = ${Math.ceil(oh / qh) * Math.ceil(ow / qw)} windows. They become the lines of a table, ${taps} numbers each. It is multiplied by the weights once: all its outputs, of all ${f} filters, in one pass.`],
+      [{ groups: true }, async ({ row, oh, ow, qh, qw, taps, f }) => `The first group has ${Math.ceil(oh / qh)} × ${Math.ceil(ow / qw)} = ${Math.ceil(oh / qh) * Math.ceil(ow / qw)} windows. They become the lines of a table, ${taps} numbers each. It is multiplied by the weights once: all its outputs, of all ${f} filters, in one pass.${await watch(row, "stride_groups")}`],
       [{ kernel: "stride_groups", groups: true }, ({ qh, qw, windows }) => `Now the page computes so, with "stride_groups". Read the line above the maps: ${qh * qw} passes instead of ${grouped(windows)} windows.`],
       [{ groups: true }, ({ row }) => { const one = rows.find(({ layer }) => layer.groups && times(layer.groups) === 1); return [`If a step is as large as the window, no windows overlap, and there is one group. ${one ? `So it is in ${named(one)}: one colour.` : "Most poolings are so."}`, (one ?? row).element]; }],
       async ({ row }) => { const [a, b] = await Promise.all(["naive", "stride_groups"].map((by) => sight({ values: seen.values }, by))), apart = Math.max(...a.maps[row.index].map((v, i) => Math.abs(v - b.maps[row.index][i]))); return `Is the answer the same? Computed both ways, this layer differs at most by ${short(apart)}${apart ? ": only rounding" : ""}. Remember: a stride group is a set of windows of which no two overlap, so that they can be computed in one pass. Now the quiz.`; },
@@ -201,7 +211,7 @@ const lessons = (() => {
       [{ digit: doubtful }, ({ a }) => { const others = (100 - 100 * a.share).toFixed(2); return entry(`The share of ${a.name} is ${percent(a.share, 2)}. How many percent have all other classes together?`, +others, `Together they are 100 %: 100 − ${(100 * a.share).toFixed(2)} = ${others}.`, 0.011); }],
     ] },
 
-    learning: { title: "How it learns", need: [() => machine.has_probabilities, "probabilities"], digit: hard, wants: true, on: () => ({ wanted: machine.classes[wish.label], share: seen.probabilities[wish.label], before: seen.loss, slope: seen.gradients?.[0] }), steps: [
+    learning: { title: "How it learns", need: [() => machine.has_probabilities, "probabilities"], digit: hard, wants: true, on: () => ({ row: last(), wanted: machine.classes[wish.label], share: seen.probabilities[wish.label], before: seen.loss, slope: seen.gradients?.[0] }), steps: [
       ({ wanted }) => { const [a] = ranked(); return [`Test digit ${source.test}. The network says ${a.name}, with ${percent(a.share)}. Say we want ${wanted}. To learn that, it changes its ${grouped(machine.parameters)} weights and biases, each a little.`, says]; },
       ({ wanted, share }) => [`First, how wrong is it? The share of ${wanted} is ${percent(share, 2)}. The loss is minus the logarithm of that: ${short(seen.loss)}.`, $("loss-now")],
       () => [`A share of 100 % has a loss of 0, 50 % of ${short(Math.log(2))}, 10 % of ${short(Math.log(10))}, 1 % of ${short(Math.log(100))}. Learning means: make the loss smaller.`, $("loss-now")],
@@ -256,6 +266,8 @@ const lessons = (() => {
   // MARK: The page as a step needs it
   async function stage({ digit = lesson.digit ?? 0, kernel = machine.kernel, groups = false, slopes = false }) {
     closeExplain();
+    // What somebody trained, or is training, isn't thrown away unasked.
+    if (!machine.is_original && !isKept && !isTrial && !taken) throw { offer: "The network that is here now isn't the page's first one. The lessons go back to that one: what you trained or changed is lost then.", ways: [["Go back to the first network", back]] };
     if (polling) {
       await ask("stop");
       await until(() => !polling);
@@ -265,6 +277,8 @@ const lessons = (() => {
       $("reset").click();
       await until(() => machine.is_original && $("progress").textContent === "");
       isTrial = isKept = false;
+      fill(fields ?? []);
+      fields = null;
       if (wasKept && !lesson.need[0]()) await grow();
     }
     while (taken) {
@@ -272,7 +286,6 @@ const lessons = (() => {
       const answer = await ask("undo");
       if (!taken) await stepped(answer);
     }
-    if (!machine.is_original && !isKept) throw { offer: "The network that is here now isn't the page's first one. The lessons go back to that one: what you trained or changed is lost then.", ways: [["Go back to the first network", back]] };
     if (!lesson.need[0]()) throw { offer: `This lesson needs ${lesson.need[1]}. The network here, ${machine.network}, doesn't have that. A small one that has can be trained now, in a few seconds.`, ways: [["Train a small one", grow]] };
     if (typeof digit === "function") digit = await digit();
     await until(() => !busy);
@@ -298,15 +311,20 @@ const lessons = (() => {
 
   // MARK: The panel
   const text = make("div", { id: "lesson-text", tabindex: "-1", "aria-live": "polite" }), where = make("b", { id: "lesson-where" }), answers = make("div", { class: "row", id: "lesson-answers" });
-  const backwards = make("button", { id: "lesson-back", onclick: () => go(number - 1) }, "Back"), forwards = make("button", { id: "lesson-next", class: "main", onclick: () => (number < 13 ? go(number + 1) : close()) }, "Next");
-  const panel = make("section", { id: "lesson", "aria-labelledby": "lesson-title", hidden: true }, make("button", { class: "close", id: "lesson-close", "aria-label": "Close the lesson", onclick: () => close() }, "✕"), make("h2", { id: "lesson-title" }), text, answers, make("div", { class: "row" }, backwards, forwards, where));
+  const backwards = make("button", { id: "lesson-back", onclick: () => turnTo(number - 1) }, "Back"), forwards = make("button", { id: "lesson-next", class: "main", onclick: () => turnTo(number + 1) }, "Next");
+  const panel = make("section", { id: "lesson", "aria-labelledby": "lesson-title", hidden: true }, make("button", { class: "close", id: "lesson-close", "aria-label": "Close the lesson", onclick: close }, "✕"), make("h2", { id: "lesson-title" }), text, answers, make("div", { class: "row" }, backwards, forwards, where));
   document.body.append(panel);
   panel.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && $("explain").hidden) close();
-    if (event.target.tagName === "INPUT") return;
-    if (event.key === "ArrowRight" && number < 13) go(number + 1);
-    if (event.key === "ArrowLeft" && number > 1) go(number - 1);
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (by && number + by > 0 && event.target.tagName !== "INPUT" && !event.altKey) turnTo(number + by);
   });
+  function turnTo(to) {
+    // What a step trains needn't come to its end.
+    if (working && isTrial) tell(ask("stop"));
+    if (to > 13) close();
+    else tell(go(to));
+  }
   function show(words, isNew) {
     text.replaceChildren(...[words].flat().map((part) => part?.replace?.(/(^|[.!?] )layer /g, "$1Layer ") ?? part));
     // Who is elsewhere on the page by now isn't called back.
@@ -390,6 +408,9 @@ const lessons = (() => {
     panel.hidden = true;
     document.body.classList.remove("lesson");
     if (showsGroups) $("groups").click();
+    $("kernels").value = kernels = machine.kernel;
+    $("shown").value = "values";
+    tell(look());
     $("lessons").querySelector(`[data-lesson="${lesson?.name}"]`)?.focus();
     // What a step trained or took goes back; what the pupil did stays.
     isKept &&= !isTrial;
