@@ -47,7 +47,8 @@ const lessons = (() => {
   }
   // Where the page can show a computation number by number, it does, too.
   async function watch(row, order) {
-    if (typeof play === "undefined") return "";
+    // (An element with that id is a variable, too.)
+    if (typeof play === "undefined" || !play.show) return "";
     await play.show(row.index, order);
     aim = $("play");
     return ' Under "Watch it compute" you can see it move: press Play, or Step.';
