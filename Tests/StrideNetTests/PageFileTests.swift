@@ -234,6 +234,7 @@ import StrideNet
     #expect(try browser.text("$('bars').textContent").contains(names[0]))
     // Numbers, not percentages; drawing works, and clearing leaves nothing.
     #expect(try !browser.text("$('bars').textContent + $('sure').textContent").contains("%"))
+    #expect(try !browser.scrollsSideways() && browser.holds("innerWidth === 390"))
     try browser.value("$('clear').click()")
     #expect(
       try browser.holds(
