@@ -21,7 +21,7 @@ KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcar
 CHECK_IN_C := $(KERNELS_IN_C) $(wildcard Tests/KernelCheck/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-page bench-seeds reproduce profile format lint sanitize isa \
+.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-page bench-seeds reproduce profile format lint sanitize isa pictures \
   check arm64 memcheck faults dependant docs clean
 
 ## help: this list
@@ -205,6 +205,10 @@ sanitize: setup
 ## dependant: build and run two programs that have this package, and its core alone, as a dependency
 dependant: setup
 	sh Tests/dependant.sh
+
+## pictures: draw the articles' pictures again, from what their examples compute and Benchmarks/roofline.jsonl
+pictures: build
+	$(BINARY) pictures Sources/StrideNet/StrideNet.docc/Resources Benchmarks/roofline.jsonl
 
 ## docs: the documentation as a web site in .build/docs, offline (BASE=, its path on a server)
 docs: setup

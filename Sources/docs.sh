@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 # Builds the documentation as a web site: what the compiler knows of the library's public symbols,
 # and the articles in StrideNet.docc, by the toolchain's own docc. It opens with the page to draw in
-# as `stridenet export` writes it. Nothing is fetched. A warning fails it. Arguments: the folder to write to, and the path that the site will have on its server,
-# if that isn't the top ("stridenet" for https://example.com/stridenet/).
+# as `stridenet export` writes it. Nothing is fetched. A warning fails it. Arguments: the folder to
+# write to, and the path that the site will have on its server, if that isn't the top ("stridenet" for https://example.com/stridenet/).
 set -eu
 site=$1 base=${2:-}
 build=.build/debug symbols=.build/symbols
@@ -43,6 +43,10 @@ swift symbolgraph-extract -module-name StrideNet -minimum-access-level public \
 "$build/stridenet" export Sources/MNISTSample/files/digits.safetensors "$symbols/page.html" --data sample
 sed 's|^  <h1>StrideNet</h1>|&\n  <p><a href="documentation/stridenet/">The documentation</a></p>|' \
   "$symbols/page.html" > "$site/index.html"
+grep -q 'href="documentation/stridenet/"' "$site/index.html" || {
+  echo "docs: the page's heading, behind which the link to the documentation goes, is another one" >&2
+  exit 70
+}
 
 echo "the documentation is in $site; to look at it:"
 if [ -n "$base" ]; then

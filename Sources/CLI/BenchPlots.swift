@@ -60,7 +60,7 @@ extension Plot {
     }
     for roof in all.threads == 1 ? [one] : [one, all] {
       let isOne = roof.threads == 1
-      let (colour, dashes) = isOne ? ("#222222", "") : ("#999999", "7 4")
+      let (colour, dashes) = isOne ? (ink, "") : (soft, "7 4")
       let rate = roof.gigaflopsPerSecond
       let start = max(low.x, low.y / roof.memory)
       lines += [
@@ -80,7 +80,7 @@ extension Plot {
           points: [
             (low.x, low.x * one.cacheCopy), (ridge, one.gigaflopsPerSecond),
             (one.gigaflopsPerSecond / one.memory, one.gigaflopsPerSecond),
-          ], colour: "#777777", dashes: "2 3",
+          ], colour: soft, dashes: "2 3",
           label: label(one, "cache", one.cacheCopy, "GB/s")))
     }
     return lines
@@ -95,7 +95,7 @@ extension Plot {
     }
     keys.append(Key(text: "", colour: "", marker: nil))
     for (operation, text) in zip(operations, ["forward", "input gradient", "weight gradient"]) {
-      keys.append(Key(text: text, colour: "#666666", marker: marker(operation)))
+      keys.append(Key(text: text, colour: soft, marker: marker(operation)))
     }
     for (variant, text) in [("packed", "matrix product"), ("unpacked", "dense forward")] {
       keys.append(Key(text: text, colour: colour(variant), marker: marker("gemm")))
@@ -118,7 +118,7 @@ extension Plot {
           title: title, subtitle: "dashed: in proportion", x: x,
           y: .logarithmic("µs an image", (times + straight).map(\.y)),
           lines: [
-            Line(points: straight, colour: "#999999", dashes: "6 4"),
+            Line(points: straight, colour: soft, dashes: "6 4"),
             Line(points: times, colour: palette[2], hasDots: true),
           ])
       ]

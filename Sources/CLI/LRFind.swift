@@ -135,7 +135,7 @@ struct LRFind: ParsableCommand {
       x: .logarithmic("learning rate", rates.isEmpty ? [Double(lowest), 1] : rates), y: y)
     plot.dots = sweep.points.filter { Double($0.loss) <= y.high }.map {
       Plot.Dot(
-        x: Double($0.rate), y: Double($0.loss), colour: "#bbbbbb", marker: .circle,
+        x: Double($0.rate), y: Double($0.loss), colour: Plot.soft, marker: .circle,
         title: "\($0.rate.short): \($0.loss.number(4))")
     }
     plot.lines = [

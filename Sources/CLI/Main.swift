@@ -19,7 +19,7 @@ struct StrideNetCommand: AsyncParsableCommand {
       Train.self, LRFind.self, Sweep.self, Serve.self, Evaluate.self, Predict.self, Export.self,
       Import.self, Augment.self,
       TraceCommand.self, ExplainCommand.self, ReportCommand.self, GradCheck.self, Speedrun.self,
-      Fetch.self, DataCommand.self, KernelList.self, Bench.self,
+      Fetch.self, DataCommand.self, KernelList.self, Bench.self, ArticlePictures.self,
     ],
     defaultSubcommand: Train.self)
 

@@ -89,15 +89,37 @@ struct Plot {
   var keys: [Key] = []
   var isWide = false
 
-  // Distinct for colour-blind eyes too (Okabe & Ito 2008).
-  static let palette = [
-    "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#666666",
-  ]
-  private static let (ink, faint) = ("#222222", "#dddddd")
+  // Classes of ``style``.
+  static let palette = (0..<7).map { "c\($0)" }
+  static let (ink, soft) = ("ink", "soft")
+  private static let faint = "faint"
+
+  /// Colours distinct for colour-blind eyes too (after Okabe & Ito 2008), each at 3:1 or more against
+  /// the paper; faint is the grid, whose axes have ticks. The picture brings its own paper, light or
+  /// dark, so that forced colours needn't change it; on paper it is light.
+  static let style = """
+    .sheet{forced-color-adjust:none;background:#fff;print-color-adjust:exact}
+    .sheet text{fill:currentColor}.sheet .paper{color:#fff}
+    .sheet .dot{stroke:#fff;stroke-width:.7px}
+    .sheet .ink{color:#222}.sheet .soft{color:#595959}.sheet .faint{color:#ddd}
+    .sheet .c0{color:#c65700}.sheet .c1{color:#a87400}.sheet .c2{color:#0072b2}
+    .sheet .c3{color:#008562}.sheet .c4{color:#b85c8f}.sheet .c5{color:#2b86ba}.sheet .c6{color:#666}
+    @media screen and (prefers-color-scheme:dark){
+    .sheet{background:#181818}.sheet .paper{color:#181818}
+    .sheet .dot{stroke:#181818}
+    .sheet .ink{color:#e6e6e6}.sheet .soft{color:#b0b0b0}.sheet .faint{color:#3c3c3c}
+    .sheet .c0{color:#ff8c3a}.sheet .c1{color:#f0b429}.sheet .c2{color:#4aa3df}
+    .sheet .c3{color:#2cc295}.sheet .c4{color:#e093bd}.sheet .c5{color:#8fd0f5}.sheet .c6{color:#9a9a9a}}
+    """
 
   // MARK: Layout
 
   private static let (wide, narrow, height) = (1000.0, 500.0, (wide: 760.0, narrow: 340.0))
+
+  /// One plot alone, of a size of its own.
+  func svg(width: Double, height: Double) -> String {
+    Self.sheet(width, height, title, draw(0, 0, (width, height)))
+  }
 
   /// The plots in reading order; a narrow one is half as wide as the sheet.
   static func svg(_ plots: [Plot]) -> String {
@@ -117,21 +139,32 @@ struct Plot {
     }
     let bottom = top + (left > 0 ? height.narrow : 0)
     let width = plots.count == 1 && !plots[0].isWide ? narrow : wide
-    return """
-      <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Int(width)) \(Int(bottom))" \
-      width="\(Int(width))" height="\(Int(bottom))" \
-      font-family="DejaVu Sans, Verdana, sans-serif" font-size="12" fill="\(ink)">
-      <rect width="100%" height="100%" fill="#ffffff"/>
-      \(body)</svg>
-
-      """
+    return sheet(width, bottom, plots.map(\.title).joined(separator: "; "), body)
   }
 
-  private func draw(_ left: Double, _ top: Double) -> String {
-    let size = (
-      width: isWide ? Self.wide : Self.narrow,
-      height: isWide ? Self.height.wide : Self.height.narrow
-    )
+  /// - Parameter style: more than the colours
+  static func sheet(
+    _ width: Double, _ height: Double, _ title: String, _ body: String, style more: String = ""
+  ) -> String {
+    """
+    <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Int(width)) \(Int(height))" \
+    width="\(Int(width))" height="\(Int(height))" class="sheet" role="img" \
+    font-family="system-ui, DejaVu Sans, Verdana, sans-serif" font-size="12">
+    <title>\(safe(title))</title>
+    <style>
+    \(style)
+    \(more)</style>
+    <rect class="paper" width="100%" height="100%" fill="currentColor"/>
+    \(body)</svg>
+
+    """
+  }
+
+  private func draw(
+    _ left: Double, _ top: Double, _ own: (width: Double, height: Double)? = nil
+  ) -> String {
+    let size =
+      own ?? (isWide ? (Self.wide, Self.height.wide) : (Self.narrow, Self.height.narrow))
     let frame = (
       left: left + 70, right: left + size.width - (isWide ? 190 : 20), top: top + 58,
       bottom: top + size.height - 52
@@ -143,19 +176,22 @@ struct Plot {
       frame.bottom - y.place(value) * (frame.bottom - frame.top)
     }
     var out = Self.text(frame.left, top + 24, title, size: 16, weight: "bold")
-    out += Self.text(frame.left, top + 43, subtitle, colour: "#555555")
+    out += Self.text(frame.left, top + 43, subtitle, colour: Self.soft)
     for tick in x.ticks {
       out += Self.line([(px(tick.value), frame.top), (px(tick.value), frame.bottom)], Self.faint)
-      out += Self.text(px(tick.value), frame.bottom + 17, tick.label, anchor: "middle")
+      out += Self.line(
+        [(px(tick.value), frame.bottom), (px(tick.value), frame.bottom + 5)], Self.ink)
+      out += Self.text(px(tick.value), frame.bottom + 19, tick.label, anchor: "middle")
     }
     for tick in y.ticks {
       out += Self.line([(frame.left, py(tick.value)), (frame.right, py(tick.value))], Self.faint)
-      out += Self.text(frame.left - 7, py(tick.value) + 4, tick.label, anchor: "end")
+      out += Self.line([(frame.left - 5, py(tick.value)), (frame.left, py(tick.value))], Self.ink)
+      out += Self.text(frame.left - 9, py(tick.value) + 4, tick.label, anchor: "end")
     }
     out += Self.line([(frame.left, frame.top), (frame.left, frame.bottom)], Self.ink)
     out += Self.line([(frame.left, frame.bottom), (frame.right, frame.bottom)], Self.ink)
     let middle = (x: (frame.left + frame.right) / 2, y: (frame.top + frame.bottom) / 2)
-    out += Self.text(middle.x, frame.bottom + 38, x.title, anchor: "middle")
+    out += Self.text(middle.x, frame.bottom + 40, x.title, anchor: "middle")
     out += Self.text(left + 20, middle.y, y.title, anchor: "middle", turned: -90)
     out += draw(feet.map { (px($0.x), py($0.lowestY), $0.text) }, frame.left, frame.bottom)
     for line in lines { out += Self.draw(line, line.points.map { (px($0.x), py($0.y)) }) }
@@ -213,49 +249,52 @@ struct Plot {
     return zip(feet, places).map { foot_, place in
       let end = foot - 84
       return Self.line(
-        [(foot_.x, foot_.y + 6), (foot_.x, end - 14), (place, end)], "#bbbbbb", dashes: "2 2")
-        + Self.text(place + 4, foot - 6, foot_.text, size: 11, colour: "#555555", turned: -90)
+        [(foot_.x, foot_.y + 6), (foot_.x, end - 14), (place, end)], Self.soft, dashes: "2 2")
+        + Self.text(place + 4, foot - 6, foot_.text, size: 11, colour: Self.soft, turned: -90)
     }.joined()
   }
 
   // MARK: Elements
 
-  private static func f(_ value: Double) -> String { value.fixed(1) }
+  static func f(_ value: Double) -> String { value.fixed(1) }
 
-  private static func text(
+  static func safe(_ text: String) -> String {
+    text.replacing("&", with: "&amp;").replacing("<", with: "&lt;")
+  }
+
+  static func text(
     _ x: Double, _ y: Double, _ text: String, size: Int = 12, weight: String = "",
     colour: String = ink, anchor: String = "start", turned: Double = 0
   ) -> String {
-    let safe = text.replacingOccurrences(of: "&", with: "&amp;")
-      .replacingOccurrences(of: "<", with: "&lt;")
-    return "<text x=\"\(f(x))\" y=\"\(f(y))\" font-size=\"\(size)\" fill=\"\(colour)\""
+    return "<text class=\"\(colour)\" x=\"\(f(x))\" y=\"\(f(y))\" font-size=\"\(size)\""
       + " text-anchor=\"\(anchor)\"" + (weight.isEmpty ? "" : " font-weight=\"\(weight)\"")
       + (turned == 0 ? "" : " transform=\"rotate(\(f(turned)) \(f(x)) \(f(y)))\"")
-      + ">\(safe)</text>\n"
+      + ">\(safe(text))</text>\n"
   }
 
-  private static func line(
+  static func line(
     _ points: [(Double, Double)], _ colour: String, width: Double = 1, dashes: String = ""
   ) -> String {
-    "<polyline points=\"\(points.map { "\(f($0.0)),\(f($0.1))" }.joined(separator: " "))\""
-      + " fill=\"none\" stroke=\"\(colour)\" stroke-width=\"\(width)\""
+    "<polyline class=\"\(colour)\" points=\"\(points.map { "\(f($0.0)),\(f($0.1))" }.joined(separator: " "))\""
+      + " fill=\"none\" stroke=\"currentColor\" stroke-width=\"\(width)\""
       + (dashes.isEmpty ? "" : " stroke-dasharray=\"\(dashes)\"") + "/>\n"
   }
 
-  private static func shape(
+  static func shape(
     _ marker: Marker, _ x: Double, _ y: Double, _ colour: String, title: String = ""
   ) -> String {
-    let style = "fill=\"\(colour)\" fill-opacity=\"0.8\" stroke=\"#ffffff\" stroke-width=\"0.7\""
+    let style = "class=\"dot \(colour)\" fill=\"currentColor\""
+    let told = title.isEmpty ? "" : "<title>\(title)</title>"
     let corners: [(Double, Double)]
     switch marker {
     case .circle:
       return
-        "<circle cx=\"\(f(x))\" cy=\"\(f(y))\" r=\"4.5\" \(style)><title>\(title)</title></circle>\n"
+        "<circle cx=\"\(f(x))\" cy=\"\(f(y))\" r=\"4.5\" \(style)>\(told)</circle>\n"
     case .square: corners = [(-4, -4), (4, -4), (4, 4), (-4, 4)]
     case .triangle: corners = [(0, -5.5), (5, 4), (-5, 4)]
     case .diamond: corners = [(0, -6), (6, 0), (0, 6), (-6, 0)]
     }
     let points = corners.map { "\(f(x + $0.0)),\(f(y + $0.1))" }.joined(separator: " ")
-    return "<polygon points=\"\(points)\" \(style)><title>\(title)</title></polygon>\n"
+    return "<polygon points=\"\(points)\" \(style)>\(told)</polygon>\n"
   }
 }

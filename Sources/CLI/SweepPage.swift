@@ -66,7 +66,7 @@ enum SweepPage {
       \(Page.style)
       td { white-space: nowrap; }
       pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-      .plot { background: #ffffff; border-radius: 8px; overflow-x: auto; }
+      .plot { border-radius: 8px; overflow-x: auto; }
       .plot svg { display: block; }
       @media print { .plot svg { max-width: 100%; height: auto; } }
       </style>
@@ -113,14 +113,20 @@ enum SweepPage {
       let title = first.choice[index].name
       let isLogarithmic = low > 0 && high / low >= 8
       var plot = Plot(
-        title: title, subtitle: epochs.count > 1 ? "darker: more epochs" : "each dot a training",
+        title: title,
+        subtitle: epochs.count > 1
+          ? zip("●■▲◆", epochs.suffix(4)).map { "\($0) \($1) epoch\($1 == 1 ? "" : "s")" }
+            .joined(separator: ", ")
+          : "each dot a training",
         x: isLogarithmic ? .logarithmic(title, values) : .linear(title, values),
         y: .linear(first.error == nil ? "R²" : "error, %", results.map { max(0.01, height($0)) }))
-      let colours = ["#c5d9ef", "#8fb8de", "#4f93c8", "#0072b2"]
       plot.dots = zip(results, values).map { result, value in
-        let shade = colours.count - epochs.count + epochs.firstIndex(of: result.epochs!)!
+        let place = epochs.suffix(4).firstIndex(of: result.epochs!).map {
+          $0 - max(0, epochs.count - 4)
+        }
         return Plot.Dot(
-          x: value, y: height(result), colour: colours[max(0, shade)], marker: .circle,
+          x: value, y: height(result), colour: Plot.palette[2],
+          marker: Plot.Marker.allCases[place ?? 0],
           title: safe(result.line))
       }
       return plot

@@ -204,6 +204,7 @@ function drawChart(place) {
   }
   root.append(svg("line", { class: "axis base", x1: m.left, x2: W - m.right, y1: H - m.bottom, y2: H - m.bottom }));
   for (const v of options.logX ? powers(x0, x1) : ticks(x0, x1, Math.max(2, Math.min(6, Math.floor(W / 80))))) {
+    root.append(svg("line", { class: "axis base", x1: X(v), x2: X(v), y1: H - m.bottom, y2: H - m.bottom + 4 }));
     const text = svg("text", { x: X(v), y: H - m.bottom + 16, "text-anchor": "middle" });
     text.textContent = grouped(v) === "0" && v ? short(v) : v >= 10000 ? `${v / 1000}k` : short(v);
     root.append(text);
