@@ -67,10 +67,11 @@ extension Workbench {
     // What the page needs to look into it is to fit beside it.
     let training =
       need.bytesToTrain(batch: settings.batchSize, threads: threads)
-      + 32 * Double(data.train.count) + (pinned == nil ? 0 : filmBytes(layers.count))
+      + 32 * Double(data.train.count)
+    let film = pinned == nil ? 0 : filmBytes(layers.count)
     let looking =
       need.bytesToPredict(1) + 8 * need.parameters + Self.bytesAnAnswer * need.activations
-    try checkMemory(training + looking, "a network that is too large for this page")
+    try checkMemory(training + looking + film, "a network that is too large for this page")
     let network = Network(
       layers, seed: settings.seed, runtime: Runtime(threads: threads, kernels: kernels))
     network.normalization = normalization
@@ -78,7 +79,7 @@ extension Workbench {
     let trainer = try Trainer(network, data, settings)
     let (described, weights) = (Architecture.text(layers), network.snapshot())
     session = try Session(
-      trainer, bytes: training,
+      trainer, bytes: training, filmBytes: film,
       settings: Session.Settings(
         layers: described, learning_rate: settings.learningRate, batch_size: settings.batchSize,
         epochs: settings.epochs, optimizer: question.optimizer ?? "sgd",

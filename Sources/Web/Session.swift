@@ -63,6 +63,8 @@ final class Session: Sendable {
   private let shared = Mutex(Shared())
   /// What it takes at most.
   let bytes: Double
+  /// What its moments take, also when it is over.
+  let filmBytes: Double
   private let film: (pinned: Tensor, test: ImageSet)?
 
   var isRunning: Bool { shared.withLock { $0.progress.is_running } }
@@ -89,10 +91,10 @@ final class Session: Sendable {
   ///   - pinned: the image that a film of the training is about; nil if there is to be none
   /// - Throws: ``StrideNetError`` where there is no thread left
   init(
-    _ trainer: sending Trainer, bytes: Double, settings: Settings,
+    _ trainer: sending Trainer, bytes: Double, filmBytes: Double, settings: Settings,
     film: (pinned: Tensor, test: ImageSet)?
   ) throws {
-    (self.bytes, self.film) = (bytes, film)
+    (self.bytes, self.filmBytes, self.film) = (bytes, filmBytes, film)
     shared.withLock { $0.progress.settings = settings }
     // Nobody else has it: only the thread will.
     nonisolated(unsafe) let trainer = trainer

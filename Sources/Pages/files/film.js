@@ -101,7 +101,7 @@ const film = (() => {
     const canvas = (label) => make("canvas", { role: "img", "aria-label": label });
     const side = { title: make("h3"), told: make("p", { class: "soft" }), weightsHead: make("h3", {}, "The first layer's weights"), weightsNote: make("p", { class: "soft" }), weights: canvas("The first layer's weights at that moment"), pinned: canvas("The pinned image"), bars: make("div", { class: "bars" }), barsNote: make("p", { class: "soft" }), maps: make("div"), matrix: make("table", { class: "matrix" }), matrixNote: make("p", { class: "soft" }) };
     Object.assign(side.pinned.style, { width: "84px", height: "84px", borderRadius: "8px", background: "#000" });
-    side.element = make("div", {}, side.title, side.told, make("h3", {}, "What it takes for what"), side.matrixNote, make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "What it takes for what at that moment" }, side.matrix), side.weightsHead, side.weightsNote, side.weights, make("h3", {}, "The image that was there when it began"), side.pinned, side.bars, side.barsNote, side.maps);
+    side.element = make("div", {}, side.title, side.told, make("h3", {}, "What it takes for what"), side.matrixNote, make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "What it takes for what at that moment" }, side.matrix), side.weightsHead, side.weightsNote, side.weights, make("h3", {}, "The image that was there when it began"), make("div", { class: "seen" }, side.pinned, side.bars), side.barsNote, side.maps);
     return side;
   }
   const made = [];
@@ -149,13 +149,14 @@ const film = (() => {
     all.forEach((run, i) => drawSide(made[i], run, momentAt(run, step)));
     const few = Math.min(...all.map((run) => run.moments[0].images)), isPart = all.some((run) => run.moments[0].images < run.testImages);
     $("film-note").textContent = `${list.length} moments: every few steps${isPart ? ` the first ${grouped(few)} test images are judged, at the ends of epochs all of them` : " the test images are judged"}. There are at most 120 of a run, evenly spread. Of a layer with many channels some are kept; each map says how many.`;
+    const style = (thin, i) => (thin || i ? ` (${[thin, i ? "dashed" : ""].filter(Boolean).join(", ")})` : "");
     for (const [id, key, y] of [["film-loss", "loss", "loss"], ["film-error", "error", "class error"]]) {
       const series = all.flatMap((run, i) => {
         const whole = run.moments.filter((m) => m.images === run.testImages), prefix = all.length > 1 ? `${sides[chosen.indexOf(run)]} ` : "", colour = all.length > 1 ? ["var(--cool)", "var(--warm)"][i] : null, pair = (m) => [m.step, m[key]], dash = i ? "5 3" : undefined;
         return [
-          { name: `${prefix}training`, colour: colour ?? "var(--cool)", points: run.points.map(pair), thin: true, dash },
-          isPart && all.length < 2 && { name: `first ${grouped(few)} test images`, colour: "var(--good)", points: run.moments.filter((m) => m.images < run.testImages).map(pair), thin: true, dash: "5 3" },
-          { name: `${prefix}test images`, colour: colour ?? "var(--warm)", points: (whole.length ? whole : run.moments).map(pair), dots: true, dash },
+          { name: `${prefix}training${style("thin", i)}`, colour: colour ?? "var(--cool)", points: run.points.map(pair), thin: true, dash },
+          isPart && all.length < 2 && { name: `first ${grouped(few)} test images (dashed)`, colour: "var(--good)", points: run.moments.filter((m) => m.images < run.testImages).map(pair), thin: true, dash: "5 3" },
+          { name: `${prefix}${whole.length ? "all " : ""}test images${style("", i)}`, colour: colour ?? "var(--warm)", points: (whole.length ? whole : run.moments).map(pair), dots: true, dash },
         ].filter(Boolean);
       });
       chart($(id), series, { x: "step", y, mark: step, ...(key === "loss" ? { logY: true } : { yText: (v) => percent(v, 0) }), label: `${y} of ${all.map(nameOf).join(" and ")} over the steps, with a line at ${text}` });
@@ -245,26 +246,32 @@ const film = (() => {
     // The loss so far and what comes, its logarithm; all shown runs have the same axes.
     const losses = shown().flatMap((r) => r.moments.map((n) => Math.log(Math.max(1e-6, n.loss)))), low = Math.min(...losses), range = Math.max(...losses) - low || 1, end = Math.max(1, steps().at(-1));
     const X = (step) => left + 236 + (190 * step) / end, Y = (loss) => 410 - (130 * (Math.log(Math.max(1e-6, loss)) - low)) / range;
-    write("loss on test images", 236, 274, 190, "11px sans-serif", "left", "soft");
-    for (const [list, alpha] of [[run.moments, 0.35], [run.moments.filter((n) => n.step <= m.step), 1]]) {
+    const { images } = run.moments[0], curve = run.moments.filter((n) => n.images === images);
+    write(images < run.testImages ? `loss on ${images} test images, dots: on all` : "loss on all test images", 236, 274, 190, "11px sans-serif", "left", "soft");
+    for (const [list, alpha] of [[curve, 0.35], [curve.filter((n) => n.step <= m.step), 1]]) {
       context.beginPath();
       list.forEach((n, i) => context[i ? "lineTo" : "moveTo"](X(n.step), Y(n.loss)));
       Object.assign(context, { strokeStyle: colour("cool"), lineWidth: 2, globalAlpha: alpha });
       context.stroke();
     }
-    context.beginPath();
-    context.arc(X(m.step), Y(m.loss), 4, 0, 7);
-    context.fillStyle = colour("warm");
-    context.fill();
+    for (const n of [...run.moments.filter((n) => n.images > images && n.step < m.step), m]) {
+      context.beginPath();
+      context.arc(X(n.step), Y(n.loss), n === m ? 4 : 2.5, 0, 7);
+      context.fillStyle = colour("warm");
+      context.fill();
+    }
     pictured(m).forEach((i, k) => {
       const map = m.maps[i];
       write(`${i + 1}  ${run.layers[i].text}`, 12, 440 + 54 * k, 416, "11px sans-serif", "left", "soft");
-      drawMap(small, map, map.pixels, 416);
+      drawMap(small, map, map.pixels, 2000);
       fit(12, 444 + 54 * k, 416, 36);
     });
   }
-  // The maps that have room: the first layers'.
-  const pictured = (m) => m.maps.map((_, i) => i).filter((i) => m.maps[i].height * m.maps[i].width > 1).slice(0, filmed);
+  // The maps that have room: the first layers', pictures if there are any.
+  function pictured(m) {
+    const places = m.maps.map((_, i) => i), pictures = places.filter((i) => m.maps[i].height * m.maps[i].width > 1);
+    return (pictures.length ? pictures : places).slice(0, filmed);
+  }
   async function save() {
     const all = shown(), list = steps(), canvas = make("canvas", { width: wide * all.length, height: high }), context = canvas.getContext("2d", { willReadFrequently: true }), parts = [Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10)];
     parts.push(chunk("IHDR", canvas.width, high, Uint8Array.of(8, 2, 0, 0, 0)), chunk("acTL", list.length, 0));
@@ -295,7 +302,12 @@ const film = (() => {
   redraws.add(show);
   let width = 0;
   new ResizeObserver(() => { if ($("film").clientWidth !== width) { width = $("film").clientWidth; show(); } }).observe($("film"));
-  views.push({ trained: note });
+  // Another network is there: what was learning isn't any more, also if its end wasn't told.
+  function built() {
+    for (const run of runs) if (run.source !== moments) run.isRunning = false;
+    if (runs.length) table();
+  }
+  views.push({ trained: note, built });
   return {
     runs, play, save,
     // A share from 0 to 1 of the moments.
