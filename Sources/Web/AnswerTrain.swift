@@ -111,6 +111,7 @@ extension Workbench {
 
   func training(_ question: Since) throws -> Session.Progress {
     try checkMemory(filterBytes(), Self.tooMuch)
-    return session?.progress(since: question.since ?? 0, moments: question.moments ?? 0) ?? Session.Progress()
+    return session?.progress(since: question.since ?? 0, moments: question.moments ?? 0)
+      ?? Session.Progress()
   }
 }
