@@ -65,8 +65,8 @@ const film = (() => {
     body.prepend(head);
     for (const row of rows) if (!row.parentNode) body.append(row);
     for (const run of runs) {
-      const end = run.epochs.at(-1), state = run.isRunning ? "learning" : run.failure ? "failed" : run.epochs.length < run.settings.epochs ? "stopped" : "";
-      const texts = [`${run.number}${state && `, ${state}`}`, ...settings.map(([, text]) => text(run.settings)), grouped(run.moments.length), short(end?.test_loss ?? last(run).loss), percent(end?.test_error ?? last(run).error), run.seconds.toFixed(1)];
+      const end = run.epochs.at(-1), part = end || last(run).images === run.testImages ? "" : ` (first ${last(run).images})`, state = run.isRunning ? "learning" : run.failure ? "failed" : run.epochs.length < run.settings.epochs ? "stopped" : "";
+      const texts = [`${run.number}${state && `, ${state}`}`, ...settings.map(([, text]) => text(run.settings)), grouped(run.moments.length), `${short(end?.test_loss ?? last(run).loss)}${part}`, `${percent(end?.test_error ?? last(run).error)}${part}`, run.seconds.toFixed(1)];
       texts.forEach((text, i) => { run.cells[i].textContent = text; run.cells[i].classList.toggle("differs", Boolean(differs[i - 1] && chosen.includes(run))); });
       run.buttons.forEach((button, i) => button.setAttribute("aria-pressed", chosen[i] === run));
     }
@@ -156,7 +156,7 @@ const film = (() => {
         return [
           { name: `${prefix}training${style("thin", i)}`, colour: colour ?? "var(--cool)", points: run.points.map(pair), thin: true, dash },
           isPart && all.length < 2 && { name: `first ${grouped(few)} test images (dashed)`, colour: "var(--good)", points: run.moments.filter((m) => m.images < run.testImages).map(pair), thin: true, dash: "5 3" },
-          { name: `${prefix}${whole.length ? "all " : ""}test images${style("", i)}`, colour: colour ?? "var(--warm)", points: (whole.length ? whole : run.moments).map(pair), dots: true, dash },
+          { name: `${prefix}${whole.length ? "all" : `first ${grouped(few)}`} test images${style("", i)}`, colour: colour ?? "var(--warm)", points: (whole.length ? whole : run.moments).map(pair), dots: true, dash },
         ].filter(Boolean);
       });
       chart($(id), series, { x: "step", y, mark: step, ...(key === "loss" ? { logY: true } : { yText: (v) => percent(v, 0) }), label: `${y} of ${all.map(nameOf).join(" and ")} over the steps, with a line at ${text}` });
