@@ -132,6 +132,18 @@ import StrideNet
         "film.runs[0].pinned.every((v, i) => v === first[i]) && seen.label === 0 && first.some((v, i) => v !== seen.values[i])"
       ))
 
+    // Labels are rows: each mistake is where the list of mistakes has it.
+    #expect(
+      try browser.value(
+        """
+        ask("wrong").then(({ count, images }) => {
+          const { confusion } = film.runs[0].moments.at(-1), cells = {}, kept = {};
+          for (const { label, guess } of images) cells[[label, guess]] = (cells[[label, guess]] ?? 0) + 1;
+          for (let i = 0; i < confusion.length; i += 3) if (confusion[i] !== confusion[i + 1]) kept[[confusion[i], confusion[i + 1]]] = confusion[i + 2];
+          return count === images.length && count > 5 && Object.keys(kept).length === Object.keys(cells).length && Object.entries(cells).every(([k, n]) => kept[k] === n);
+        })
+        """) as? Bool == true)
+
     // By keys, and by itself.
     try browser.value("$('film-at').focus()")
     try browser.press("ArrowLeft")
