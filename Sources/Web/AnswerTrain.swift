@@ -1,5 +1,6 @@
 import Foundation
 import StrideNetCore
+import StrideNetLaboratory
 
 /// A training: begun, watched, stopped, and all put back.
 extension Workbench {
@@ -12,6 +13,8 @@ extension Workbench {
     var kernels: String?
     var augment: String?
     var seed: UInt64?
+    /// The image that a film of the training is to be about.
+    var film: Input?
   }
 
   /// Begins a training from new weights; what the page shows is from now on that network.
@@ -53,6 +56,7 @@ extension Workbench {
     let kernels = try KernelChoice(named: question.kernels ?? KernelChoice.bound.name)
     // A page isn't to take the machine: neither its memory nor, since nothing else is answered
     // meanwhile, its time.
+    let pinned = try question.film.map { try image($0).x }
     let need = try NetworkNeed(of: layers, for: data.train.shape, kernels: kernels)
     guard need.operations <= 1e10 else {
       throw StrideNetError(
@@ -64,16 +68,23 @@ extension Workbench {
     let training =
       need.bytesToTrain(batch: settings.batchSize, threads: threads)
       + 32 * Double(data.train.count)
+    let film = pinned == nil ? 0 : filmBytes(layers.count)
     let looking =
       need.bytesToPredict(1) + 8 * need.parameters + Self.bytesAnAnswer * need.activations
-    try checkMemory(training + looking, "a network that is too large for this page")
+    try checkMemory(training + looking + film, "a network that is too large for this page")
     let network = Network(
       layers, seed: settings.seed, runtime: Runtime(threads: threads, kernels: kernels))
     network.normalization = normalization
     // Sizes and settings that don't fit are said here, by whoever asked.
     let trainer = try Trainer(network, data, settings)
     let (described, weights) = (Architecture.text(layers), network.snapshot())
-    session = try Session(trainer, bytes: training)
+    session = try Session(
+      trainer, bytes: training, filmBytes: film,
+      settings: Session.Settings(
+        layers: described, learning_rate: settings.learningRate, batch_size: settings.batchSize,
+        epochs: settings.epochs, optimizer: question.optimizer ?? "sgd",
+        augment: question.augment ?? "", kernels: kernels.name, seed: settings.seed),
+      film: pinned.map { ($0, data.test) })
     exchange(described, weights)
   }
 
@@ -88,10 +99,19 @@ extension Workbench {
 
   struct Since: Decodable {
     var since: Int?
+    var moments: Int?
+  }
+
+  /// What 120 moments of a training take at most.
+  private func filmBytes(_ layers: Int) -> Double {
+    120
+      * Double(
+        Session.Moment.filterBytes + layers * TrainingRecord.Maps.budget + 12 * data.test.count)
   }
 
   func training(_ question: Since) throws -> Session.Progress {
     try checkMemory(filterBytes(), Self.tooMuch)
-    return session?.progress(since: question.since ?? 0) ?? Session.Progress()
+    return session?.progress(since: question.since ?? 0, moments: question.moments ?? 0)
+      ?? Session.Progress()
   }
 }

@@ -14,6 +14,33 @@ final class Session: Sendable {
     let train_loss, train_error, test_loss, test_error: Float
     let images_per_second: Double
   }
+  /// What the network is at a step, for the film of the training.
+  struct Moment: Encodable {
+    let step: Int
+    /// Of so many test images, the first ones.
+    let loss, error: Float
+    let images: Int
+    /// What they are and were taken for: label, guess, images, and so on.
+    let confusion: [Int32]
+    /// Of the image that the film is about.
+    let probabilities: [Float]
+    let maps: [TrainingRecord.Maps]
+    let filters: Data
+    let filter_shape: [Int]
+    let filter_count, filter_depth: Int
+    /// That image, in the first moment.
+    let input: Data?
+
+    /// Pictures of filters take that at most.
+    static let filterBytes = 75_000
+  }
+  struct Settings: Encodable {
+    let layers: String
+    let learning_rate: Float
+    let batch_size, epochs: Int
+    let optimizer, augment, kernels: String
+    let seed: UInt64
+  }
   struct Progress: Encodable {
     var is_running = false
     var failure: String?
@@ -23,6 +50,9 @@ final class Session: Sendable {
     var seconds = 0.0
     var filters = Data()
     var filter_shape: [Int] = []
+    var settings: Settings?
+    /// From the question's on.
+    var moments: [Moment] = []
   }
 
   private struct Shared {
@@ -33,6 +63,9 @@ final class Session: Sendable {
   private let shared = Mutex(Shared())
   /// What it takes at most.
   let bytes: Double
+  /// What its moments take, also when it is over.
+  let filmBytes: Double
+  private let film: (pinned: Tensor, test: ImageSet)?
 
   var isRunning: Bool { shared.withLock { $0.progress.is_running } }
 
@@ -46,15 +79,23 @@ final class Session: Sendable {
 
   func stop() { shared.withLock { $0.stops = true } }
 
-  func progress(since: Int) -> Progress {
+  func progress(since: Int, moments: Int) -> Progress {
     var progress = shared.withLock { $0.progress }
     progress.points.removeFirst(min(max(0, since), progress.points.count))
+    progress.moments.removeFirst(min(max(0, moments), progress.moments.count))
     return progress
   }
 
+  /// - Parameters:
+  ///   - settings: as they are told
+  ///   - pinned: the image that a film of the training is about; nil if there is to be none
   /// - Throws: ``StrideNetError`` where there is no thread left
-  init(_ trainer: sending Trainer, bytes: Double) throws {
-    self.bytes = bytes
+  init(
+    _ trainer: sending Trainer, bytes: Double, filmBytes: Double, settings: Settings,
+    film: (pinned: Tensor, test: ImageSet)?
+  ) throws {
+    (self.bytes, self.filmBytes, self.film) = (bytes, filmBytes, film)
+    shared.withLock { $0.progress.settings = settings }
     // Nobody else has it: only the thread will.
     nonisolated(unsafe) let trainer = trainer
     try startThread { [self] in run(trainer) }
@@ -73,8 +114,18 @@ final class Session: Sendable {
         }
       }
     }
+    let (settings, count) = (trainer.settings, trainer.train.count)
+    let batches = (count + settings.batchSize - 1) / settings.batchSize
+    // At most 59 moments between, and 60 at the ends of epochs: as in engine.js.
+    let steps = max(
+      (settings.epochs * batches + 58) / 59, (200 + settings.batchSize - 1) / settings.batchSize)
+    let epochs = (settings.epochs + 59) / 60
+    func hasMoment(epoch: Int) -> Bool { epoch % epochs == 0 || epoch == settings.epochs }
     trainer.shouldStop = { [self] in shared.withLock { $0.stops } }
     trainer.onBatch { [self] p in
+      if p.step % steps == 0, p.batch < p.batches || !hasMoment(epoch: p.epoch) {
+        note(p.step, of: 100, trainer.network)
+      }
       sums = (sums.loss + p.cce, sums.error + p.ce, sums.count + 1)
       // More and more seldom, so that there are never many.
       let gap = max(0.06, p.seconds / 5000)
@@ -95,9 +146,11 @@ final class Session: Sendable {
         epoch: r.epoch, step: trainer.network.stepCount, train_loss: r.trainCCE,
         train_error: r.trainCE, test_loss: r.testCCE, test_error: r.testCE,
         images_per_second: r.imagesPerSecond)
+      if hasMoment(epoch: r.epoch) { note(epoch.step, of: .max, trainer.network) }
       shared.withLock { $0.progress.epochs.append(epoch) }
     }
     publish()
+    note(0, of: 100, trainer.network)
     var failure: String?
     do {
       if case .diverged(let epoch, let batch) = try trainer.run() {
@@ -113,5 +166,28 @@ final class Session: Sendable {
       $0.progress.failure = failure
       $0.progress.is_running = false
     }
+  }
+
+  /// Keeps a moment for the film, judged by so many of the test images.
+  private func note(_ step: Int, of most: Int, _ network: Network) {
+    guard let film, let trace = try? network.trace(film.pinned),
+      // Of a training that has just gone wrong there is nothing to see.
+      trace.layers.allSatisfy({ $0.output.values.allSatisfy(\.isFinite) })
+    else { return }
+    let images = min(most, film.test.count)
+    let parts = stride(from: 0, to: images, by: 100).lazy.map {
+      film.test.batch($0..<min(images, $0 + 100))
+    }
+    guard let metrics = try? network.metrics(parts), metrics.cce.isFinite else { return }
+    let first = network.filterPictures(most: Moment.filterBytes)
+    let moment = Moment(
+      step: step, loss: metrics.cce, error: Float(metrics.ce), images: images,
+      confusion: metrics.confusionPairs, probabilities: trace.output.values,
+      maps: TrainingRecord.Maps.all(trace),
+      filters: TrainingRecord.Filters(first?.pictures.joined().map { $0 } ?? []).pixels,
+      filter_shape: first.map { [$0.pictures.count, $0.height, $0.width] } ?? [],
+      filter_count: first?.count ?? 0, filter_depth: first?.depth ?? 0,
+      input: step == 0 ? film.pinned.values.data : nil)
+    shared.withLock { $0.progress.moments.append(moment) }
   }
 }

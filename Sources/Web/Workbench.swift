@@ -91,7 +91,7 @@ package final class Workbench {
       $0 + ((try? bytes($1.key, batch: $1.value.batch)) ?? 0)
     }
     let sessions = [session, ending].compactMap { $0 }.reduce(0.0) {
-      $0 + ($1.isRunning ? $1.bytes : 0)
+      $0 + $1.filmBytes + ($1.isRunning ? $1.bytes : 0)
     }
     return base + Double(held) + networks + sessions + 4
       * Double(weights.count * (1 + undone.count))

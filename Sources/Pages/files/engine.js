@@ -356,7 +356,7 @@ class Workbench {
   }
 
   // MARK: Training
-  train({ layers, learning_rate = 0.05, batch_size = 64, epochs = 5, optimizer = "sgd", augment = "", kernels, seed = 1 }) {
+  train({ layers, learning_rate = 0.05, batch_size = 64, epochs = 5, optimizer = "sgd", augment = "", kernels, seed = 1, film }) {
     if (this.training.is_running) refuse("a training is under way", undefined, undefined, "stop it, or wait until it is done");
     const { train, test } = this.file;
     if (!(Number.isInteger(epochs) && epochs >= 1 && epochs <= 1000)) refuse("epochs out of range", epochs, "1 … 1000");
@@ -368,11 +368,14 @@ class Workbench {
     if (largest >= network.classes) refuse("a label that the network has no output for", largest, `at most ${network.classes - 1}`);
     network.initialize(seed);
     if (kernels && !network.variants.includes(kernels)) refuse("no kernel variant of that name", `'${kernels}'`, network.variants.join(", "));
-    const batch = Math.min(batch_size, train.count);
+    const batch = Math.min(batch_size, train.count), pinned = film && this.image(film).values;
     network.reserve(Math.max(batch, 100), true);
     this.exchange(network);
     this.batches = trainingSteps(network, this.file, { epochs, batch, rate: learning_rate, optimizer, changes, seed });
-    this.training = { is_running: true, kernels, points: [], epochs: [], seconds: 0, sums: [0, 0, 0], last: performance.now(), began: performance.now() };
+    this.training = { is_running: true, kernels, points: [], epochs: [], seconds: 0, sums: [0, 0, 0], last: performance.now(), began: performance.now(), moments: [], pinned, settings: { layers: network.text, learning_rate, batch_size: batch, epochs, optimizer, augment, kernels: kernels ?? "auto", seed } };
+    // As in Session.swift: at most 59 moments between and 60 at the ends of epochs.
+    this.training.every = Math.max(Math.ceil((epochs * Math.ceil(train.count / batch)) / 59), Math.ceil(200 / batch));
+    if (pinned) this.moment(0);
     return this.progress();
   }
   // Goes on training for some milliseconds; false where there is nothing to train.
@@ -388,8 +391,14 @@ class Workbench {
           t.is_running = false;
           break;
         }
-        if (value.epoch) t.epochs.push(value);
-        else this.point(value);
+        if (value.epoch) {
+          const { confusion, ...epoch } = value, { epochs } = t.settings;
+          if (t.pinned && (epoch.epoch % Math.ceil(epochs / 60) === 0 || epoch.epoch === epochs)) this.moment(epoch.step, { loss: epoch.test_loss, error: epoch.test_error, confusion, images: this.file.test.count });
+          t.epochs.push(epoch);
+        } else {
+          this.point(value);
+          if (t.pinned && value.step % t.every === 0) this.moment(value.step);
+        }
       } while (performance.now() < until);
     } catch (error) {
       t.failure = error.message;
@@ -411,9 +420,19 @@ class Workbench {
     if (count) t.points.push({ ...t.latest, loss: loss / count, error: error / count });
     [t.sums, t.last] = [[0, 0, 0], now];
   }
-  progress(since = 0) {
-    const { is_running, failure, points, epochs, seconds } = this.training, { filters, filter_shape } = this.state();
-    return { is_running, failure, points: points.slice(since), epochs, seconds, filters, filter_shape };
+  // What the network is at a step: on the first 100 test images, unless that is known of all, and with
+  // the image that the training's film is about. Maps and filters are in bytes as in TrainingRecord.swift.
+  moment(step, judged = { ...evaluate(this.current, this.file.test, 100), images: Math.min(100, this.file.test.count) }) {
+    const t = this.training, { inputs } = this.trace(t.pinned, t.kernels);
+    if (!inputs.every((values) => values.every(Number.isFinite))) return;
+    // The end of an epoch knows more than its last step does.
+    if (t.moments.at(-1)?.step === step) t.moments.pop();
+    const maps = this.current.operations.map((o, i) => coarseMap(inputs[i + 1], o.output));
+    t.moments.push({ step, ...judged, probabilities: [...inputs.at(-1)], maps, ...filterPictures(this.state(), this.current.operations.find((o) => o.parameters.length)?.kind === "dense"), input: step === 0 ? t.pinned : null });
+  }
+  progress(since = 0, had = 0) {
+    const { is_running, failure, points, epochs, seconds, moments = [], settings = null } = this.training, { filters, filter_shape } = this.state();
+    return { is_running, failure, points: points.slice(since), epochs, seconds, filters, filter_shape, settings, moments: moments.slice(had) };
   }
   stop() {
     this.training.is_running = false;
@@ -430,11 +449,40 @@ class Workbench {
   answer(name, question) {
     switch (name) {
       case "state": return this.state();
-      case "training": return this.progress(question.since);
+      case "training": return this.progress(question.since, question.moments);
       case "look": case "weights": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
       default: refuse("no such question", name);
     }
   }
+}
+
+// A layer's values in bytes, 0 for the least and 255 for the greatest: of large maps every so many rows
+// and columns, and not all channels.
+function coarseMap(values, [h, w, n]) {
+  let coarse = 1;
+  while (Math.floor(h / coarse) * Math.floor(w / coarse) > 6000) coarse++;
+  const [height, width] = [h, w].map((size) => Math.max(1, Math.floor(size / coarse))), channels = Math.max(1, Math.min(n, h * w === 1 ? 256 : 8, Math.floor(6000 / (height * width))));
+  const [least, greatest] = values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]), scale = greatest > least ? 255 / (greatest - least) : 0;
+  const pixels = Uint8Array.from({ length: height * width * channels }, (_, i) => {
+    const c = i % channels, x = Math.floor(i / channels) % width, y = Math.floor(i / (channels * width));
+    return Math.round((values[(y * coarse * w + x * coarse) * n + Math.floor((c * n) / channels)] - least) * scale);
+  });
+  return { least, greatest, height, width, channels, pixels };
+}
+// Each filter's weights or those of up to 64 outputs as a picture in bytes, 128 for 0: the mean over the
+// channels of what it looks at.
+function filterPictures({ filters, filter_shape: s }, dense) {
+  if (!s.length) return { filters: new Uint8Array(0), filter_shape: [], filter_count: 0, filter_depth: 0 };
+  const [count, h, w, depth] = dense ? s : [s[3], s[0], s[1], s[2]];
+  const shown = Math.max(1, Math.min(dense ? Math.min(64, count) : count, Math.floor(75000 / (h * w))));
+  const means = Float32Array.from({ length: shown * h * w }, (_, i) => {
+    const f = Math.floor(i / (h * w)), pixel = i % (h * w);
+    let sum = 0;
+    for (let c = 0; c < depth; c++) sum += filters[dense ? (f * h * w + pixel) * depth + c : (pixel * depth + c) * count + f];
+    return sum / depth;
+  });
+  const greatest = means.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+  return { filters: Uint8Array.from(means, (v) => 128 + Math.round(greatest && (v * 127) / greatest)), filter_shape: [shown, h, w], filter_count: count, filter_depth: depth };
 }
 
 // What an activation makes of one sum, in double precision.

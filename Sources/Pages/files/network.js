@@ -640,21 +640,29 @@ function* trainingSteps(network, data, settings) {
       seconds += (performance.now() - began) / 1000;
       yield { step, loss, error, rate: share };
     }
-    const { loss, error } = evaluate(network, test);
-    yield { epoch, step, train_loss: sums.loss / train.count, train_error: sums.error / train.count, test_loss: loss, test_error: error, images_per_second: train.count / seconds };
+    const { loss, error, confusion } = evaluate(network, test);
+    yield { epoch, step, confusion, train_loss: sums.loss / train.count, train_error: sums.error / train.count, test_loss: loss, test_error: error, images_per_second: train.count / seconds };
   }
 }
 
-function evaluate(network, set) {
-  const sums = { loss: 0, error: 0 };
-  for (let first = 0; first < set.count; first += 100) {
-    const count = Math.min(100, set.count - first);
+// On the first `most` images; what they are and were taken for as label, guess, images, and so on.
+function evaluate(network, set, most = Infinity) {
+  const all = Math.min(most, set.count), sums = { loss: 0, error: 0 }, pairs = new Map(), classes = network.classes;
+  for (let first = 0; first < all; first += 100) {
+    const count = Math.min(100, all - first);
     network.load(set.pixels, first, count, 1 / 255);
     const { loss, error } = network.backward(count, set.labels.subarray(first, first + count), false);
-    sums.loss += (loss * count) / set.count;
-    sums.error += (error * count) / set.count;
+    sums.loss += (loss * count) / all;
+    sums.error += (error * count) / all;
+    const output = network.output(network.operations.at(-1), count);
+    for (let i = 0; i < count; i++) {
+      let guess = 0;
+      for (let c = 1; c < classes; c++) if (output[i * classes + c] > output[i * classes + guess]) guess = c;
+      const pair = set.labels[first + i] * classes + guess;
+      pairs.set(pair, (pairs.get(pair) ?? 0) + 1);
+    }
   }
-  return sums;
+  return { ...sums, confusion: [...pairs].flatMap(([pair, images]) => [Math.floor(pair / classes), pair % classes, images]) };
 }
 
 // One image, in place, changed by random amounts about its middle; the map is Augmentation.swift's.

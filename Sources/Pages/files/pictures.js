@@ -147,6 +147,26 @@ function drawFilters(canvas, shape, weights, room, dense) {
   drawTiles(canvas, { height: h, width: w, channels: count, zoom, gap, columns, rows: Math.ceil(count / columns) }, (y, x, f) => at(y, x, f) / largest);
 }
 
+// MARK: Of a training's moments, whose numbers are kept as bytes
+// Filters or outputs as pictures, 128 for 0.
+function drawPictures(canvas, [count, h, w], pixels, room) {
+  const zoom = Math.max(1, Math.round(36 / Math.max(h, w))), columns = Math.max(1, Math.min(count, Math.floor((room + 4) / (w * zoom + 4))));
+  drawTiles(canvas, { height: h, width: w, channels: count, zoom, gap: 4, columns, rows: Math.ceil(count / columns) }, (y, x, f) => (pixels[(f * h + y) * w + x] - 128) / 127);
+}
+// A layer's map from its least to its greatest value, of the image whose bytes begin at `start`; its tiles.
+function drawMap(canvas, m, pixels, room, start = 0) {
+  const largest = Math.max(Math.abs(m.least), Math.abs(m.greatest)) || 1, t = tiling(m.height, m.width, m.channels, room, 5);
+  drawTiles(canvas, t, (y, x, c) => (m.least + (pixels[start + (y * m.width + x) * m.channels + c] / 255) * (m.greatest - m.least)) / largest);
+  return t;
+}
+// Every so many rows and channels of a layer are in its map.
+function mapText([h, w, n], m) {
+  const image = h * w > 1, step = Math.max(1, Math.floor(h / m.height));
+  return [image ? `${h}×${w}×${n}` : grouped(n), m.channels < n && `${grouped(m.channels)} of ${grouped(n)} ${image ? "channels" : "values"}`, step > 1 && `every ${step}th row and column`, `${short(m.least)} … ${short(m.greatest)}`].filter(Boolean).join(", ");
+}
+// The background of a cell of a table of what is taken for what.
+const tint = (n, isRight, most) => (n === 0 ? "" : isRight ? "background:color-mix(in srgb, var(--good) 18%, transparent)" : `background:color-mix(in srgb, var(--warm) ${Math.round(10 + 38 * (n / most))}%, transparent)`);
+
 // MARK: Charts
 const svg = (tag, attributes = {}, ...children) => {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);

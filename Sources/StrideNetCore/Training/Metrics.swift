@@ -40,6 +40,13 @@ public struct Metrics: Sendable {
     return rows
   }
 
+  /// The same without what never happened: label, guess, images, and so on, in this order.
+  package var confusionPairs: [Int32] {
+    counts.sorted { ($0.key.label, $0.key.guess) < ($1.key.label, $1.key.guess) }.flatMap {
+      [Int32($0.key.label), Int32($0.key.guess), Int32($0.value)]
+    }
+  }
+
   public var images: Int { counts.values.reduce(0, +) }
   private var right: Int { counts.reduce(0) { $0 + ($1.key.label == $1.key.guess ? $1.value : 0) } }
   /// Share of the images that were taken for what they are.

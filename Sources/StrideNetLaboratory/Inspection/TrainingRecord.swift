@@ -153,7 +153,7 @@ package final class TrainingRecord {
 }
 
 extension TrainingRecord.Filters {
-  init(_ values: [Float]) {
+  package init(_ values: [Float]) {
     greatest = values.reduce(0) { max($0, abs($1)) }
     let scale = greatest > 0 ? 127 / Double(greatest) : 0
     pixels = Data(values.map { UInt8(pixel: Float(128 + (Double($0) * scale).rounded())) })
@@ -162,7 +162,7 @@ extension TrainingRecord.Filters {
 
 extension TrainingRecord.Maps {
   // Bytes a layer may take of one image.
-  private static let budget = 6000
+  package static let budget = 6000
   // Channels of an image that are shown, and of a list of numbers.
   private static let mostChannels = (image: 8, list: 256)
 
@@ -173,7 +173,7 @@ extension TrainingRecord.Maps {
     return min(budget, shape.height * shape.width * min(shape.channels, most))
   }
 
-  static func all(_ trace: Trace) -> [Self] {
+  package static func all(_ trace: Trace) -> [Self] {
     trace.layers.map { layer in
       let (shape, values) = (layer.output.shape, layer.output.values)
       // Large maps are shown coarser, and not all of their channels.
@@ -222,7 +222,7 @@ extension Network {
 
   /// Each filter of the first layer that learns, or each output's weights, as a picture, of as many as
   /// take at most so many bytes; in all there are `count`, and each is the mean over `depth` channels.
-  fileprivate func filterPictures(most: Int) -> (
+  package func filterPictures(most: Int) -> (
     pictures: [[Float]], height: Int, width: Int, depth: Int, count: Int
   )? {
     guard let (shape, values, count, isDense) = firstFilters else { return nil }
