@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Harder questions: what turning, shifting and noise do to the answer, what the network looks for,
-// and a map of what its last hidden layer makes of the test images.
+// Harder questions: what turning, shifting and noise do to the answer, and what the network looks for.
 const explore = (() => {
   const names = ["turn", "shift-x", "shift-y", "noise"], still = matchMedia("(prefers-reduced-motion: reduce)");
   let origin = null, changed = null, seed = 1, forming = false;
@@ -98,8 +97,8 @@ const explore = (() => {
       for (let step = 1; step <= 80 && forming && machine.input.join() === size.join(); step++) {
         const { loss, input } = await ask("gradients", { input: { values: x }, label: k, kernels }), g = floats(input), root = Math.sqrt(g.reduce((sum, v) => sum + v * v, 0) / g.length);
         if (!(root > 0)) break;
-        x = x.map((v, i) => Math.max(0, Math.min(1, 0.995 * v - (0.04 * g[i]) / root)));
-        if (step % 8 === 0 && step < 72) x = x.map((v, i) => { const y = Math.floor(i / (w * c)), j = Math.floor(i / c) % w; let sum = 4 * v; for (const [on, by] of [[y > 0, -w * c], [y < h - 1, w * c], [j > 0, -c], [j < w - 1, c]]) sum += on ? x[i + by] : 0; return sum / 8; });
+        x = x.map((v, i) => Math.max(0, Math.min(1, 0.99 * v - (0.05 * g[i]) / root)));
+        if (step % 3 === 0 && step < 75) x = x.map((v, i) => { const y = Math.floor(i / (w * c)), j = Math.floor(i / c) % w; let sum = 4 * v; for (const [on, by] of [[y > 0, -w * c], [y < h - 1, w * c], [j > 0, -c], [j < w - 1, c]]) sum += on ? x[i + by] : 0; return sum / 8; });
         if (!still.matches) { draw(); $("ideal-note").textContent = `step ${step}, share ${percent(Math.exp(-loss))}`; }
       }
       const { probabilities } = await ask("look", { input: { values: x }, kernels, paths: false }), guess = probabilities.indexOf(Math.max(...probabilities));
@@ -137,7 +136,12 @@ const explore = (() => {
       if (source !== changed || !origin) {
         origin = { values: seen.values, label: seen.label };
         zero(); empty();
-      } else if (isNew) $("saliency").hidden = true, ($("saliency-note").textContent = "");
+      } else {
+        if (names.some((name) => +$(name).value)) $("fit").textContent = "What the network sees: the image as it was changed under Harder questions.";
+        if (!isNew) return;
+        $("saliency").hidden = true;
+        $("saliency-note").textContent = "";
+      }
     },
     blank() { origin = changed = null; zero(); empty(); },
   });
