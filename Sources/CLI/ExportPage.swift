@@ -81,6 +81,7 @@ struct PageContents: Encodable {
       page_serve,
       engine: """
         <script type="application/json" id="packed">\(json.replacing("<", with: "\\u003c"))</script>
+        <script type="text/plain" id="packed-views">\(try packed(page_views.buffer))</script>
         <script type="text/plain" id="engine">
         \(page_network.text)\(page_engine.text)</script>
         """)

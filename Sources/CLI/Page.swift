@@ -5,11 +5,11 @@ import StrideNet
 /// The pages that are in the program.
 enum Page {
   /// A page with its style and its script in their places, and what answers it without a server.
-  static func text(_ page: page_file, engine: String = "") -> String {
+  static func text(_ page: page_file, engine: String? = nil) -> String {
     page.text.replacing("/*STYLE*/", with: style)
       .replacing("/*PICTURES*/", with: page_pictures.text)
-      .replacing("/*VIEWS*/", with: page_views.text)
-      .replacing("<!--ENGINE-->", with: engine)
+      .replacing("/*VIEWS*/", with: engine == nil ? page_views.text : "")
+      .replacing("<!--ENGINE-->", with: engine ?? "")
   }
 
   /// How all pages look.
