@@ -21,7 +21,7 @@ KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcar
 CHECK_IN_C := $(KERNELS_IN_C) $(wildcard Tests/KernelCheck/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-page bench-seeds reproduce profile format lint sanitize isa pictures \
+.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-page bench-seeds reproduce profile format lint sanitize isa pictures mpi check-mpi \
   check arm64 memcheck faults dependant docs clean
 
 ## help: this list
@@ -36,6 +36,12 @@ setup:
 ## build: the release build
 build: setup
 	$(BUILD)
+
+## mpi: the release build for several processes: mpirun -n 4 .build-mpi/release/stridenet train vgg
+mpi:
+	@sh Sources/setup.sh $$(pkg-config --exists ompi-c 2>/dev/null || echo libopenmpi-dev) \
+	  $$(command -v mpirun >/dev/null || echo openmpi-bin)
+	$(SWIFT) build -c release --traits MPI --scratch-path .build-mpi --product stridenet
 
 # Where `make install` puts things; DESTDIR, for packagers, goes before all of it.
 PREFIX ?= /usr/local

@@ -20,7 +20,10 @@ let package = Package(
     .library(name: "StrideNetCore", targets: ["StrideNetCore"]),
     .executable(name: "stridenet", targets: ["stridenet-cli"]),
   ],
-  traits: Set(variants.map { .trait(name: $0, description: "bind the \($0) kernels") }),
+  traits: Set(
+    variants.map { .trait(name: $0, description: "bind the \($0) kernels") } + [
+      .trait(name: "MPI", description: "train with several processes, over MPI")
+    ]),
   dependencies: [
     // Parsing, help and usage errors of the command line: the standard choice for Swift.
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
@@ -61,6 +64,12 @@ let package = Package(
     // Traces, provenance, gradient checks, timings.
     .target(
       name: "StrideNetLaboratory", dependencies: ["StrideNetCore", "CKernels"]),
+    // Messages between processes: Open MPI, which clusters have already. Neither is in a build without
+    // the trait.
+    .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"])]),
+    .target(
+      name: "StrideNetMPI",
+      dependencies: ["StrideNetCore", .target(name: "CMPI", condition: .when(traits: ["MPI"]))]),
     // The three under one name.
     .target(name: "StrideNet", dependencies: Array(dependencies.dropLast())),
     // The pages of `report` and `serve`, embedded for the same reason.
@@ -71,6 +80,7 @@ let package = Package(
       name: "stridenet-cli",
       dependencies: dependencies + [
         "Pages", "Web", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .target(name: "StrideNetMPI", condition: .when(traits: ["MPI"])),
       ],
       path: "Sources/CLI",
       // Nothing in it is hot: without the optimiser it is compiled in a third of the time. (Unsafe

@@ -29,6 +29,7 @@ struct StrideNetCommand: AsyncParsableCommand {
     do {
       try requireDescriptors()
       try requireMemory()
+      try Processes.join(CommandLine.arguments)
       // For comparisons: the same program with a poorer processor's instructions.
       if let name = ProcessInfo.processInfo.environment["STRIDENET_ISA"] {
         try KernelChoice.select(instructionSet: name)
@@ -44,10 +45,12 @@ struct StrideNetCommand: AsyncParsableCommand {
         try command.run()
       }
       Output.clearProgress()
+      Processes.leave()
     } catch let error as StrideNetError {
-      Output.complain(error.description)
-      Foundation.exit(error.kind.rawValue)
+      Processes.fail(code: error.kind.rawValue) { Output.complain(error.description) }
     } catch {
+      // Help, and what is wrong with the arguments, is the same in all processes.
+      if !Processes.isFirst { Foundation.exit(Self.exitCode(for: error).rawValue) }
       exit(withError: error)
     }
   }

@@ -7,6 +7,9 @@ enum Output {
   /// Where lines go, in errors.
   static let place = "standard output"
 
+  /// Whether nothing is written: one of several processes does.
+  nonisolated(unsafe) static var isSilent = false
+
   /// One line on standard output, on a terminal as many as it takes.
   /// - Parameter isWhole: a line for programs, or to be copied
   static func line(_ text: String, isWhole: Bool = false) throws {
@@ -44,6 +47,7 @@ enum Output {
   /// Straight to the file descriptor, so that nothing is lost in a buffer.
   @discardableResult
   private static func write(_ text: String, to descriptor: Int32) -> Bool {
+    if isSilent { return true }
     var bytes = Array(text.utf8)[...]
     while !bytes.isEmpty {
       let count = bytes.withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress, $0.count) }

@@ -47,10 +47,13 @@ struct ComputeOptions: ParsableArguments {
 
   func runtime() throws -> Runtime { try runtime(named: name(), precision) }
 
-  func runtime(named name: String?, _ precision: Precision?) throws -> Runtime {
+  func runtime(named name: String?, _ precision: Precision?, reducesFast: Bool = false) throws
+    -> Runtime
+  {
     let runtime = Runtime(
-      threads: threads, kernels: try name.map { try KernelChoice(named: $0) },
-      precision: precision ?? .float32)
+      threads: threads ?? Processes.threads, kernels: try name.map { try KernelChoice(named: $0) },
+      precision: precision ?? .float32, communicator: Processes.communicator,
+      reducesFast: reducesFast)
     let missing = runtime.start()
     if missing > 0 {
       Output.note(

@@ -87,6 +87,14 @@ struct Train: ParsableCommand {
   @Option(parsing: .unconditional, help: .topK)
   var topK: Int?
 
+  enum Reduction: String, ExpressibleByArgument, CaseIterable { case exact, fast }
+
+  @Option(
+    help: ArgumentHelp(
+      "How the gradients of several processes (mpirun) are added: exact, the same weights for any number of them; fast, in MPI's own order (default: exact).",
+      valueName: "way"))
+  var reduce: Reduction?
+
   @Flag(help: "Print nothing but errors and the last line.")
   var quiet = false
 
@@ -96,7 +104,8 @@ struct Train: ParsableCommand {
   /// Whether the passes are timed and shown.
   var isProfiled: Bool { profile || explain }
 
-  func run() throws {
+  mutating func run() throws {
+    if Processes.communicator != nil { try requireShareable() }
     let checkpoint = try files.resume.map { try Checkpoint(from: $0) }
     let isQuiet = quiet || json
     let set = try settle(goingOnFrom: checkpoint, isQuiet: isQuiet)
@@ -106,7 +115,8 @@ struct Train: ParsableCommand {
     let run = try begin(set)
     let (trainer, network, test) = (run.trainer, run.trainer.network, set.test)
     if let checkpoint { try trainer.resume(checkpoint) }
-    if let path = files.writeConfig {
+    try requireSame(run, checkpoint)
+    if let path = files.writeConfig, Processes.isFirst {
       // Where few images make mini-batches smaller, what was asked for.
       var asked = run.configuration
       asked.training.batchSize = set.configuration.training.batchSize
@@ -116,8 +126,10 @@ struct Train: ParsableCommand {
       // A run that goes on elsewhere is to find it.
       var kept = run.configuration
       kept.data = kept.data.map(Dataset.fullPath)
-      trainer.writeCheckpoints(to: checkpointPath, every: files.checkpointEvery ?? 1, kept)
+      trainer.writeCheckpoints(
+        to: checkpointPath, every: files.checkpointEvery ?? 1, kept, writes: Processes.isFirst)
     }
+    if !Processes.isFirst { writesNothing() }
     let isTimed = isProfiled || files.report != nil
     if isTimed { network.timePasses() }
     // Before as well as after: what else runs on the machine comes and goes.
@@ -157,6 +169,39 @@ struct Train: ParsableCommand {
       ).write(to: path)
     }
     try conclude(end, run, test, peak: peak, signal: interrupt.signal)
+  }
+
+  /// What several processes don't do together.
+  private func requireShareable() throws {
+    let others = [
+      ("--folds", folds != nil), ("--profile", isProfiled), ("--report", files.report != nil),
+    ]
+    guard let (option, _) = others.first(where: \.1) else { return }
+    throw StrideNetError(
+      .usage, "\(option) is for one process",
+      found: "\(Processes.communicator!.size) processes", expected: "a training without it")
+  }
+
+  /// Before several processes train together: what their results depend on is the same.
+  private func requireSame(_ run: Run, _ checkpoint: Checkpoint?) throws {
+    guard Processes.communicator != nil else { return }
+    var settings = run.configuration
+    // It may lie elsewhere on another machine.
+    settings.data = nil
+    let runtime = run.trainer.network.runtime
+    try Processes.requireSame([
+      ("versions", Runtime.version), ("instruction sets", KernelChoice.instructionSet),
+      ("kernels", "\(runtime.kernels), \(runtime.kernels.precision)"),
+      ("settings", "\(settings.json), reduce \(reduce ?? .exact)"), ("data", run.trainer.dataDigest()),
+      ("weights to begin with", run.trainer.network.snapshot().sha256),
+      ("checkpoints", checkpoint.map { "\($0.epochs) epochs" } ?? "none"),
+    ])
+  }
+
+  /// Of several processes the first one does.
+  private mutating func writesNothing() {
+    (files.save, files.report, files.logDir, files.writeConfig) = (nil, nil, nil, nil)
+    (quiet, json) = (true, false)
   }
 
   /// What is trained on, and with which settings.
@@ -199,7 +244,8 @@ struct Train: ParsableCommand {
     try checkOptions()
     try checkFolds(configuration)
     _ = try Architecture.layers(configuration.layers, source: "--layers")
-    let runtime = try compute.runtime(named: configuration.kernels, configuration.precision)
+    let runtime = try compute.runtime(
+      named: configuration.kernels, configuration.precision, reducesFast: reduce == .fast)
     try checkFiles()
     // A checkpoint has all weights itself.
     let start = checkpoint == nil ? try takeStart(in: &configuration, runtime) : nil

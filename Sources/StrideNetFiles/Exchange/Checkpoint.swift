@@ -201,8 +201,13 @@ extension Trainer {
   /// Writes a checkpoint after every so many epochs and where the training is stopped, whole or not
   /// at all.
   public func writeCheckpoints(
-    to path: String, every epochs: Int = 1, _ configuration: RunConfiguration
+    to path: String, every epochs: Int = 1, _ configuration: RunConfiguration, writes: Bool = true
   ) {
+    // Of several processes one writes, and the others send it what it hasn't.
+    guard writes else {
+      (onStop, onState) = ({ _ in }, { _ in })
+      return
+    }
     // All data is read for it: once, and not before it is needed.
     lazy var digest = dataDigest()
     onStop = { [unowned self] in
