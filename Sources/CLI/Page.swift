@@ -19,6 +19,8 @@ enum Page {
   static func presets() throws -> [String: String] {
     var presets = Dictionary(
       uniqueKeysWithValues: Architecture.presets.map { ($0.name, $0.text) })
+    // Windows that don't overlap: one stride group.
+    presets["stride3"] = "conv(16,3,stride=3) flatten relu(32) softmax(10)"
     presets["small"] = try RunConfiguration(recipe: "digits").layers
     return presets
   }

@@ -280,6 +280,20 @@ class Workbench {
     return { kind, activation: o.activation, terms: sorted, others: others.length, rest: total(others), bias, kernel: value, sum, result, agrees: Math.abs(result - value) <= tolerance };
   }
 
+  // What a text of layers makes of the images, layer by layer.
+  plan({ layers: text }) {
+    const answer = { layers: [], error: null };
+    let layers, shape = this.file.input;
+    try { layers = parse(text); } catch (error) { return { ...answer, error: { index: null, message: error.message } }; }
+    for (const [index, layer] of layers.entries())
+      try {
+        const [o] = plan([layer], shape);
+        shape = o.output;
+        answer.layers.push({ text: layer.text, shape, parameters: o.parameters.reduce((sum, p) => sum + (p.isTrained ? p.count : 0), 0) });
+      } catch (error) { return { ...answer, error: { index, message: error.message } }; }
+    return answer;
+  }
+
   // Of one filter or output after the other the weights, in the order in which the definition adds them.
   weights({ layer, first = 0, count = 1 }) {
     const n = this.current, o = n.operations[layer - 1] ?? refuse("no such layer", layer, `1 … ${n.operations.length}`), outputs = o.output[2];
@@ -450,7 +464,7 @@ class Workbench {
     switch (name) {
       case "state": return this.state();
       case "training": return this.progress(question.since, question.moments);
-      case "look": case "weights": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
+      case "look": case "plan": case "weights": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
       default: refuse("no such question", name);
     }
   }

@@ -253,6 +253,18 @@ public final class Network {
     )
   }
 
+  /// What one layer makes of an input, and how many of its values are learned.
+  /// - Throws: ``StrideNetError`` where it doesn't fit
+  package static func size(ofLayer layer: any Layer, for input: Shape) throws -> (
+    output: Shape, parameters: Int
+  ) {
+    let stages = Stage.list(try LoweredLayer.list([layer], for: input))
+    return (
+      stages[0].output,
+      stages[0].parameters.reduce(0) { $0 + ($1.isTrained ? $1.count : 0) }
+    )
+  }
+
   /// The size of one example; nil until the first mini-batch.
   public var input: Shape? { plan?.input }
   /// Each layer's output size; empty until the first mini-batch.
