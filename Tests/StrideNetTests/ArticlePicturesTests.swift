@@ -2,10 +2,11 @@ import Foundation
 import StrideNet
 import Testing
 
-/// The pictures of the tutorial and of the roofline article are what the program draws.
+/// The pictures of the tutorial and of the articles on the roofline and on many machines are what the program draws.
 @Suite struct ArticlePicturesTests {
   private static let folder = "Sources/StrideNet/StrideNet.docc"
   private static let measured = "Benchmarks/roofline.jsonl"
+  private static let machines = "Benchmarks/machines.jsonl"
 
   /// A document, its pictures, and those that have no rounding in them.
   private static let articles = [
@@ -15,12 +16,17 @@ import Testing
         "tutorial-\($0)"
       }
     ), ("FromFourLoopsToTheRoofline", ["roofline", "roofline-bytes"]),
+    ("ManyMachines", ["tree", "cnn", "lenet", "vgg"].map { "machines-\($0)" }),
   ]
-  private static let exact = ["tutorial-batch", "roofline", "roofline-bytes"]
+  private static let exact =
+    ["tutorial-batch", "roofline", "roofline-bytes"]
+    + ["tree", "cnn", "lenet", "vgg"].map { "machines-\($0)" }
 
   @Test func areWhatIsDrawn() throws {
     let place = try Workplace()
-    let end = try place.run("pictures", ".", Documents.root.appending(path: Self.measured).path)
+    let end = try place.run(
+      ["pictures", "."]
+        + [Self.measured, Self.machines].map { Documents.root.appending(path: $0).path })
     #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
     for (name, pictures) in Self.articles {
       let article = try Documents.text("\(Self.folder)/\(name).md")
