@@ -123,7 +123,6 @@ final class GradientExchange {
   }
   private var tasks: [Task] = []
   private var update: Update?
-  private var updatesAll = false
 
   func start(_ share: BatchShare) {
     self.share = share
@@ -134,7 +133,7 @@ final class GradientExchange {
   }
 
   /// - Parameter update: nil where the gradients themselves are to be everybody's
-  func startBackward(_ update: Update?) { (self.update, updatesAll) = (update, update == nil) }
+  func startBackward(_ update: Update?) { self.update = update }
 
   /// Between two layers.
   func poll() { if failure == nil { sending { communicator.poll() } } }
@@ -454,43 +453,54 @@ final class GradientExchange {
 
   // MARK: What an optimiser remembers
 
+  /// What this process updates where gradients aren't everybody's, and remembers what that takes.
+  func part(of parameter: Parameter) -> UpdatedPart { part(of: parameter, communicator.rank) }
+
+  private func part(of parameter: Parameter, _ rank: Int) -> UpdatedPart {
+    guard !isFast, parameter.isTrained, !parameter.isFrozen, parameter.count >= Self.small else {
+      return .all
+    }
+    return parameter.shape.count == 2
+      ? .columns(columns(parameter, rank), of: parameter.shape[1])
+      : .range(part(parameter.count, of: rank))
+  }
+
   /// Puts together an array as large as the weights of which each process has the parts that it updates.
-  func gatherParts(_ array: UnsafeMutablePointer<Float>, _ parameters: [Parameter]) {
-    // Gradients that are everybody's are updated by everybody.
-    guard !isFast, failure == nil, !updatesAll else { return }
-    var offset = 0
-    for parameter in parameters {
-      let place = array + offset
-      offset += parameter.count
-      guard parameter.isTrained, !parameter.isFrozen, parameter.count >= Self.small else { continue }
-      if parameter.shape.count == 2 {
+  func gather(_ own: UnsafePointer<Float>, _ parameters: [Parameter]) -> [Float] {
+    var all = [Float](repeating: 0, count: parameters.reduce(0) { $0 + $1.count })
+    var (offset, from) = (0, own)
+    all.withUnsafeMutableBufferPointer { all in
+      for parameter in parameters {
         nextBuffer = 0
-        let (rows, length) = (parameter.shape[0], parameter.shape[1])
-        let starts = (0..<communicator.size).map { buffer(rows * columns(parameter, $0).count) }
-        let own = columns(parameter, communicator.rank)
-        for row in 0..<rows {
-          (starts[communicator.rank] + row * own.count).update(
-            from: place + row * length + own.lowerBound, count: own.count)
+        let counts = (0..<communicator.size).map {
+          part(of: parameter, $0).count(of: parameter.count)
         }
-        finish(
-          begin(
-            others.map {
-              ProcessMessage(
-                peer: $0,
-                sent: Self.bytes(UnsafePointer(starts[communicator.rank]), rows * own.count),
-                received: Self.bytes(starts[$0], rows * columns(parameter, $0).count))
-            }))
-        for rank in others {
-          let columns = columns(parameter, rank)
-          for row in 0..<rows {
-            (place + row * length + columns.lowerBound).update(
-              from: starts[rank] + row * columns.count, count: columns.count)
+        let places = counts.map { buffer(max(1, $0)) }
+        places[communicator.rank].update(from: from, count: counts[communicator.rank])
+        if case .all = parameter.updated {
+        } else {
+          finish(
+            begin(
+              others.map {
+                ProcessMessage(
+                  peer: $0,
+                  sent: Self.bytes(
+                    UnsafePointer(places[communicator.rank]), counts[communicator.rank]),
+                  received: Self.bytes(places[$0], counts[$0]))
+              }))
+        }
+        let to = all.baseAddress! + offset
+        for rank in 0..<communicator.size {
+          if case .all = parameter.updated, rank != communicator.rank { continue }
+          part(of: parameter, rank).forEachRun(of: parameter.count) { index, place, count in
+            (to + index).update(from: places[rank] + place, count: count)
           }
         }
-      } else {
-        finish(communicator.beginGather(place) { part(parameter.count, of: $0) })
+        offset += parameter.count
+        from += counts[communicator.rank]
       }
     }
+    return all
   }
 }
 

@@ -64,6 +64,8 @@ public final class Network {
   var gradients = FloatStorage.empty
   // What the optimiser remembers, array after array, and for how many steps.
   var memory: [FloatStorage] = []
+  // Whether it is of the parts that this process updates, of several.
+  var isMemoryDivided = false
   var updateCount = 0
   var method: Optimizer.Method?
   // The moving average of the weights, if there is one.
@@ -267,12 +269,13 @@ public final class Network {
   }
 
   func point(_ parameters: [Parameter]) {
-    var offset = 0
+    var (offset, place) = (0, 0)
     for parameter in parameters {
       parameter.value = weights.pointer + offset
       parameter.gradient = gradients.pointer + offset
-      parameter.setMemories(memory.map { $0.pointer + offset })
+      parameter.setMemories(memory.map { $0.pointer + place })
       offset += parameter.count
+      place += parameter.updated.count(of: parameter.count)
     }
   }
 
@@ -320,7 +323,8 @@ public final class Network {
     if let optimizer {
       let arrays = optimizer.method.rule.memory.count
       var memory = memory
-      while memory.count < arrays { memory.append(try FloatStorage(count: weights.count)) }
+      let count = parameters.reduce(0) { $0 + $1.updated.count(of: $1.count) }
+      while memory.count < arrays { memory.append(try FloatStorage(count: count)) }
       if memory.count != self.memory.count {
         self.memory = memory
         point(parameters)

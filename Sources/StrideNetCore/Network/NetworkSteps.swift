@@ -55,6 +55,7 @@ extension Network {
       try checkShared()
       exchange = GradientExchange(runtime)
     }
+    try divideMemory(optimizer)
     try reserve(max(1, x.batch), losses: share.batch, training: true, optimizer)
     // Somebody may have kept a snapshot of either.
     try ownWeights()

@@ -153,25 +153,54 @@ extension Network {
     }
   }
 
-  /// Where several processes train together, brings everything that the optimiser remembers here; all
-  /// of them call this.
-  func gatherMemory() throws {
-    guard let exchange else { return }
-    for array in memory { exchange.gatherParts(array.pointer, parameters) }
+  /// What the optimiser remembers, each array as large as the weights. Where several processes train
+  /// together, all of them call this.
+  private func allMemory() throws -> [[Float]] {
+    guard let exchange, isMemoryDivided else {
+      return memory.map { Array(UnsafeBufferPointer(start: $0.pointer, count: $0.count)) }
+    }
+    let all = memory.map { exchange.gather($0.pointer, parameters) }
     if let failure = exchange.failure { throw failure }
+    return all
   }
 
-  var trainingState: TrainingState {
-    func array(_ storage: FloatStorage?) -> [Float] {
-      storage.map { Array(UnsafeBufferPointer(start: $0.pointer, count: $0.count)) } ?? []
+  /// Each of several processes remembers what it takes to update its part of the weights, unless all
+  /// update all.
+  func divideMemory(_ optimizer: Optimizer) throws {
+    guard let exchange, isMemoryDivided != (optimizer.clipNorm == nil) else { return }
+    let all = try allMemory()
+    isMemoryDivided.toggle()
+    for parameter in parameters {
+      parameter.updated = isMemoryDivided ? exchange.part(of: parameter) : .all
     }
-    return TrainingState(
-      stepCount: stepCount, updateCount: updateCount, memory: memory.map(array),
-      average: array(average))
+    let count = parameters.reduce(0) { $0 + $1.updated.count(of: $1.count) }
+    memory = try all.map { all in
+      let own = try FloatStorage(count: count)
+      var (offset, to) = (0, own.pointer)
+      all.withUnsafeBufferPointer { all in
+        for parameter in parameters {
+          parameter.updated.forEachRun(of: parameter.count) { index, place, count in
+            (to + place).update(from: all.baseAddress! + offset + index, count: count)
+          }
+          offset += parameter.count
+          to += parameter.updated.count(of: parameter.count)
+        }
+      }
+      return own
+    }
+    point(parameters)
+  }
+
+  func trainingState() throws -> TrainingState {
+    TrainingState(
+      stepCount: stepCount, updateCount: updateCount, memory: try allMemory(),
+      average: average.map { Array(UnsafeBufferPointer(start: $0.pointer, count: $0.count)) } ?? [])
   }
 
   func goOn(from state: TrainingState) throws {
     let memory = try state.memory.map { try FloatStorage($0) }
+    isMemoryDivided = false
+    for parameter in parameters { parameter.updated = .all }
     average = state.average.isEmpty ? nil : try FloatStorage(state.average)
     (stepCount, updateCount) = (state.stepCount, state.updateCount)
     self.memory = memory

@@ -10,9 +10,11 @@ package final class Parameter {
   package var value: UnsafeMutablePointer<Float>
   /// The gradient; a backward pass overwrites it.
   package var gradient: UnsafeMutablePointer<Float>
-  /// What the optimiser remembers, array after array. Valid while the network is trained.
+  /// What the optimiser remembers, array after array, of the values that this process updates. Valid
+  /// while the network is trained.
   private(set) var memories = UnsafeMutablePointer<UnsafeMutablePointer<Float>>.allocate(
     capacity: 1)
+  var updated = UpdatedPart.all
   /// Whether no step changes it, and what is added to its gradient.
   var isFrozen = false
   var regularizers: [any Regularizer] = []
@@ -36,6 +38,46 @@ package final class Parameter {
   package var count: Int { description.count }
   package var isTrained: Bool { description.isTrained }
   package var values: [Float] { Array(UnsafeBufferPointer(start: value, count: count)) }
+}
+
+/// The values of a parameter that a process updates: others of several processes have others.
+enum UpdatedPart {
+  case all
+  /// In the order of memory.
+  case range(Range<Int>)
+  /// Of the rows of a matrix, each so long.
+  case columns(Range<Int>, of: Int)
+
+  /// How many of `count` values these are.
+  func count(of count: Int) -> Int {
+    switch self {
+    case .all: count
+    case .range(let range): range.count
+    case .columns(let columns, let length): count / length * columns.count
+    }
+  }
+
+  /// The place of value number `index` among these.
+  func place(of index: Int) -> Int {
+    switch self {
+    case .all: index
+    case .range(let range): index - range.lowerBound
+    case .columns(let columns, let length):
+      index / length * columns.count + index % length - columns.lowerBound
+    }
+  }
+
+  /// Calls `body` with the places of all that lie side by side.
+  func forEachRun(of count: Int, _ body: (_ index: Int, _ place: Int, _ count: Int) -> Void) {
+    switch self {
+    case .all: body(0, 0, count)
+    case .range(let range): body(range.lowerBound, 0, range.count)
+    case .columns(let columns, let length):
+      for row in 0..<count / length {
+        body(row * length + columns.lowerBound, row * columns.count, columns.count)
+      }
+    }
+  }
 }
 
 /// An operation in its network, with the parameters there.

@@ -66,7 +66,7 @@ extension Trainer {
       throw StrideNetError(
         .usage, "a training that has begun", expected: "rates are swept before the first step")
     }
-    let before = (network.snapshot(), network.trainingState)
+    let before = (network.snapshot(), try network.trainingState())
     defer { forgetSteps() }
     var (points, average, weight, best) = ([LearningRateSweep.Point](), 0.0, 0.0, Double.infinity)
     var hasDiverged = false

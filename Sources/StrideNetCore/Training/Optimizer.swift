@@ -127,6 +127,7 @@ public struct UpdateSlice {
   public private(set) var weights: UnsafeMutablePointer<Float>
   private let memories: UnsafePointer<UnsafeMutablePointer<Float>>
   private var start: Int
+  private var place: Int
   /// The learning rate of this step.
   public let rate: Float
   /// From 1.
@@ -141,12 +142,12 @@ public struct UpdateSlice {
   public let momentumSum, beta2Sum: Float
 
   /// Array number `index` of those that the rule remembers.
-  public func memory(_ index: Int) -> UnsafeMutablePointer<Float> { memories[index] + start }
+  public func memory(_ index: Int) -> UnsafeMutablePointer<Float> { memories[index] + place }
 
   fileprivate init(_ update: Update, _ parameter: Parameter) {
     let optimizer = update.optimizer
     let decays = parameter.shape.count > 1
-    (count, start) = (parameter.count, 0)
+    (count, start, place) = (parameter.count, 0, 0)
     (gradient, weights) = (parameter.gradient, parameter.value)
     memories = UnsafePointer(parameter.memories)
     (rate, step, scale) = (update.rate, update.step, update.scale)
@@ -155,11 +156,11 @@ public struct UpdateSlice {
     (momentumSum, beta2Sum) = (update.momentumSum, update.beta2Sum)
   }
 
-  /// Moves to other values of the array.
-  fileprivate mutating func move(to start: Int, count: Int) {
+  /// Moves to other values of the array, which are at another place of what is remembered.
+  fileprivate mutating func move(to start: Int, count: Int, place: Int) {
     gradient += start - self.start
     weights += start - self.start
-    (self.start, self.count) = (start, count)
+    (self.start, self.count, self.place) = (start, count, place)
   }
 }
 
@@ -282,7 +283,8 @@ package struct Update {
     let (rule, regularizers) = (optimizer.method.rule, parameter.regularizers)
     var slice = UpdateSlice(self, parameter)
     for row in rows {
-      slice.move(to: row * length + columns.lowerBound, count: columns.count)
+      let start = row * length + columns.lowerBound
+      slice.move(to: start, count: columns.count, place: parameter.updated.place(of: start))
       if !regularizers.isEmpty { add(regularizers, to: &slice) }
       rule.update(slice)
     }

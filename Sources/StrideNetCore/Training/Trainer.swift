@@ -423,12 +423,11 @@ public final class Trainer {
   }
 
   private func state() throws -> State {
-    try network.gatherMemory()
-    return State(
+    State(
       progress: Progress(
         results: results, bestEpoch: bestEpoch, batchesDone: batchesDone, sumCCE: sums.cce,
         sumCE: sums.ce),
-      network: network.trainingState, weights: network.snapshot(), lastGood: lastGood!, best: best)
+      network: try network.trainingState(), weights: network.snapshot(), lastGood: lastGood!, best: best)
   }
 
   /// Goes on from where a training with the same settings stood: from then on every number is what

@@ -159,7 +159,7 @@ extension Network {
     try node.reserve(
       batch: x.batch, input: x.shape, output: sum.output, runtime: runtime, training: false)
     try node.prepareInference()
-    let sides = node.sides(x, Pass(runtime: runtime, training: false, share: .whole(1)))
+    let sides = node.sides(x, Pass(runtime: runtime, training: false, share: .whole(x.batch)))
     let place = Provenance.Place(output, in: sum.output)
     return [sides.body, sides.shortcut].map { side in
       Provenance.Term(
