@@ -142,11 +142,11 @@ package final class MachinesBench {
   ///   - runtime: that of each way; nil leaves it out
   package init(
     _ layers: [any Layer], _ images: ImageSet, batch: Int, communicator: any Communicator,
-    runtime: (Way) -> Runtime?
+    runtime: (Way) throws -> Runtime?
   ) throws {
     (self.images, self.batch, self.communicator) = (images, batch, communicator)
     for way in Way.allCases {
-      guard let runtime = runtime(way) else { continue }
+      guard let runtime = try runtime(way) else { continue }
       let network = Network(layers, runtime: runtime)
       try network.requireClassifier(for: images.shape)
       let share = runtime.share(of: batch).examples.count
