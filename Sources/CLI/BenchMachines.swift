@@ -196,8 +196,7 @@ struct BenchMachines {
       plots.append(
         Plot(
           title: "\(alone.model), mini-batches of \(alone.batch)",
-          subtitle: "blue: exact; orange: fast; dots: measured; dashed: had it more than "
-            + "\(alone.leaves) parts",
+          subtitle: "blue exact, orange fast, dots measured, dashed beyond \(alone.leaves) parts",
           x: .logarithmic("processes", at: ticks),
           y: .logarithmic("ms a step", lines.flatMap(\.points).map(\.y) + dots.map(\.y)),
           lines: lines, dots: dots))

@@ -141,4 +141,40 @@ import Testing
       #expect(row.contains("\(text) ms"), "\(row): \(kernel) \(text)")
     }
   }
+
+  /// The steps that were timed are those of the article's table, on the machine that it names; what
+  /// travelled was foreseen.
+  @Test func showTheSteps() throws {
+    let lines = try Documents.text(Self.machines).split(separator: "\n").map {
+      try #require(JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+    }
+    let article = try Documents.text("\(Self.folder)/ManyMachines.md")
+    #expect(article.contains(try #require(lines[0]["machine"] as? String)))
+    func number(_ line: [String: Any], _ key: String) throws -> Double {
+      try #require(line[key] as? NSNumber).doubleValue
+    }
+    let steps = lines.dropFirst()
+    #expect(steps.count == 24)
+    for exact in steps where exact["reduce"] as? String == "exact" {
+      let model = try #require(exact["model"] as? String)
+      let batch = try number(exact, "batch")
+      func time(_ way: String) throws -> Double {
+        let line = try #require(
+          steps.first {
+            $0["reduce"] as? String == way && $0["model"] as? String == model
+              && ($0["batch"] as? NSNumber)?.doubleValue == batch
+          })
+        let (sent, foreseen) = (try number(line, "bytes"), try number(line, "bytes_model"))
+        #expect(abs(sent - foreseen) <= 0.05 * foreseen)
+        return try number(line, "seconds") * 1e3
+      }
+      let (threads, two, fast) = (try time("threads"), try time("exact"), try time("fast"))
+      let more = Int((100 * (two / threads - 1)).rounded())
+      let row =
+        "| `\(model)` | \(Int(batch)) | \(String(format: "%.1f ms | %.1f ms", threads, two)), "
+        + "\(more < 0 ? "−" : "+")\(abs(more)) % |"
+        + String(format: " %.1f ms | %.1f MB |", fast, try number(exact, "bytes") / 1e6)
+      #expect(article.contains(row), "\(row)")
+    }
+  }
 }
