@@ -123,7 +123,8 @@ struct BenchMachines {
     if json { return try Output.json(link) }
     try Output.line(
       "\(link.processes) processes, \(link.on_this_machine) of them here, \(link.threads.threads) each; "
-        + "between two: \((link.latency * 1e6).digits(2)) µs, \((link.bandwidth / 1e9).digits(2)) GB/s")
+        + "between two: \((link.latency * 1e6).digits(2)) µs, \((link.bandwidth / 1e9).digits(2)) GB/s"
+    )
     try Output.line(
       "\nms of a step, its parts in % (computing, sending, waiting), MB that all send in a step: "
         + "counted, the model's, counted/model")

@@ -29,7 +29,9 @@ struct MachinePictures {
     let colours = ["c2", "c0", "c3"]
     let (left, wide, high, foot) = (14.0, 82.0, 26.0, 236.0)
     var drawing = Drawing()
-    drawing.text(left, 20, "A mini-batch of \(batch) images in \(count) leaves, three processes", weight: "bold")
+    drawing.text(
+      left, 20, "A mini-batch of \(batch) images in \(count) leaves, three processes",
+      weight: "bold")
     func place(_ leaves: Range<Int>) -> (x: Double, y: Double) {
       let middle = Double(leaves.lowerBound + leaves.upperBound) / 2
       return (
@@ -47,7 +49,9 @@ struct MachinePictures {
             drawing.line([(x, y + high), (below.x, below.y)], Plot.soft)
           }
         }
-        let owner = shares.firstIndex { $0.leaves.contains(first) && $0.leaves.upperBound >= first + size }
+        let owner = shares.firstIndex {
+          $0.leaves.contains(first) && $0.leaves.upperBound >= first + size
+        }
         let travels = owner.map { BatchShare.subtrees(shares[$0].leaves).contains(leaves) } ?? false
         let half = size == 1 ? 36.0 : 44
         drawing.bar(x - half, y, 2 * half, high, "paper")
@@ -60,7 +64,8 @@ struct MachinePictures {
           ], owner.map { colours[$0] } ?? Plot.ink, width: travels ? 3 : 1)
         let images = "\(first * batch / count)–\((first + size) * batch / count - 1)"
         drawing.text(
-          x, y + 18, size == count ? "sum" : images, anchor: "middle", weight: travels ? "bold" : "")
+          x, y + 18, size == count ? "sum" : images, anchor: "middle", weight: travels ? "bold" : ""
+        )
       }
       size *= 2
     }

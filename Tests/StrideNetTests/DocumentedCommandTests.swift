@@ -14,7 +14,8 @@ extension DocumentationTests {
         .flatMap { $0 % 2 == 1 ? [$1] : $1.split(separator: " ").map(String.init) }
     }.map { words in
       let program = words.firstIndex(of: ".build-mpi/release/stridenet") ?? 0
-      return words.first == "mpirun" && program > 0 ? ["stridenet"] + words[(program + 1)...] : words
+      return words.first == "mpirun" && program > 0
+        ? ["stridenet"] + words[(program + 1)...] : words
     }.filter { $0.first == program || $0.first == ".build/release/\(program)" }
   }
 

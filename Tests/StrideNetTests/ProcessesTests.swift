@@ -32,7 +32,9 @@ final class Crowd: @unchecked Sendable {
       let bytes = UnsafeRawBufferPointer(values)
       let empty = UnsafeMutableRawBufferPointer(start: nil, count: 0)
       crowd.send(
-        (0..<size).filter { $0 != rank }.map { ProcessMessage(peer: $0, sent: bytes, received: empty) },
+        (0..<size).filter { $0 != rank }.map {
+          ProcessMessage(peer: $0, sent: bytes, received: empty)
+        },
         from: rank, calls)
       sums[calls] = values
       return calls
@@ -114,7 +116,8 @@ final class Crowd: @unchecked Sendable {
   }
 
   /// Does the same in all processes and gives what each returns.
-  func run<R: Sendable>(_ body: @escaping @Sendable (Member) throws -> R) -> [Result<R, any Error>] {
+  func run<R: Sendable>(_ body: @escaping @Sendable (Member) throws -> R) -> [Result<R, any Error>]
+  {
     let results = Results<R>(size)
     let threads = (0..<size).map { rank in
       let thread = Thread { results.set(rank, Result { try body(Member(rank, self)) }) }
@@ -130,7 +133,9 @@ final class Crowd: @unchecked Sendable {
     private let lock = NSLock()
     private var values: [Result<R, any Error>?]
     init(_ count: Int) { values = Array(repeating: nil, count: count) }
-    func set(_ index: Int, _ value: Result<R, any Error>) { lock.withLock { values[index] = value } }
+    func set(_ index: Int, _ value: Result<R, any Error>) {
+      lock.withLock { values[index] = value }
+    }
     var all: [Result<R, any Error>] { lock.withLock { values.map { $0! } } }
   }
 }
@@ -153,7 +158,8 @@ final class Crowd: @unchecked Sendable {
   static let cases: [Case] = [
     Case(text: "conv(4,3) maxpool(2) flatten relu(30) softmax(10)"),
     Case(
-      text: "conv(8,3,activation=none) batchnorm(activation=relu) conv(8,3,padding=1,activation=none) "
+      text:
+        "conv(8,3,activation=none) batchnorm(activation=relu) conv(8,3,padding=1,activation=none) "
         + "batchnorm(activation=relu) maxpool(2) dropout(0.3) flatten softmax(10)",
       optimizer: Optimizer(.adam), average: 0.99, augmentation: "shift=2,rotate=10"),
     Case(
@@ -170,7 +176,8 @@ final class Crowd: @unchecked Sendable {
     Case(
       text: "conv(8,3) maxpool(2) conv(8,3) flatten relu(40) softmax(10)", precision: .bf16,
       images: 100, batch: 50),
-    Case(text: "flatten gelu(50) softmax(10)", optimizer: Optimizer(.rmsprop), images: 23, batch: 7),
+    Case(
+      text: "flatten gelu(50) softmax(10)", optimizer: Optimizer(.rmsprop), images: 23, batch: 7),
   ]
 
   private static func train(

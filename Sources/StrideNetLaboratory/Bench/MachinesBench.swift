@@ -16,7 +16,9 @@ package struct ProcessLink: Sendable {
   /// make this call.
   package init(_ communicator: any Communicator) throws {
     func seconds(_ bytes: Int, times: Int) throws -> Double {
-      let (sent, received) = ([UInt8](repeating: 1, count: bytes), [UInt8](repeating: 0, count: bytes))
+      let (sent, received) = (
+        [UInt8](repeating: 1, count: bytes), [UInt8](repeating: 0, count: bytes)
+      )
       var turns = try (0..<times).map { _ in try Self.turn(communicator, sent, received) }
       turns.sort()
       return try communicator.gather(turns[times / 2])[0] / 2
