@@ -320,6 +320,7 @@ final class Crowd: @unchecked Sendable {
       let results = Crowd(size).run { member -> (found: Travel, model: Travel) in
         let runtime = Runtime(threads: 1, communicator: member, reducesFast: fast)
         let network = Network(try Architecture.layers(text), runtime: runtime)
+        try network.build(for: data.shape)
         let share = runtime.share(of: batch).examples
         let buffer = try BatchBuffer(capacity: max(1, share.count), shape: data.shape)
         for step in 1...2 {
