@@ -18,6 +18,8 @@ let package = Package(
     // All of it; and the core alone, which needs no library of the system's.
     .library(name: "StrideNet", targets: library),
     .library(name: "StrideNetCore", targets: ["StrideNetCore"]),
+    // With the trait MPI: processes on many machines.
+    .library(name: "StrideNetMPI", targets: ["StrideNetMPI"]),
     .executable(name: "stridenet", targets: ["stridenet-cli"]),
   ],
   traits: Set(

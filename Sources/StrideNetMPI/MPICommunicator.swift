@@ -135,7 +135,9 @@
       }
     }
 
-    private var place: String { "process \(rank) of \(size), on \(ProcessInfo.processInfo.hostName)" }
+    private var place: String {
+      "process \(rank) of \(size), on \(ProcessInfo.processInfo.hostName)"
+    }
     private static let hint =
       "the last checkpoint is whole: go on with --resume, with as many processes as there are now"
 

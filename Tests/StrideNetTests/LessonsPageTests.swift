@@ -52,9 +52,12 @@ import StrideNet
       "learning 1": "seen.label !== seen.probabilities.indexOf(Math.max(...seen.probabilities))",
       "learning 5": "seen.gradients.length === 8",
       "learning 8": "!machine.is_original && !$('undo').disabled && seen.loss < 2",
-      "learning 10": "rows.length === 2 && epochs.length === 1",
+      "percentage 8": "!$('saliency').hidden && $('saliency').classList.contains('pointed')",
+      "learning 10":
+        "rows.length === 2 && epochs.length === 1 && film.runs.length === 1 && $('film').classList.contains('pointed') && +$('film-at').value === 0",
       "wrong 1": "machine.is_original && rows.length === 7",
-      "wrong 4": "rows.length === 3 && epochs[0].test_error > 0.5",
+      "wrong 4":
+        "rows.length === 3 && epochs[0].test_error > 0.5 && [0.1, 2].every((rate, i) => film.runs.at(i - 2).settings.learning_rate === rate && film.runs.at(i - 2).buttons[i].ariaPressed === 'true')",
       "wrong 6": "points.length > 0 && epochs[0].train_loss > 2",
       "wrong 7": "machine.is_original && rows.length === 7",
       "kernels 3": "document.querySelectorAll('#rungs tr').length === machine.kernels.length + 1",
@@ -89,7 +92,9 @@ import StrideNet
         if let said = said["\(name) \(step)"] { #expect(said(text), "\(name) \(step): \(text)") }
         try browser.value("$('lesson-next').click()")
       }
-      #expect(try browser.holds("$('lesson').hidden && !document.querySelector('.pointed')"))
+      #expect(
+        try browser.holds(
+          "$('lesson').hidden && $('explain').hidden && !document.querySelector('.pointed')"))
     }
     // What lessons did is undone.
     try browser.wait("machine.is_original && rows.length === 7 && !showsGroups")

@@ -229,7 +229,9 @@ import StrideNet
     for node in plan.nodes { try node?.prepareInference() }
     var x = Tensor(batch: images.batch, shape: Shape(10))
     images.withView { images in
-      let logits = plan.forward(images, Pass(
+      let logits = plan.forward(
+        images,
+        Pass(
           runtime: network.runtime, training: false, share: .whole(images.batch)))
       x.withMutableView {
         Kernels.softmaxForward(rows: images.batch, 10, logits.pointer, $0.pointer)

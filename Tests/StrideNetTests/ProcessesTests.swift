@@ -222,6 +222,47 @@ final class Crowd: @unchecked Sendable {
     }
   }
 
+  /// Layers, sizes, mini-batches, threads and processes that nobody chose.
+  @Test(arguments: 1...10) func randomTrainings(seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed, stream: 3)
+    func pick<T>(_ list: [T]) -> T { list[random.below(list.count)] }
+    var layers: [String] = []
+    for _ in 0..<1 + random.below(3) {
+      let filters = pick([3, 4, 6, 9])
+      let more = pick([
+        ["conv(\(filters),\(pick([1, 2, 3, 5])),stride=\(pick([1, 1, 2])))"],
+        ["conv(\(filters),3,padding=same,activation=none)", "batchnorm(activation=relu)"],
+        ["conv(\(filters),3,dilation=2,padding=same)", "maxpool(2)"],
+        ["conv(6,3,padding=1)", "conv(\(pick([6, 12])),3,groups=3,padding=1,activation=tanh)"],
+        ["conv(5,3,padding=1)", "residual(conv(5,3,padding=1,activation=none) batchnorm)"],
+        ["maxpool(3,stride=2,padding=1)", "conv(\(filters),3,padding=1)"],
+        ["conv(\(filters),3,padding=1)", "layernorm", "dropout(0.4)", "avgpool(2)"],
+        ["conv(130,4,padding=same)", "conv(131,3,padding=same)", "maxpool(4)"],
+      ])
+      // What doesn't fit is left out.
+      let all = try Architecture.layers((layers + more).joined(separator: " "))
+      if (try? Network.size(of: all, for: Shape(28, 28, 1))) != nil { layers += more }
+    }
+    layers += pick([["flatten"], ["globalavgpool", "flatten"]])
+    layers += pick([[], ["relu(\(pick([7, 40, 65])))"], ["gelu(20)", "dropout(0.2)"]])
+    var test = Case(text: (layers + ["softmax(10)"]).joined(separator: " "))
+    test.batch = 1 + random.below(pick([6, 30, 90]))
+    test.images = test.batch + random.below(40)
+    test.optimizer = Optimizer(pick(Optimizer.Method.allCases))
+    test.clipNorm = pick([nil, nil, 1])
+    test.average = pick([nil, 0.9])
+    test.precision = pick([.float32, .float32, .bf16])
+    let expected = try Self.train(test, threads: 2)
+    let size = 2 + random.below(8)
+    let threads = 1 + random.below(3)
+    for result in Crowd(size).run({ [test] in try Self.train(test, $0, threads: threads) }) {
+      let found = try result.get()
+      #expect(
+        found.sha == expected.sha && found.cce == expected.cce && found.memory == expected.memory,
+        "\(test) precision \(test.precision), \(size) processes of \(threads) threads")
+    }
+  }
+
   /// In whichever order messages arrive.
   @Test(arguments: 1...3) func lateMessages(seed: UInt64) throws {
     let test = Self.cases[1]

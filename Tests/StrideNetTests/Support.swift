@@ -128,7 +128,8 @@ final class LayerUnit {
     let node = nodes[training]!
     if !training { try node.prepareInference() }
     node.forward(
-      x, y, Pass(
+      x, y,
+      Pass(
         runtime: runtime, training: training, seed: seed, step: step, share: BatchShare(x.batch)))
   }
 
@@ -137,7 +138,8 @@ final class LayerUnit {
     step: Int = 0
   ) {
     nodes[true]!.backward(
-      x, y, dy, dx, Pass(
+      x, y, dy, dx,
+      Pass(
         runtime: runtime, training: true, seed: seed, step: step, share: BatchShare(x.batch)))
   }
 

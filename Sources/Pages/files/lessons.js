@@ -53,6 +53,15 @@ const lessons = (() => {
     aim = $("play");
     return ' Under "Watch it compute" you can see it move: press Play, or Step.';
   }
+  // The film of the last training, from its first moment, or of the last two, at their ends.
+  function seeFilm(isPair) {
+    const count = film.runs?.length ?? 0;
+    if (count < (isPair ? 2 : 1)) return "";
+    film.compare(count - (isPair ? 2 : 1), isPair ? count - 1 : null);
+    film.at(isPair ? 1 : 0);
+    aim = $("film");
+    return isPair ? ' Under "The training as a film" both are side by side.' : ' Under "The training as a film" you can see it again: press ▶.';
+  }
   const output = (c) => pick(last(), { y: 0, x: 0, c }, true);
   // Test digits that are mistaken, the most certainly first.
   const wrongs = async () => (mistaken ??= await ask("wrong")), hard = async () => (await wrongs()).images[0]?.index ?? 0, unsure = async () => (await wrongs()).images.at(-1)?.index ?? 0;
@@ -65,13 +74,13 @@ const lessons = (() => {
   }
   const fill = (list) => { for (const [id, value] of list) $(id).value = value; };
   // Trains as the button does, waits for the end, and says what came of it.
-  async function train(layers, rate, optimizer = "sgd", passes = 1) {
+  async function train(layers, rate, isFilmed = false, optimizer = "sgd", passes = 1) {
     const chosen = { text: layers, rate, optimizer, batch: 32, epochs: passes, augment: "" };
     fields ??= Object.keys(chosen).map((id) => [id, $(id).value]);
     fill(Object.entries(chosen));
-    await ask("train", { layers, learning_rate: rate, batch_size: 32, epochs: passes, optimizer, augment: "", kernels });
+    await ask("train", { layers, learning_rate: rate, batch_size: 32, epochs: passes, optimizer, augment: "", kernels, ...(isFilmed ? { film: { values: seen.values } } : {}) });
     isTrial = true;
-    points = []; epochs = [];
+    points = []; epochs = []; moments = [];
     await refresh();
     // What has diverged can't be looked at: its training says so.
     await follow().catch((error) => { if (!error.said) throw error; });
@@ -176,7 +185,7 @@ const lessons = (() => {
     pooling: { title: "Why pooling", need: [() => first("maxpool"), "max-pooling"], on: () => sizes(first("maxpool")), steps: [
       ({ under, h, w, c }) => [`Here are ${c} maps of ${h} × ${w}: ${grouped(h * w * c)} numbers. The picture had ${grouped(times(machine.input))}. And neighbours often say nearly the same.`, under.element],
       ({ name, fh, fw, sw }) => `Pooling makes maps smaller. In ${name}, it looks at windows of ${fh} × ${fw}, in steps of ${sw}, map by map. Of each window one number goes on.`,
-      async ({ row, under, taps }) => { const { sum } = await pick(row, peak(row), true); return `Which one? This window holds ${windowOf(row, under).map((t) => short(t.value)).join(", ")}. The largest, ${short(sum)}, goes on. The others are dropped.`; },
+      async ({ row }) => { const { sum, terms } = await pick(row, peak(row), true); return `Which one? This window holds ${terms.map((t) => short(t.value)).join(", ")}. The largest, ${short(sum)}, goes on. The others are dropped.`; },
       ({ row }) => `Nothing is multiplied here, and nothing is learned: ${row.layer.parameters} weights.`,
       ({ row, h, w, c, windows }) => `What comes out: ${row.layer.shape.join(" × ")} = ${grouped(windows * c)} numbers. Before, there were ${grouped(h * w * c)}: ${short((h * w) / windows)} times as many.`,
       ({ row, h, w, windows }) => { const next = convs().find((l) => l.row.index > row.index); return next ? [`Why? First, less work. In ${next.name}, there are ${grouped(next.work)} products for one picture. Without the pooling, about ${short((h * w) / windows)} times as many.`, next.row.element] : "Why? First, less work: fewer numbers need fewer weights."; },
@@ -185,12 +194,12 @@ const lessons = (() => {
         const before = all().map(valuesOf), [, w, c] = machine.input;
         await load({ values: seen.values.map((_, i) => (Math.floor(i / c) % w ? seen.values[i - c] : 0)) });
         const [a, b] = [under, row].map((r) => { const old = before[r.index + 1], now = valuesOf(r); return Math.sqrt(old.reduce((s, v, i) => s + (v - now[i]) ** 2, 0) / old.reduce((s, v) => s + v * v, 0)); });
-        return `Third, it minds less where things are. I moved the picture right by one pixel. What goes into the pooling changes by ${percent(a, 0)}, what comes out by ${percent(b, 0)}${b < a ? "" : " (not less, this time)"}. A digit one pixel further is the same digit.`;
+        return `Third, it minds less where things are. I moved the picture right by one pixel. What goes into the pooling changes by ${percent(a, 0)}, what comes out by ${percent(b, 0)}${b < a ? "" : " (not less, this time)"}. A digit one pixel further is the same digit. Under "Harder questions" you can shift it further, and turn it.`;
       },
       async ({ row, fh, fw }) => { await pick(row, peak(row)); return `The price: the next layer knows that something was found in these ${fh} × ${fw} squares, but no longer where. To name a digit that will do.`; },
-      async ({ row, under, taps }) => { const { sum } = await pick(row, peak(row), true); return `Another pooling, avgpool, takes the mean: here ${short(windowOf(row, under).reduce((a, t) => a + t.value, 0) / taps)} instead of ${short(sum)}. The largest says "it is there", the mean "how much of it". Now the quiz.`; },
+      async ({ row }) => { const { sum, terms } = await pick(row, peak(row), true); return `Another pooling, avgpool, takes the mean: here ${short(terms.reduce((a, t) => a + t.value, 0) / terms.length)} instead of ${short(sum)}. The largest says "it is there", the mean "how much of it". Now the quiz.`; },
     ], quiz: [
-      ({ row, under }) => { const numbers = (i) => { row.cursor = spotOf(row, i); return windowOf(row, under).map((t) => t.value); }, list = numbers(times(row.layer.shape) && ((at) => (at.y * row.layer.shape[1] + at.x) * row.layer.shape[2] + at.c)(some(row, (v, i) => v > 1.2 * Math.min(...numbers(i)) && v > 0))), total = list.reduce((a, b) => a + b, 0); return choice(`A max-pooling's window holds ${list.map(short).join(", ")}. What goes on?`, short(Math.max(...list)), [total / list.length, total, Math.min(...list)].map(short), "The largest, as it is. No mean, no sum."); },
+      async ({ row }) => { let list = [0]; for (let i = 0; i < 30 && !(Math.max(...list) > 1.2 * Math.min(...list)); i++) list = (await sum(row, some(row, (v) => v > 0))).terms.map((t) => t.value); const total = list.reduce((a, b) => a + b, 0); return choice(`A max-pooling's window holds ${list.map(short).join(", ")}. What goes on?`, short(Math.max(...list)), [total / list.length, total, Math.min(...list)].map(short), "The largest, as it is. No mean, no sum."); },
       () => { const half = 5 + any(20); return entry(`A map of ${2 * half} × ${2 * half} goes through a pooling with windows of 2 × 2 in steps of 2. How many numbers come out?`, half ** 2, `${half} × ${half}: one for each window, a quarter.`); },
       ({ name, h, w, c, windows }) => entry(`In ${name}, ${grouped(h * w * c)} numbers come in and ${grouped(windows * c)} go on. How many are left out?`, (h * w - windows) * c, `${grouped(h * w * c)} − ${grouped(windows * c)}.`),
     ] },
@@ -203,7 +212,7 @@ const lessons = (() => {
       async ({ a, most }) => { await output(a.k); $("explain").scrollTop = 1e4; $("explain-body").querySelectorAll("h3")[0]?.scrollIntoView({ block: "nearest" }); return `Now softmax. It takes the largest sum, ${short(most)}, from each. So the first has 0, all others less. The table in the box has a line for each class.`; },
       async ({ b, most, second }) => { await output(b.k); return `Then the exponential: e, which is 2.718…, to that power. It is never below 0. The first has e⁰ = 1. For ${b.name} it is e to the power of ${short(second)} ${plus(-most)} = ${short(second - most)}: ${short(Math.exp(second - most))}.`; },
       async ({ a, b, most, second, total }) => { await output(a.k); return `Last, each is divided by the sum of all, ${total.toPrecision(5)}. For ${a.name}: 1 ÷ ${total.toPrecision(5)} = ${percent(1 / total, 2)}. For ${b.name}: ${short(Math.exp(second - most))} ÷ ${total.toPrecision(5)} = ${share(b.share)}. That is where a percentage comes from: sums, exponentials, a division.`; },
-      ({ a, b, most, second }) => `Only the lead counts. Here ${a.name} leads by ${short(most - second)}; its share is e to that power, ${short(Math.exp(most - second))}, times as large. All other layers only prepare these sums.`,
+      async ({ a, b, most, second }) => { await explore.saliency(); return [`Only the lead counts. Here ${a.name} leads ${b.name} by ${short(most - second)}; its share is e to that power, ${short(Math.exp(most - second))}, times as large. All other layers only prepare these sums. Which pixels does the lead hang on? Those with a strong colour, here.`, $("saliency")]; },
       [{ digit: hard }, ({ a }) => [a.k === seen.label ? "A share is not a promise, though this network is right about all the test digits here." : `A share is not a promise. Test digit ${source.test} is labelled ${machine.classes[seen.label]}. The network says ${a.name}, with ${percent(a.share)}: it can be sure and wrong.`, says]],
       async () => { const { count, of } = await wrongs(); return [`How often it is right is another percentage, of many pictures. One counts: ${grouped(of - count)} of ${grouped(of)} test digits, from which it hasn't learned, are ${percent(1 - count / of, 2)}. Now the quiz.`, $("list").parentElement]; },
     ], quiz: [
@@ -222,7 +231,7 @@ const lessons = (() => {
       () => ["Weights have slopes, too. A step moves each weight against its slope, as uphill is worse: new weight = weight − rate × slope. The rate says how far; here 0.001.", $("backwards")],
       async ({ before }) => { await teach(1); return [`One step is done. The loss was ${short(before)} and is ${short(seen.loss)} now. All maps have changed a little, too.`, $("loss-now")]; },
       async ({ before, wanted }) => { await teach(10); return [`Ten steps: from ${short(before)} to ${short(seen.loss)}. Now ${wanted} has ${percent(seen.probabilities[wish.label])}. But learning one digit by heart may spoil others. So one learns from many.`, $("loss-now")]; },
-      async () => { const k = machine.classes.length; return `Training takes the mean slope of 32 pictures, steps, and takes the next 32. I did so with a new, small network, once through all pictures. At first each class has about 1/${k}, a loss of ${short(Math.log(k))}. Then: ${await train(`flatten softmax(${k})`, 0.1)} Now the quiz.`; },
+      async () => { const k = machine.classes.length; return `Training takes the mean slope of 32 pictures, steps, and takes the next 32. I did so with a new, small network, once through all pictures. At first each class has about 1/${k}, a loss of ${short(Math.log(k))}. Then: ${await train(`flatten softmax(${k})`, 0.1, true)}${seeFilm()} Now the quiz.`; },
     ], quiz: [
       [{ digit: doubtful }, ({ wanted, share }) => choice(`The wanted class, ${wanted}, has a share of ${share.toPrecision(4)}. What is the loss?`, short(seen.loss), [1 - share, Math.exp(-share), seen.loss / 2, seen.loss + 1].map(short), `−log ${share.toPrecision(4)} = ${short(seen.loss)}.`)],
       [{ digit: doubtful }, async ({ share }) => { const { bias } = await sum(last(), { y: 0, x: 0, c: wish.label }), slope = share - 1, next = bias - 0.1 * slope; return choice(`A bias is ${bias.toFixed(4)}. The loss' slope for it is ${slope.toFixed(4)}, the rate is 0.1. What is the bias after one step?`, next.toFixed(4), [bias + 0.1 * slope, bias - slope, 0.1 * slope, bias].map((v) => v.toFixed(4)), `${bias.toFixed(4)} − 0.1 × (${slope.toFixed(4)}) = ${next.toFixed(4)}.`); }],
@@ -232,8 +241,8 @@ const lessons = (() => {
     wrong: { title: "What goes wrong", need: [() => machine.has_probabilities && first("conv")?.index === 0 && !/padding|dilation|groups|activation/.test(first("conv").layer.text), "probabilities, and at its start a plain convolution with ReLU"], wants: true, on: conv, steps: [
       ({ row, name }) => { const list = valuesOf(row); return `ReLU makes 0 of all that is below 0. In ${name}, ${grouped(list.filter((v) => v === 0).length)} of ${grouped(list.length)} numbers are 0 for this picture. That is fine: a filter finds its stroke here, not there.`; },
       async ({ row }) => { const of = first("relu") ?? row, { dead: none, units, count } = await dead(of); return [`But a unit that is 0 for every picture is dead. ReLU's slope is 0 there, so no slope reaches its weights: it can't learn any more. In ${named(of)}, ${grouped(none)} of ${grouped(units)} were 0 for each of ${count} test pictures.`, of.element]; },
-      async () => { const end = await train(tiny(), 0.1), found = await dead(rows[1]); return `I train a small network, ${tiny()}, with the rate 0.1, once through all pictures. ${end} Dead, by ${found.count} test pictures: ${found.dead} of ${found.units}.`; },
-      async () => { const end = await train(tiny(), 2), found = await dead(rows[1]); return `The same with the rate 2, twenty times as large. ${end} Dead: ${found.dead} of ${found.units}. Too long steps threw the weights so far that sums are below 0 for every picture. They don't come back.`; },
+      async () => { const end = await train(tiny(), 0.1, true), found = await dead(rows[1]); return `I train a small network, ${tiny()}, with the rate 0.1, once through all pictures. ${end} Dead, by ${found.count} test pictures: ${found.dead} of ${found.units}.`; },
+      async () => { const end = await train(tiny(), 2, true), found = await dead(rows[1]); return `The same with the rate 2, twenty times as large. ${end} Dead: ${found.dead} of ${found.units}. Too long steps threw the weights so far that sums are below 0 for every picture. They don't come back.${seeFilm(true)}`; },
       async () => { const k = machine.classes.length; return `Rate 20. ${await train(tiny(), 20)} Guessing would have a loss of ${short(Math.log(k))} and ${percent(1 / k)} right. Each step leaps over the valley and lands higher up. The cure: a tenth of the rate.`; },
       async () => `And a rate too small? With 0.001: ${await train(tiny(), 0.001)} Nothing breaks, but it hardly moves. A good rate is as large as goes well.`,
       async () => { const z = await sums(), e = z.map((v) => Math.exp(1 / (1 + Math.exp(-v)))), [a] = ranked(); return [`Programs have mistakes, too. The one that this project goes back to put a sigmoid before softmax: that presses each sum between 0 and 1. Here ${a.name} would get ${percent(e[a.k] / e.reduce((s, v) => s + v))} instead of ${percent(a.share)}. With ${z.length} classes it is never more than ${percent(Math.E / (Math.E + z.length - 1))}.`, says]; },
@@ -306,7 +315,7 @@ const lessons = (() => {
     [isTrial, isKept, taken] = [true, false, 0];
   }
   async function grow() {
-    await train((machine.presets.small ?? "conv(16,3) maxpool(2) flatten relu(64) softmax(10)").replace(/softmax\(\d+\)/, `softmax(${machine.classes.length})`), 0.003, "adam", 2);
+    await train((machine.presets.small ?? "conv(16,3) maxpool(2) flatten relu(64) softmax(10)").replace(/softmax\(\d+\)/, `softmax(${machine.classes.length})`), 0.003, false, "adam", 2);
     [isTrial, isKept] = [false, true];
   }
 
@@ -405,6 +414,7 @@ const lessons = (() => {
   }
   function close() {
     turn++;
+    closeExplain();
     point(null);
     panel.hidden = true;
     document.body.classList.remove("lesson");

@@ -193,8 +193,11 @@ function chart(place, series, options = {}) {
   drawChart(place);
 }
 function drawChart(place) {
-  const { series, options } = charts.get(place);
-  charts.get(place).width = place.clientWidth;
+  const known = charts.get(place);
+  // What was taken away isn't drawn again.
+  if (!known) return;
+  const { series, options } = known;
+  known.width = place.clientWidth;
   const W = Math.max(220, Math.min(680, place.clientWidth || 560)), H = options.height ?? 240, m = { left: 56, right: 12, top: 26, bottom: 36 };
   const all = series.flatMap((s) => s.points).filter((p) => Number.isFinite(p[1]) && (!options.logY || p[1] > 0));
   place.replaceChildren();
@@ -249,7 +252,7 @@ function drawChart(place) {
   }
   if (options.mark != null) root.append(svg("line", { x1: X(options.mark), x2: X(options.mark), y1: m.top, y2: H - m.bottom, stroke: "var(--ink)", "stroke-width": 1, "stroke-dasharray": "3 3" }));
   const legend = make("div", { class: "legend" });
-  for (const s of series) if (s.name) legend.append(make("span", {}, make("i", { style: `background:${s.colour}` }), s.name));
+  for (const s of series) if (s.name) legend.append(make("span", {}, make("i", { style: `border-top:${s.thin ? 1 : 3}px ${!s.dash || s.dash === "none" ? "solid" : s.dash.startsWith("2") ? "dotted" : "dashed"} ${s.colour}` }), s.name));
   // The nearest values under the pointer.
   const told = make("div", { class: "legend", "aria-hidden": "true", style: "min-height:20px" });
   root.addEventListener("pointermove", (event) => {
@@ -263,7 +266,7 @@ function drawChart(place) {
   root.addEventListener("pointerleave", () => { told.textContent = ""; });
   place.append(legend, root, told);
 }
-const lineColours = ["var(--warm)", "var(--cool)", "var(--good)", "#a855f7", "#a16207", "#0891b2", "#db2777", "#65a30d", "#7c3aed", "#64748b"];
+const lineColours = ["var(--warm)", "var(--cool)", "var(--good)", "#a855f7", "#a16207", "#0891b2", "#db2777", "#65a30d", "#8b5cf6", "#64748b"];
 
 // Outputs as bars: shares of 1 where they are probabilities, else numbers; the names are the classes'.
 function bars(place, values, names, areProbabilities) {

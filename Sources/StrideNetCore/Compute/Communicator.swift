@@ -1,6 +1,6 @@
 /// Processes that train a network together, each with a share of every mini-batch: what they send each
 /// other goes through one of these. All processes make the same calls in the same order. The library
-/// has that of one process; ``Runtime/init(threads:kernels:precision:communicator:)`` takes another.
+/// has that of one process; a ``Runtime`` takes another.
 public protocol Communicator: AnyObject, Sendable {
   /// This process's number, from 0.
   var rank: Int { get }
