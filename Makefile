@@ -21,7 +21,7 @@ KERNELS_IN_C := -gdwarf-4 -O2 -Wall -Wextra -Werror -ICKernels/include $(wildcar
 CHECK_IN_C := $(KERNELS_IN_C) $(wildcard Tests/KernelCheck/*.c)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-peers bench-blas bench-speedrun bench-page bench-seeds reproduce profile format lint sanitize isa pictures mpi check-mpi \
+.PHONY: help setup build install uninstall run wasm serve test random fuzz bench bench-machines bench-peers bench-blas bench-speedrun bench-page bench-seeds reproduce profile format lint sanitize isa pictures mpi check-mpi \
   check arm64 memcheck faults dependant docs clean
 
 ## help: this list
@@ -109,6 +109,11 @@ fuzz: setup
 ## bench: time all kernels, networks and sizes against this machine's measured peak
 bench: build
 	$(BINARY) bench all --svg .build/bench.svg
+
+## bench-machines: training steps of N=2 processes of one thread, what travels, and how many would pay (MODELS=)
+bench-machines: mpi
+	mpirun --bind-to none -n $(or $(N),2) .build-mpi/release/stridenet bench machines $(MODELS) \
+	  $(if $(JSON),--json,--svg .build-mpi/machines.svg)
 
 ## bench-peers: alternate with PyTorch, ONNX Runtime, OpenVINO and others, float32 and bf16; table and plot (PYTHON=, which has them; MODELS=, IMAGES=, ROUNDS=, DATA=, AVX2=1)
 bench-peers: build
@@ -212,9 +217,10 @@ sanitize: setup
 dependant: setup
 	sh Tests/dependant.sh
 
-## pictures: draw the articles' pictures again, from what their examples compute and Benchmarks/roofline.jsonl
+## pictures: draw the articles' pictures again, from what their examples compute and what Benchmarks/*.jsonl keep
 pictures: build
-	$(BINARY) pictures Sources/StrideNet/StrideNet.docc/Resources Benchmarks/roofline.jsonl
+	$(BINARY) pictures Sources/StrideNet/StrideNet.docc/Resources Benchmarks/roofline.jsonl \
+	  Benchmarks/machines.jsonl
 
 ## docs: the documentation as a web site in .build/docs, offline (BASE=, its path on a server)
 docs: setup

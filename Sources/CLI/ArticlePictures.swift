@@ -2,7 +2,7 @@ import ArgumentParser
 import Foundation
 import StrideNet
 
-/// Draws the pictures of the tutorial and of the article on the roofline, from what their examples
+/// Draws the pictures of the tutorial and of the articles on the roofline and on many machines, from what their examples
 /// compute and from what was measured once: `make pictures`.
 struct ArticlePictures: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -14,9 +14,13 @@ struct ArticlePictures: ParsableCommand {
   @Argument(help: "What 'bench kernels --json' printed.")
   var measured = "Benchmarks/roofline.jsonl"
 
+  @Argument(help: "What 'bench machines --json' printed.")
+  var machines = "Benchmarks/machines.jsonl"
+
   func run() throws {
     let tutorial = try TutorialPictures()
     let roofline = try RooflinePictures(measured)
+    let many = try MachinePictures(machines)
     let pictures = [
       ("tutorial-descent", try TutorialPictures.descent()),
       ("tutorial-softmax", try TutorialPictures.softmax()),
@@ -27,6 +31,8 @@ struct ArticlePictures: ParsableCommand {
       ("tutorial-confusion", try tutorial.confusion()),
       ("roofline", roofline.roofline()),
       ("roofline-bytes", try roofline.bytes()),
+      ("machines-tree", MachinePictures.tree()), ("machines-cnn", many.steps("cnn")),
+      ("machines-lenet", many.steps("lenet")), ("machines-vgg", many.steps("vgg")),
     ]
     for (name, svg) in pictures {
       try AtomicFile.write(Array(svg.utf8), to: "\(folder)/\(name).svg")

@@ -13,31 +13,44 @@ struct Bench: ParsableCommand {
       networks: training (mini-batches of 128, momentum 0.9) and inference of 10,000 images of \
       each model, all threads.
       scaling: time and memory of training over mini-batch, filters and image size.
+      machines: training steps of several processes (mpirun) beside one's, what travels between \
+      them, and a model of how many would pay; of \(BenchMachines.usual.joined(separator: ", ")), \
+      or the models that follow.
       """)
 
   enum Suite: String, ExpressibleByArgument {
-    case kernels, networks, scaling, all
+    case kernels, networks, scaling, machines, all
     /// For Benchmarks/bench_peers.py: commands as JSON lines on standard input.
     case worker
 
-    static let shown: [Suite] = [.kernels, .networks, .scaling, .all]
+    static let shown: [Suite] = [.kernels, .networks, .scaling, .machines, .all]
     static var allValueStrings: [String] { shown.map(\.rawValue) }
   }
 
   @Argument(help: ArgumentHelp("What to time.", valueName: "suite"))
   var suite = Suite.kernels
 
+  @Argument(help: ArgumentHelp("Models, for machines.", valueName: "model"))
+  var models: [String] = []
+
   @OptionGroup var compute: ComputeOptions
 
   @Option(
     help: ArgumentHelp(
-      "Draw the kernels as a roofline plot, the scaling as lines (SVG).", valueName: "file"))
+      "Draw the kernels as a roofline plot, the scaling and the machines as lines (SVG).",
+      valueName: "file"))
   var svg: String?
 
   @Flag(help: "Print JSON, an object a line.")
   var json = false
 
+  func validate() throws {
+    guard suite != .machines, let model = models.first else { return }
+    throw ValidationError("models are for 'bench machines': found '\(model)' after '\(suite)'")
+  }
+
   func run() throws {
+    if suite == .machines { return try machines() }
     let runtime = try compute.runtime()
     if suite == .worker { return try BenchWorker(runtime: runtime).run() }
     if KernelChoice.isDebugBuild {
@@ -47,7 +60,7 @@ struct Bench: ParsableCommand {
       guard suite != .networks else {
         throw StrideNetError(
           .usage, "nothing to draw", found: "--svg with networks",
-          expected: "kernels, scaling or all")
+          expected: "kernels, scaling, machines or all")
       }
       try AtomicFile.checkWritable(svg)
     }
@@ -61,6 +74,16 @@ struct Bench: ParsableCommand {
       try AtomicFile.write(Array(Plot.svg(plots).utf8), to: svg)
       if !json { try Output.line("\nwrote \(svg)") }
     }
+  }
+
+  private func machines() throws {
+    if let svg, Processes.isFirst { try AtomicFile.checkWritable(svg) }
+    let plots = try BenchMachines(
+      compute: compute, models: models.isEmpty ? BenchMachines.usual : models, json: json
+    ).run()
+    guard let svg, Processes.isFirst else { return }
+    try AtomicFile.write(Array(Plot.svg(plots).utf8), to: svg)
+    if !json { try Output.line("\nwrote \(svg)") }
   }
 
   private func announce(_ peak: Roofline) throws {

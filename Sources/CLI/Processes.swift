@@ -43,6 +43,15 @@ enum Processes {
     #endif
   }
 
+  /// How many of them are on this machine, this one included.
+  static var neighbours: Int {
+    #if MPI
+      joined?.neighbours ?? 1
+    #else
+      1
+    #endif
+  }
+
   /// How many threads each process has, unless it is told: the processors of its machine are divided.
   static var threads: Int? {
     #if MPI

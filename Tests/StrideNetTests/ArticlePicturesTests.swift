@@ -2,10 +2,11 @@ import Foundation
 import StrideNet
 import Testing
 
-/// The pictures of the tutorial and of the roofline article are what the program draws.
+/// The pictures of the tutorial and of the articles on the roofline and on many machines are what the program draws.
 @Suite struct ArticlePicturesTests {
   private static let folder = "Sources/StrideNet/StrideNet.docc"
   private static let measured = "Benchmarks/roofline.jsonl"
+  private static let machines = "Benchmarks/machines.jsonl"
 
   /// A document, its pictures, and those that have no rounding in them.
   private static let articles = [
@@ -15,12 +16,17 @@ import Testing
         "tutorial-\($0)"
       }
     ), ("FromFourLoopsToTheRoofline", ["roofline", "roofline-bytes"]),
+    ("ManyMachines", ["tree", "cnn", "lenet", "vgg"].map { "machines-\($0)" }),
   ]
-  private static let exact = ["tutorial-batch", "roofline", "roofline-bytes"]
+  private static let exact =
+    ["tutorial-batch", "roofline", "roofline-bytes"]
+    + ["tree", "cnn", "lenet", "vgg"].map { "machines-\($0)" }
 
   @Test func areWhatIsDrawn() throws {
     let place = try Workplace()
-    let end = try place.run("pictures", ".", Documents.root.appending(path: Self.measured).path)
+    let end = try place.run(
+      ["pictures", "."]
+        + [Self.measured, Self.machines].map { Documents.root.appending(path: $0).path })
     #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
     for (name, pictures) in Self.articles {
       let article = try Documents.text("\(Self.folder)/\(name).md")
@@ -133,6 +139,42 @@ import Testing
         })
       let text = time < 1 ? String(format: "%.3f", time) : "\(time)"
       #expect(row.contains("\(text) ms"), "\(row): \(kernel) \(text)")
+    }
+  }
+
+  /// The steps that were timed are those of the article's table, on the machine that it names; what
+  /// travelled was foreseen.
+  @Test func showTheSteps() throws {
+    let lines = try Documents.text(Self.machines).split(separator: "\n").map {
+      try #require(JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+    }
+    let article = try Documents.text("\(Self.folder)/ManyMachines.md")
+    #expect(article.contains(try #require(lines[0]["machine"] as? String)))
+    func number(_ line: [String: Any], _ key: String) throws -> Double {
+      try #require(line[key] as? NSNumber).doubleValue
+    }
+    let steps = lines.dropFirst()
+    #expect(steps.count == 24)
+    for exact in steps where exact["reduce"] as? String == "exact" {
+      let model = try #require(exact["model"] as? String)
+      let batch = try number(exact, "batch")
+      func time(_ way: String) throws -> Double {
+        let line = try #require(
+          steps.first {
+            $0["reduce"] as? String == way && $0["model"] as? String == model
+              && ($0["batch"] as? NSNumber)?.doubleValue == batch
+          })
+        let (sent, foreseen) = (try number(line, "bytes"), try number(line, "bytes_model"))
+        #expect(abs(sent - foreseen) <= 0.05 * foreseen)
+        return try number(line, "seconds") * 1e3
+      }
+      let (threads, two, fast) = (try time("threads"), try time("exact"), try time("fast"))
+      let more = Int((100 * (two / threads - 1)).rounded())
+      let row =
+        "| `\(model)` | \(Int(batch)) | \(String(format: "%.1f ms | %.1f ms", threads, two)), "
+        + "\(more < 0 ? "−" : "+")\(abs(more)) % |"
+        + String(format: " %.1f ms | %.1f MB |", fast, try number(exact, "bytes") / 1e6)
+      #expect(article.contains(row), "\(row)")
     }
   }
 }

@@ -4,13 +4,18 @@ import Testing
 
 /// Commands that the documents have, and what installing leaves.
 extension DocumentationTests {
-  /// The documents' commands that begin with this word, without their comments, split into words.
+  /// The documents' commands that begin with this word, without their comments, split into words. What
+  /// mpirun starts counts as started alone.
   static func commands(_ program: String) throws -> [[String]] {
     try Documents.blocks("sh", in: Documents.all).flatMap { $0.split(separator: "\n") }.map {
       line in
       // Odd pieces stand between quotes.
       line.components(separatedBy: " #")[0].components(separatedBy: "'").enumerated()
         .flatMap { $0 % 2 == 1 ? [$1] : $1.split(separator: " ").map(String.init) }
+    }.map { words in
+      let program = words.firstIndex(of: ".build-mpi/release/stridenet") ?? 0
+      return words.first == "mpirun" && program > 0
+        ? ["stridenet"] + words[(program + 1)...] : words
     }.filter { $0.first == program || $0.first == ".build/release/\(program)" }
   }
 

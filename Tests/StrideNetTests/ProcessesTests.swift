@@ -3,6 +3,7 @@ import Testing
 
 @testable import StrideNetCore
 @testable import StrideNetFiles
+@testable import StrideNetLaboratory
 
 /// Processes as threads of this one: what they send each other waits in a box for each pair and call.
 /// Messages arrive late, in an order drawn from a seed, or never.
@@ -344,6 +345,95 @@ final class Crowd: @unchecked Sendable {
       let error = #expect(throws: StrideNetError.self) { try result.get() }
       #expect("\(try #require(error))".contains("layer 1, own"))
     }
+  }
+
+  // MARK: What travels
+
+  /// What each process has sent is what the model says, in all steps and ways.
+  @Test(
+    arguments: cases.map(\.text) + [
+      Architecture.presets[0].text, "conv(8,3) maxpool(2) flatten relu(40) softmax(10)",
+      "conv(8,3) residual(conv(8,3,padding=1,activation=none) batchnorm) flatten softmax(10)",
+    ], [2, 3, 8])
+  func travelsAsForeseen(text: String, size: Int) throws {
+    let data = try NetworkTests.sample.get().train
+    for (batch, fast) in [(20, false), (64, false), (150, false), (64, true)] {
+      let results = Crowd(size).run { member -> (found: Travel, model: Travel) in
+        let runtime = Runtime(threads: 1, communicator: member, reducesFast: fast)
+        let network = Network(try Architecture.layers(text), runtime: runtime)
+        try network.build(for: data.shape)
+        let share = runtime.share(of: batch).examples
+        let buffer = try BatchBuffer(capacity: max(1, share.count), shape: data.shape)
+        for step in 1...2 {
+          let (x, targets) = buffer.gather(data, share, runtime)
+          _ = try network.step(x, targets, learningRate: 0.01, Optimizer(.sgd), of: batch)
+          let model = network.travel(batch, rank: member.rank, of: size, fast: fast)
+          let bytes = network.travelled.travel.bytes
+          #expect(bytes == step * model.bytes, "\(text): \(batch), \(member.rank) of \(size)")
+        }
+        var model = network.travel(batch, rank: member.rank, of: size, fast: fast)
+        model = model - (Travel() - model)
+        return (network.travelled.travel, model)
+      }
+      for result in results {
+        let (found, model) = try result.get()
+        #expect(found.sums == model.sums && found.summedBytes == model.summedBytes)
+        #expect(fast == (found.sums > 0))
+        // How many small arrays go together depends on the order in which they come.
+        #expect(abs(found.messages - model.messages) <= 2 * (size - 1), "\(text)")
+        #expect(found.volume(size) == model.volume(size))
+      }
+    }
+  }
+
+  /// All ways of a step are timed, and what waits and travels is a part of it.
+  @Test(arguments: [2, 3]) func stepsAreTimed(size: Int) throws {
+    let data = try NetworkTests.sample.get().train
+    let results = Crowd(size).run { member -> ([MachinesBench.Timing], [Double], Double) in
+      let link = try ProcessLink(member)
+      #expect(link.latency > 0 && link.bandwidth > 0)
+      let bench = try MachinesBench(
+        try Architecture.layers(Self.cases[0].text), data, batch: 64, communicator: member
+      ) { way in
+        way == .threads
+          ? nil
+          : Runtime(
+            threads: 1, communicator: way.isShared ? member : nil, reducesFast: way == .fast)
+      }
+      let timings = try bench.run(rounds: 3, seconds: 0.01)
+      let model = MachinesModel(
+        bench.network, batch: 64, isFast: false, compute: timings[0].seconds, link: link)
+      return (timings, [1, 2, 8, 64].map { model.seconds($0) }, model.volume(size))
+    }
+    for result in results {
+      let (timings, curve, volume) = try result.get()
+      #expect(timings.map(\.way) == [.alone, .exact, .fast])
+      #expect(curve[0] == timings[0].seconds && curve.allSatisfy { $0 > 0 })
+      for timing in timings {
+        #expect(timing.seconds > 0 && timing.computing > 0 && timing.computing <= 1)
+        #expect((timing.volume > 0) == timing.way.isShared)
+        #expect((timing.sums > 0) == (timing.way == .fast))
+      }
+      #expect(abs(timings[1].volume / volume - 1) < 1e-9)
+    }
+  }
+
+  /// Without a message's time the model is the share of the slowest; with it, more processes than
+  /// parts cost more than they give.
+  @Test func model() throws {
+    let network = Network(try Architecture.layers(Architecture.presets[0].text))
+    try network.build(for: Shape(28, 28, 1))
+    func model(_ latency: Double, _ bandwidth: Double) -> MachinesModel {
+      MachinesModel(
+        network, batch: 64, isFast: false, compute: 8,
+        link: ProcessLink(latency: latency, bandwidth: bandwidth))
+    }
+    let free = model(0, .infinity)
+    #expect(free.leaves == 8)
+    #expect([1, 2, 3, 5, 8, 16].map { free.seconds($0) } == [8, 4, 3, 2, 1, 0.5])
+    #expect(model(1e-3, 1e9).seconds(64) > model(1e-3, 1e9).seconds(8))
+    // One process sends nothing.
+    #expect(network.travel(64, rank: 0, of: 1, fast: false) == Travel())
   }
 
   /// Every mini-batch is divided without rest, and neighbours make subtrees that make the root.

@@ -18,9 +18,12 @@ package struct BatchShare: Equatable {
 
   /// The share of process number `rank`.
   package init(_ batch: Int, rank: Int, of size: Int) {
+    self.init(batch, rank: rank, of: size, leaves: Self.leaves(batch))
+  }
+  init(_ batch: Int, rank: Int, of size: Int, leaves count: Int) {
     self.batch = batch
-    leafCount = Self.leaves(batch)
-    leaves = rank * leafCount / size..<(rank + 1) * leafCount / size
+    leafCount = count
+    leaves = rank * count / size..<(rank + 1) * count / size
   }
 
   /// Examples over which nothing is added, in one leaf.
@@ -32,7 +35,7 @@ package struct BatchShare: Equatable {
   }
 
   /// Leaves of a mini-batch, a power of two: of at least eight examples, if it has two of these.
-  static func leaves(_ batch: Int) -> Int {
+  package static func leaves(_ batch: Int) -> Int {
     min(16, max((batch / 8).powerOfTwo, min(2, batch.powerOfTwo)))
   }
 
@@ -75,7 +78,7 @@ package struct BatchShare: Equatable {
   }
 
   /// The largest subtrees that these pieces, or leaves, are made of.
-  static func subtrees(_ pieces: Range<Int>) -> [Range<Int>] {
+  package static func subtrees(_ pieces: Range<Int>) -> [Range<Int>] {
     var (result, first) = ([Range<Int>](), pieces.lowerBound)
     while first < pieces.upperBound {
       let aligned = first == 0 ? pieces.upperBound.powerOfTwo : first & -first

@@ -214,6 +214,11 @@ final class BatchNormNode: ImageNode {
     if !part.isFirst { Kernels.add(2 * channels, sums, to: total) }
   }
 
+  /// Of how many chunks, and of how many pieces, a process sends the two rows of sums.
+  func rowsSent(_ share: BatchShare) -> [Int] {
+    isFrozen ? [] : [share.chunks(of: imagesMeasured), pieces(share).count]
+  }
+
   func finishSums(_ x: TensorView, _ pass: Pass) {
     let n = Double(pass.share.batch * (x.shape.count / channels))
     if !isFrozen {

@@ -69,6 +69,8 @@ package final class AddNode: Node {
   }
   private let bodyBranch: Branch
   private let shortcutBranch: Branch?
+  /// What is trained: both sides.
+  var plans: [Plan] { [bodyBranch.training] + (shortcutBranch.map { [$0.training] } ?? []) }
   private var bodyGradient = FloatStorage.empty
   /// Whether ReLU, the next operation, is part of it.
   final var isRelu = false

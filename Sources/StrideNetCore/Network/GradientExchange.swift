@@ -18,8 +18,10 @@ final class GradientExchange {
   private var share = BatchShare(0)
   /// What went wrong first; after it nothing travels any more.
   private(set) var failure: (any Error)?
-  /// Bytes that this process has sent in all steps, and seconds that it has waited.
-  private(set) var bytesSent = 0
+  /// What this process has sent in all steps, and the seconds that it has spent on sending, what is
+  /// put together for it included, and on waiting.
+  private(set) var travel = Travel()
+  private(set) var secondsSent = 0.0
   private(set) var secondsWaited = 0.0
 
   /// Arrays of fewer floats are put together and sent to everybody; an update of one is made by all.
@@ -46,8 +48,24 @@ final class GradientExchange {
 
   private func begin(_ messages: [ProcessMessage]) -> Int {
     guard failure == nil else { return 0 }
-    bytesSent += messages.reduce(0) { $0 + $1.sent.count }
+    for message in messages where !message.sent.isEmpty {
+      travel.messages += 1
+      travel.bytes += message.sent.count
+    }
     return communicator.begin(messages)
+  }
+
+  /// Everybody gets everybody's part of an array.
+  private func beginGather<Element: BitwiseCopyable>(
+    _ array: UnsafeMutablePointer<Element>, _ part: (_ rank: Int) -> Range<Int>
+  ) -> Int {
+    guard failure == nil else { return 0 }
+    let own = part(communicator.rank).count
+    if own > 0 {
+      travel.messages += others.count
+      travel.bytes += own * MemoryLayout<Element>.stride * others.count
+    }
+    return communicator.beginGather(array, part)
   }
 
   private func finish(_ number: Int) {
@@ -58,14 +76,19 @@ final class GradientExchange {
     secondsWaited += (clock.now - start).inSeconds
   }
 
+  /// Counts the time of something that has to do with sending.
+  private func sending<R>(_ body: () -> R) -> R {
+    let clock = ContinuousClock()
+    let start = clock.now
+    defer { secondsSent += (clock.now - start).inSeconds }
+    return body()
+  }
+
   /// Waits until everybody has everybody's part of an array.
   func gather<Element: BitwiseCopyable>(
     _ array: UnsafeMutablePointer<Element>, _ part: (_ share: BatchShare) -> Range<Int>
   ) {
-    guard failure == nil else { return }
-    let own = part(share).count
-    bytesSent += own * MemoryLayout<Element>.stride * (communicator.size - 1)
-    finish(communicator.beginGather(array) { part(share(of: $0)) })
+    finish(sending { beginGather(array) { part(share(of: $0)) } })
   }
 
   private func share(of rank: Int) -> BatchShare {
@@ -113,7 +136,7 @@ final class GradientExchange {
   func startBackward(_ update: Update?) { self.update = update }
 
   /// Between two layers.
-  func poll() { if failure == nil { communicator.poll() } }
+  func poll() { if failure == nil { sending { communicator.poll() } } }
 
   /// The end of the backward pass.
   func finishStep() {
@@ -123,12 +146,12 @@ final class GradientExchange {
       finish(task.number)
       guard failure == nil else { return }
       if let number = task.add() { sent.append((number, task.take)) }
-      communicator.poll()
+      poll()
     }
     for (number, take) in sent {
       finish(number)
       guard failure == nil else { return }
-      take()
+      sending(take)
     }
   }
 
@@ -186,9 +209,10 @@ final class GradientExchange {
   /// This process's gradient, as a whole, for the communicator's own sum.
   private func giveSum(_ parameter: Parameter) {
     let values = UnsafeMutableBufferPointer(start: parameter.gradient, count: parameter.count)
-    bytesSent += 4 * parameter.count
+    travel.sums += 1
+    travel.summedBytes += 4 * parameter.count
     tasks.append(
-      Task(number: failure == nil ? communicator.beginSum(values) : 0) { [self] in
+      Task(number: failure == nil ? sending { communicator.beginSum(values) } : 0) { [self] in
         update?.apply(parameter, runtime)
         return nil
       } take: {
@@ -226,7 +250,9 @@ final class GradientExchange {
 
   /// Sends small arrays' sums to everybody.
   private func sendSmall() {
-    guard !smallEntries.isEmpty else { return }
+    if !smallEntries.isEmpty { sending(sendSmallEntries) }
+  }
+  private func sendSmallEntries() {
     let entries = smallEntries
     let total = smallCount
     smallEntries.removeAll(keepingCapacity: true)
@@ -290,13 +316,12 @@ final class GradientExchange {
       return theirs.indices.map { from + $0 * mine.count }
     }
     tasks.append(
-      Task(number: begin(messages)) { [self] in
+      Task(number: sending { begin(messages) }) { [self] in
         (parameter.gradient + mine.lowerBound).update(
           from: add(places, mine.count), count: mine.count)
         updatePart(parameter, mine)
         let sent = update == nil ? parameter.gradient : parameter.value
-        bytesSent += 4 * mine.count * (communicator.size - 1)
-        return communicator.beginGather(sent) { part(count, of: $0) }
+        return sending { beginGather(sent) { part(count, of: $0) } }
       } take: {
       })
   }
@@ -322,6 +347,9 @@ final class GradientExchange {
   /// - Returns: what ``give(_:_:_:_:)`` takes
   func begin(_ weight: Parameter, inputs x: TensorView) -> DenseFactors {
     if isFast || weight.isFrozen { return DenseFactors(number: 0, inputs: x.pointer) }
+    return sending { beginFactors(weight, x) }
+  }
+  private func beginFactors(_ weight: Parameter, _ x: TensorView) -> DenseFactors {
     let mine = columns(weight, communicator.rank)
     let all = buffer(max(1, share.batch * mine.count))
     func copy(_ columns: Range<Int>, to: UnsafeMutablePointer<Float>) {
@@ -367,13 +395,12 @@ final class GradientExchange {
     let rows = share.examples
     let all = buffer(share.batch * outputs)
     (all + rows.lowerBound * outputs).update(from: dy.pointer, count: dy.count)
-    bytesSent += 4 * dy.count * (communicator.size - 1)
-    let number =
-      failure == nil
-      ? communicator.beginGather(all) { rank in
+    let number = sending {
+      beginGather(all) { rank in
         let rows = share(of: rank).examples
         return rows.lowerBound * outputs..<rows.upperBound * outputs
-      } : 0
+      }
+    }
     let mine = columns(weight, communicator.rank)
     tasks.append(
       Task(number: number) { [self] in
@@ -386,7 +413,7 @@ final class GradientExchange {
         Kernels.columnSum(rows: share.batch, count: outputs, all, bias.gradient)
         update?.apply(bias, 0..<outputs)
         if mine.count == inputs { return nil }
-        return sendColumns(of: weight, mine)
+        return sending { sendColumns(of: weight, mine) }
       } take: { [self] in
         takeColumns(of: weight)
       })
