@@ -8,6 +8,7 @@ const builder = (() => {
     flatten: ["flatten", []], relu: ["relu(32)", ["outputs"]], softmax: ["softmax(10)", ["outputs"]], dense: ["dense(10)", ["outputs", "activation"]], batchnorm: ["batchnorm", ["activation"]], layernorm: ["layernorm", []],
     dropout: ["dropout(0.3)", ["rate"]], activation: ["activation(relu)", ["activation"]], residual: ["residual(conv(8,3,padding=same))", []],
   };
+  const usual = { conv: { stride: "1", padding: "valid", activation: "relu" }, dense: { activation: "none" }, batchnorm: { activation: "none" } };
   // The settings of a training and what a link says of them.
   const fields = { seed: "seed", optimizer: "optimizer", rate: "rate", batch: "batch", epochs: "epochs", augment: "augment" };
   let list = [], first = null, latest = 0, timer = null;
@@ -51,7 +52,7 @@ const builder = (() => {
   function card(text, i) {
     const { name, given } = read(text), names = kinds[name]?.[1] ?? [], place = `layer ${i + 1}, ${name}`;
     const all = make("input", { class: "mono", value: text, spellcheck: "false", autocomplete: "off", "aria-label": `${place}: as text`, onchange: () => change(i, all.value.trim()) });
-    const inputs = names.map((key) => make("label", {}, key, make("input", { value: given[key] ?? "", "aria-label": `${place}: ${key}`, oninput: ({ target }) => {
+    const inputs = names.map((key) => make("label", {}, key, make("input", { value: given[key] ?? "", placeholder: usual[name]?.[key], "aria-label": `${place}: ${key}`, oninput: ({ target }) => {
       const now = read(list[i]).given;
       now[key] = target.value.trim();
       list[i] = all.value = write(name, now, names);
