@@ -105,19 +105,19 @@ same_weights 'the sample' '4x1' flat --data sample --limit 501
 # MARK: Stopped, and gone on with
 
 # Long enough to be stopped in the middle of the second epoch.
-long='--batch-size 20 --optimizer adam --epochs 3'
-run "${plain:-$program}" train lenet --data data $long --threads 2 --json
+long='--batch-size 20 --optimizer adam --epochs 8'
+run "${plain:-$program}" train vgg --data data $long --threads 2 --json
 uninterrupted=$(digest)
 
 # Waits until a training has finished an epoch, then a little, so that it is in the next one.
 in_second_epoch() {
   local turn=0
-  until [ -s c ] || [ $turn = 300 ]; do sleep 0.1; turn=$((turn + 1)); done
-  sleep 0.4
+  until [ -s c ] || [ $turn = 600 ]; do sleep 0.05; turn=$((turn + 1)); done
+  sleep 0.2
 }
 begin() {  # what comes before the program
   rm -f c
-  timeout -k 5 60 "$@" "$program" train lenet --data data $long --threads 1 --checkpoint c --json \
+  timeout -k 5 60 "$@" "$program" train vgg --data data $long --threads 1 --checkpoint c --json \
     > out 2> err < /dev/null &
   job=$!
 }
@@ -214,7 +214,7 @@ expect_end 'a checkpoint in no folder' 'none'
 # files, for memory that processes share, would be too large too.)
 run mpirun -n 2 --mca pml ob1 --mca btl tcp,self sh -c 'ulimit -f 100; exec "$@"' sh \
   "$program" train cnn --data data --limit 100 --threads 1 --json --checkpoint c2
-expect_end 'the disk is full' 'cannot write'
+expect_end 'the disk is full' 'writing failed: File too large'
 [ ! -e c2 ] || fail 'the disk is full' 'there is half a checkpoint'
 if [ -n "$plain" ]; then
   run mpirun -n 2 "$plain" $small
@@ -264,16 +264,42 @@ elif ! make_hosts 2> err; then
   echo "left out: several hosts, which this kernel has no network namespaces for: $(head -n 1 err)"
 else
   for number in 2 4; do
-    run $(on_hosts $number) "$program" train lenet --data "$work/data" $long --threads 1 --json
+    run $(on_hosts $number) "$program" train vgg --data "$work/data" $long --threads 1 --json
     expect_weights "$number hosts" "$uninterrupted"
   done
+  # The processes end. mpirun waits for the host that isn't there, until TCP gives up.
   begin $(on_hosts 4)
   in_second_epoch
   ip link set "sn$$v3" down
+  turn=0 left=all
+  while [ -n "$left" ] && [ $turn -lt 20 ]; do
+    sleep 0.5
+    turn=$((turn + 1)) left=
+    for index in 1 2 4; do
+      for process in $(ip netns pids "sn$$-$index"); do
+        [ "$(readlink "/proc/$process/exe")" != "$program" ] || left="$left $process"
+      done
+    done
+  done
+  ip netns pids "sn$$-1" | xargs -r kill -9
   end
+  ip netns pids "sn$$-3" | xargs -r kill -9
   ip link set "sn$$v3" up
-  expect_end 'a host is cut off' 'go on with --resume'
+  code=1
+  if [ -n "$left" ]; then fail 'a host is cut off' "processes are left:$left"
+  else expect_end 'a host is cut off' 'go on with --resume'; fi
   go_on '  goes on with two hosts' $(on_hosts 2)
+  # Told to look for hosts that have gone, mpirun ends, and is the first to say so.
+  begin $(on_hosts 4) --mca oob_tcp_keepalive_time 1 --mca oob_tcp_keepalive_intvl 1 \
+    --mca oob_tcp_keepalive_probes 1
+  in_second_epoch
+  ip link set "sn$$v3" down
+  end
+  ip netns pids "sn$$-3" | xargs -r kill -9
+  ip link set "sn$$v3" up
+  if [ $code = 0 ] || [ $code = 124 ]; then fail 'mpirun sees that a host is cut off' "code $code"
+  else pass 'mpirun sees that a host is cut off'; fi
+  go_on '  goes on with four hosts' $(on_hosts 4)
 fi
 
 # MARK: Recipes for clusters
