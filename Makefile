@@ -43,6 +43,10 @@ mpi:
 	  $$(command -v mpirun >/dev/null || echo openmpi-bin)
 	$(SWIFT) build -c release --traits MPI --scratch-path .build-mpi --product stridenet
 
+## check-mpi: trainings by several processes, on several hosts, stopped, killed and cut off (minutes)
+check-mpi: mpi
+	@bash Tests/MPI/mpi.sh .build-mpi/release/stridenet $(wildcard $(BINARY))
+
 # Where `make install` puts things; DESTDIR, for packagers, goes before all of it.
 PREFIX ?= /usr/local
 INSTALLED = bin/stridenet share/man/man1/stridenet.1 \

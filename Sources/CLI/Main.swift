@@ -49,8 +49,15 @@ struct StrideNetCommand: AsyncParsableCommand {
     } catch let error as StrideNetError {
       Processes.fail(code: error.kind.rawValue) { Output.complain(error.description) }
     } catch {
-      // Help, and what is wrong with the arguments, is the same in all processes.
-      if !Processes.isFirst { Foundation.exit(Self.exitCode(for: error).rawValue) }
+      let code = Self.exitCode(for: error)
+      // All processes come here together where they were stopped, or asked for help.
+      if error is ExitCode || code == .success {
+        Processes.leave(code: code.rawValue)
+      } else if Processes.communicator != nil {
+        Processes.fail(code: code.rawValue) {
+          FileHandle.standardError.write(Data((Self.fullMessage(for: error) + "\n").utf8))
+        }
+      }
       exit(withError: error)
     }
   }

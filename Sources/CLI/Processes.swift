@@ -91,11 +91,17 @@ enum Processes {
     exit(code)
   }
 
-  /// The end of all that was to be done.
-  static func leave() {
+  /// The end of all that was to be done; all processes come to it.
+  /// - Parameter code: the exit code. `mpirun` kills the others when one ends with another than 0, so
+  ///   nobody ends before everything is written, and the first one's alone says it.
+  static func leave(code: Int32 = 0) {
     #if MPI
-      joined?.leave()
-      joined = nil
+      guard let joined else { return }
+      fflush(nil)
+      let isOther = !isFirst
+      joined.leave()
+      self.joined = nil
+      if isOther && code != 0 { exit(0) }
     #endif
   }
 }

@@ -152,8 +152,12 @@
     ///   - code: the exit code
     ///   - show: called once, in the first process that gets here
     public func abort(_ reason: any Error, code: Int32, show: (any Error) -> Void) -> Never {
-      // Where many fail at once, the first of them ends the others before they say the same.
-      if rank > 0 { usleep(UInt32(300_000 + 50_000 * rank)) }
+      // Where many fail at once, the first of them ends the others before they say the same. From
+      // MPI_Abort on it takes mpirun a second until it sends SIGTERM.
+      if rank > 0 {
+        signal(SIGTERM, SIG_DFL)
+        Thread.sleep(forTimeInterval: 1.5 + 0.05 * Double(min(rank, 30)))
+      }
       show(reason)
       MPI_Abort(ck_mpi_world(), code)
       exit(code)
