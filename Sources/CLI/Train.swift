@@ -192,7 +192,8 @@ struct Train: ParsableCommand {
     try Processes.requireSame([
       ("versions", Runtime.version), ("instruction sets", KernelChoice.instructionSet),
       ("kernels", "\(runtime.kernels), \(runtime.kernels.precision)"),
-      ("settings", "\(settings.json), reduce \(reduce ?? .exact)"), ("data", run.trainer.dataDigest()),
+      ("settings", "\(settings.json), reduce \(reduce ?? .exact)"),
+      ("data", run.trainer.dataDigest()),
       ("weights to begin with", run.trainer.network.snapshot().sha256),
       ("checkpoints", checkpoint.map { "\($0.epochs) epochs" } ?? "none"),
     ])

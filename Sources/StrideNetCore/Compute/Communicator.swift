@@ -50,7 +50,9 @@ extension Communicator {
     }
     let own = UnsafeRawBufferPointer(bytes(rank))
     return begin(
-      (0..<size).filter { $0 != rank }.map { ProcessMessage(peer: $0, sent: own, received: bytes($0)) })
+      (0..<size).filter { $0 != rank }.map {
+        ProcessMessage(peer: $0, sent: own, received: bytes($0))
+      })
   }
 
   /// One value of each process.

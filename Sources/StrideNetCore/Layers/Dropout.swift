@@ -39,7 +39,8 @@ final class DropoutNode: Node {
       seed: pass.seed &+ UInt64(number) << 32, stream: 1 << 40 + UInt64(pass.step))
     let threshold = UInt32(Double(rate) * 0x1p32)
     pass.runtime.parallel(
-      over: from.count, by: 16_384, (
+      over: from.count, by: 16_384,
+      (
         from, to, random.next(), threshold, 1 / (1 - rate),
         pass.share.examples.lowerBound * from.shape.count
       )

@@ -427,7 +427,8 @@ public final class Trainer {
       progress: Progress(
         results: results, bestEpoch: bestEpoch, batchesDone: batchesDone, sumCCE: sums.cce,
         sumCE: sums.ce),
-      network: try network.trainingState(), weights: network.snapshot(), lastGood: lastGood!, best: best)
+      network: try network.trainingState(), weights: network.snapshot(),
+      lastGood: lastGood!, best: best)
   }
 
   /// Goes on from where a training with the same settings stood: from then on every number is what
