@@ -119,6 +119,7 @@ package final class Site: Service {
     case "state": return try text(workbench.state())
     case "look": return try text(workbench.look(question()))
     case "provenance": return try text(workbench.provenance(question()))
+    case "hidden": return try text(workbench.hidden())
     case "plan": return try text(workbench.plan(question()))
     case "weights": return try text(workbench.weights(question()))
     case "gradients": return try text(workbench.gradients(question()))

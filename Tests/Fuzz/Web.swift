@@ -15,6 +15,7 @@ extension Reader {
         ("look", #"{"input":{"test":1},"kernels":"naive","paths":true,"toward":1}"#),
         ("look", #"{"input":{"drawing":{"width":2,"height":2,"pixels":"AP8A/w=="}}}"#),
         ("provenance", #"{"input":{"train":0},"layer":1,"at":[0,0,0]}"#),
+        ("hidden", "{}"),
         ("plan", #"{"layers":"conv(4,3) flatten softmax(10)"}"#),
         ("weights", #"{"layer":1,"first":0,"count":2}"#),
         ("nearest", #"{"input":{"test":0}}"#),

@@ -323,6 +323,17 @@ class Workbench {
     return distances.sort((a, b) => a[0] - b[0] || a[1] - b[1]).slice(0, 12).map(([distance, index]) => ({ index, distance, label: train.labels[index], pixels: this.pixels(train, index) }));
   }
 
+  // What the last hidden layer makes of the first test images, and what they are taken for.
+  hidden() {
+    const hidden = this.current.operations.at(-2) ?? refuse("a network of one layer has no hidden one"), n = this.with(), { test } = this.file, count = Math.min(1000, test.count), size = product(hidden.output), values = new Float32Array(count * size), guesses = [];
+    n.predict(test.pixels, count, 1 / 255, (first, some) => {
+      values.set(n.output(hidden, some), first * size);
+      const all = n.output(n.operations.at(-1), some);
+      for (let i = 0; i < some; i++) { const output = all.subarray(i * n.classes, (i + 1) * n.classes); guesses.push(output.indexOf(Math.max(...output))); }
+    });
+    return { values, size, labels: [...test.labels.subarray(0, count)], guesses, of: test.count };
+  }
+
   wrong() {
     const n = this.with(), { test } = this.file, found = [];
     n.predict(test.pixels, test.count, 1 / 255, (first, count) => {
@@ -464,7 +475,7 @@ class Workbench {
     switch (name) {
       case "state": return this.state();
       case "training": return this.progress(question.since, question.moments);
-      case "look": case "plan": case "weights": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
+      case "look": case "plan": case "hidden": case "weights": case "provenance": case "nearest": case "wrong": case "gradients": case "step": case "undo": case "train": case "stop": case "reset": return this[name](question);
       default: refuse("no such question", name);
     }
   }

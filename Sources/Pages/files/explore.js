@@ -109,6 +109,160 @@ const explore = (() => {
       $("ideal-start").disabled = false; $("ideal-stop").disabled = true;
     }
   }
+  // MARK: A map of the test images: the last hidden layer's values in two dimensions
+  // What a worker does: the two directions in which the values differ most (principal components, by
+  // power iteration), then, from there, t-SNE (van der Maaten & Hinton 2008) with all pairs.
+  function mapping() {
+    onmessage = ({ data: { x, n, d, by } }) => {
+      const mean = new Float64Array(d);
+      for (let i = 0; i < n; i++) for (let j = 0; j < d; j++) mean[j] += x[i * d + j] / n;
+      const axes = [];
+      for (let a = 0; a < 2; a++) {
+        let v = Float64Array.from({ length: d }, (_, j) => Math.sin(1 + j * (a + 1)));
+        for (let round = 0; round < 300; round++) {
+          const next = new Float64Array(d);
+          for (let i = 0; i < n; i++) {
+            let sum = 0;
+            for (let j = 0; j < d; j++) sum += (x[i * d + j] - mean[j]) * v[j];
+            for (let j = 0; j < d; j++) next[j] += sum * (x[i * d + j] - mean[j]);
+          }
+          for (const other of axes) {
+            const along = next.reduce((sum, value, j) => sum + value * other[j], 0);
+            next.forEach((value, j) => { next[j] = value - along * other[j]; });
+          }
+          const size = Math.sqrt(next.reduce((sum, value) => sum + value * value, 0)) || 1;
+          let moved = 0;
+          next.forEach((value, j) => { next[j] = value / size; moved += Math.abs(next[j] - v[j]); });
+          v = next;
+          if (moved < 1e-9) break;
+        }
+        axes.push(v);
+      }
+      const y = new Float64Array(2 * n);
+      for (let i = 0; i < n; i++) axes.forEach((axis, a) => { for (let j = 0; j < d; j++) y[2 * i + a] += (x[i * d + j] - mean[j]) * axis[j]; });
+      postMessage({ y, mean, axes, isDone: by === "pca" });
+      if (by === "pca") return;
+      // How near each is to each other, so that everyone has some 20 neighbours.
+      const p = new Float64Array(n * n), row = new Float64Array(n), wanted = Math.log(Math.min(20, (n - 1) / 3));
+      for (let i = 0; i < n; i++) {
+        for (let k = 0; k < n; k++) { let sum = 0; for (let j = 0; j < d; j++) sum += (x[i * d + j] - x[k * d + j]) ** 2; row[k] = sum; }
+        let [beta, low, high] = [1 / (row.reduce((a, b) => a + b, 0) / n || 1), 0, Infinity];
+        for (let round = 0; round < 60; round++) {
+          let [sum, weighted] = [0, 0];
+          for (let k = 0; k < n; k++) { p[i * n + k] = k === i ? 0 : Math.exp(-row[k] * beta); sum += p[i * n + k]; weighted += p[i * n + k] * row[k]; }
+          const entropy = Math.log(sum || 1e-300) + (beta * weighted) / (sum || 1);
+          for (let k = 0; k < n; k++) p[i * n + k] /= sum || 1;
+          if (Math.abs(entropy - wanted) < 1e-4) break;
+          if (entropy > wanted) low = beta; else high = beta;
+          beta = high === Infinity ? 2 * beta : (low + high) / 2;
+        }
+      }
+      const spread = Math.sqrt(y.reduce((sum, value) => sum + value * value, 0) / n) || 1, at = y.map((value) => (1e-2 * value) / spread), speed = new Float64Array(2 * n), gain = new Float64Array(2 * n).fill(1), q = new Float64Array(n * n);
+      for (let step = 1; step <= 400; step++) {
+        let sum = 0;
+        for (let i = 0; i < n; i++) for (let k = 0; k < i; k++) sum += 2 * (q[i * n + k] = q[k * n + i] = 1 / (1 + (at[2 * i] - at[2 * k]) ** 2 + (at[2 * i + 1] - at[2 * k + 1]) ** 2));
+        const more = step < 100 ? 6 : 1;
+        const slope = new Float64Array(2 * n);
+        for (let i = 0; i < n; i++) for (let k = 0; k < n; k++) {
+          if (k === i) continue;
+          const pull = 4 * ((more * (p[i * n + k] + p[k * n + i])) / (2 * n) - q[i * n + k] / sum) * q[i * n + k];
+          for (const a of [0, 1]) slope[2 * i + a] += pull * (at[2 * i + a] - at[2 * k + a]);
+        }
+        for (let i = 0; i < 2 * n; i++) {
+          gain[i] = Math.max(0.01, slope[i] > 0 === speed[i] > 0 ? gain[i] * 0.8 : gain[i] + 0.2);
+          speed[i] = (step < 100 ? 0.5 : 0.8) * speed[i] - Math.max(20, n / 12) * gain[i] * slope[i];
+          at[i] += speed[i];
+        }
+        if (step % 8 === 0) postMessage({ y: at, step, isDone: step === 400 });
+      }
+    };
+  }
+  let atlas = null, worker = null, marked = 0;
+  const palette = (k) => `hsl(${(k * 137) % 360} 70% ${dark ? 70 : 35}%)`;
+  function stopMap() {
+    worker?.terminate();
+    worker = null;
+    $("map-stop").disabled = true; $("map-pca").disabled = $("map-tsne").disabled = false;
+  }
+  async function map(by = "pca") {
+    if (rows.length < 2) throw refusal("A network of one layer has no hidden one to make a map of.");
+    stopMap();
+    $("map-note").textContent = "The test images go through the network …";
+    const { values, size, labels, guesses, of } = await ask("hidden"), x = floats(values), n = labels.length;
+    atlas = { by, x, n, d: size, labels, guesses, of, weights: seen?.weights, y: null };
+    marked = 0;
+    worker = new Worker(URL.createObjectURL(new Blob([`(${mapping})()`], { type: "text/javascript" })));
+    $("map-stop").disabled = false; $("map-pca").disabled = $("map-tsne").disabled = true;
+    await new Promise((done) => {
+      worker.onmessage = ({ data }) => {
+        Object.assign(atlas, data);
+        if (!still.matches || data.isDone) drawMap();
+        if (data.isDone) { stopMap(); done(); }
+      };
+      worker.postMessage({ x, n, d: size, by });
+      $("map-stop").onclick = () => { stopMap(); drawMap(); done(); };
+    });
+  }
+  // Where the image at hand is: by its projection, or among the five that are most like it.
+  function mine() {
+    const h = seen?.maps.at(-2), { x, n, d, y, by, mean, axes } = atlas;
+    if (!h || h.length !== d) return null;
+    if (by === "pca") return axes.map((axis) => axis.reduce((sum, value, j) => sum + value * (h[j] - mean[j]), 0));
+    const near = Array.from({ length: n }, (_, i) => { let sum = 0; for (let j = 0; j < d; j++) sum += (x[i * d + j] - h[j]) ** 2; return [sum, i]; }).sort((a, b) => a[0] - b[0]).slice(0, 5);
+    const all = near.reduce((sum, [far]) => sum + 1 / (far + 1e-9), 0);
+    return [0, 1].map((a) => near.reduce((sum, [far, i]) => sum + y[2 * i + a] / (far + 1e-9) / all, 0));
+  }
+  function drawMap() {
+    if (!atlas?.y) return;
+    const canvas = $("map"), side = 520, { y, n, labels, guesses } = atlas, own = mine();
+    canvas.hidden = false;
+    const context = resize(canvas, side, side), ends = [0, 1].map((a) => { let [low, high] = [Infinity, -Infinity]; for (let i = 0; i < n; i++) { low = Math.min(low, y[2 * i + a]); high = Math.max(high, y[2 * i + a]); } return [low, high - low || 1]; });
+    const place = ([u, v]) => [14 + ((u - ends[0][0]) / ends[0][1]) * (side - 28), 14 + ((v - ends[1][0]) / ends[1][1]) * (side - 28)].map((c) => Math.max(6, Math.min(side - 6, c)));
+    atlas.places = Array.from({ length: n }, (_, i) => place([y[2 * i], y[2 * i + 1]]));
+    Object.assign(context, { font: "12px sans-serif", textAlign: "center", textBaseline: "middle", lineWidth: 1.5 });
+    atlas.places.forEach(([a, b], i) => {
+      context.fillStyle = context.strokeStyle = palette(labels[i]);
+      context.fillText(machine.classes[labels[i]].slice(0, 2), a, b);
+      if (guesses[i] !== labels[i]) { context.beginPath(); context.arc(a, b, 8, 0, 7); context.stroke(); }
+    });
+    context.strokeStyle = dark ? "#fff" : "#000";
+    if (document.activeElement === canvas) context.strokeRect(atlas.places[marked][0] - 10, atlas.places[marked][1] - 10, 20, 20);
+    if (own) {
+      const [a, b] = place(own);
+      context.lineWidth = 3;
+      context.beginPath(); context.moveTo(a - 11, b); context.lineTo(a + 11, b); context.moveTo(a, b - 11); context.lineTo(a, b + 11); context.stroke();
+      atlas.own = [a, b];
+    }
+    const wrong = guesses.filter((guess, i) => guess !== labels[i]).length, stale = seen && atlas.weights !== seen.weights;
+    $("map-note").textContent = `${stale ? "The network has changed since: make the map again. " : ""}${grouped(n)} of ${grouped(atlas.of)} test images by what layer ${rows.length - 1} makes of them, ${atlas.by === "pca" ? "along the two directions in which they differ most" : `neighbours beside neighbours (t-SNE${atlas.isDone ? "" : `, step ${atlas.step ?? 0} of 400`})`}. A ring: taken for something else (${wrong}). The cross: the image above${atlas.by === "pca" ? "" : ", among the five that are most like it"}.`;
+  }
+  const tellOf = (i) => { $("map-at").textContent = `Test image ${i}: a ${machine.classes[atlas.labels[i]]}${atlas.guesses[i] === atlas.labels[i] ? "" : `, taken for a ${machine.classes[atlas.guesses[i]]}`}. Enter or a click loads it.`; };
+  const nearestPlace = (event) => {
+    if (!atlas?.places) return -1;
+    const box = $("map").getBoundingClientRect(), scale = $("map").width / box.width, [a, b] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+    const [far, i] = atlas.places.reduce((best, [u, v], i) => { const far = (u - a) ** 2 + (v - b) ** 2; return far < best[0] ? [far, i] : best; }, [Infinity, -1]);
+    return far < 400 ? i : -1;
+  };
+  const open = (i) => { $("number").value = i; tell(load({ test: i })); };
+  $("map").addEventListener("pointermove", (event) => { const i = nearestPlace(event); if (i >= 0) tellOf(i); });
+  $("map").addEventListener("click", (event) => { const i = nearestPlace(event); if (i >= 0) { marked = i; open(i); } });
+  $("map").addEventListener("keydown", (event) => {
+    if (!atlas?.places) return;
+    if (event.key === "Enter") return open(marked);
+    const [du, dv] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [];
+    if (du == null) return;
+    event.preventDefault();
+    // The nearest one on that side.
+    const [u, v] = atlas.places[marked];
+    const [, to] = atlas.places.reduce((best, [a, b], i) => { const along = (a - u) * du + (b - v) * dv, off = Math.abs((a - u) * dv) + Math.abs((b - v) * du); return along > 0.5 && off <= along && along + off < best[0] ? [along + off, i] : best; }, [Infinity, marked]);
+    marked = to;
+    tellOf(marked);
+    drawMap();
+  });
+  for (const name of ["focus", "blur"]) $("map").addEventListener(name, drawMap);
+  redraws.add(drawMap);
+  for (const by of ["pca", "tsne"]) $(`map-${by}`).addEventListener("click", () => tell(map(by)));
+
   for (const name of names) $(name).addEventListener("input", () => tell(apply()));
   $("noise-again").addEventListener("click", () => { seed++; tell(apply()); });
   $("explore-reset").addEventListener("click", () => tell(reset()));
@@ -128,11 +282,15 @@ const explore = (() => {
       $("explore").hidden = false;
       origin = null; forming = false;
       $("ideal").hidden = true;
-      $("ideal-note").textContent = "";
+      $("ideal-note").textContent = $("map-note").textContent = $("map-at").textContent = "";
+      stopMap();
+      atlas = null;
+      $("map").hidden = true;
       $("ideal-class").replaceChildren(...machine.classes.map((name, k) => make("option", { value: k }, name)));
       zero(); empty();
     },
     looked(isNew) {
+      if (atlas?.y && isNew) drawMap();
       if (source !== changed || !origin) {
         origin = { values: seen.values, label: seen.label };
         zero(); empty();
@@ -145,5 +303,5 @@ const explore = (() => {
     },
     blank() { origin = changed = null; zero(); empty(); },
   });
-  return { turn(degrees) { $("turn").value = degrees; return apply(); }, saliency, ideal, reset };
+  return { turn(degrees) { $("turn").value = degrees; return apply(); }, saliency, ideal, map, reset };
 })();
