@@ -151,10 +151,10 @@
     ///   - show: called once, in the first process that gets here
     public func abort(_ reason: any Error, code: Int32, show: (any Error) -> Void) -> Never {
       // Where many fail at once, the first of them ends the others before they say the same. From
-      // MPI_Abort on it takes mpirun a second until it sends SIGTERM.
+      // MPI_Abort on it takes mpirun a second until it sends SIGTERM, and to other hosts two more.
       if rank > 0 {
         signal(SIGTERM, SIG_DFL)
-        Thread.sleep(forTimeInterval: 1.5 + 0.05 * Double(min(rank, 30)))
+        Thread.sleep(forTimeInterval: 4 + 0.05 * Double(min(rank, 30)))
       }
       show(reason)
       MPI_Abort(ck_mpi_world(), code)
