@@ -114,6 +114,7 @@
         var done: Int32 = 0
         if code == MPI_SUCCESS { check(ck_mpi_test_all(Int32(list.count), &list, &done)) }
         guard code == MPI_SUCCESS else {
+          isCutOff = true
           throw StrideNetError(
             .ioError, "the connection to another process broke", at: place,
             found: "MPI's error \(code)", hint: Self.hint)
@@ -126,6 +127,7 @@
         if turns % 256 > 0 { continue }
         let now = clock.now
         if let end, now > end {
+          isCutOff = true
           throw StrideNetError(
             .ioError, "another process doesn't answer", at: place,
             found: "nothing for \(patience) s", expected: "its part of a mini-batch",
@@ -134,6 +136,9 @@
         end = end ?? now + .seconds(patience)
       }
     }
+
+    // Whether another process couldn't be reached.
+    private var isCutOff = false
 
     private var place: String {
       "process \(rank) of \(size), on \(ProcessInfo.processInfo.hostName)"
@@ -153,10 +158,11 @@
     ///   - show: called once, in the first process that gets here
     public func abort(_ reason: any Error, code: Int32, show: (any Error) -> Void) -> Never {
       // Where many fail at once, the first of them ends the others before they say the same. From
-      // MPI_Abort on it takes mpirun a second until it sends SIGTERM.
+      // MPI_Abort on it takes mpirun a second until it sends SIGTERM, and to other hosts two more; so
+      // long wait those who only miss somebody. Those who know why must be heard before these.
       if rank > 0 {
         signal(SIGTERM, SIG_DFL)
-        Thread.sleep(forTimeInterval: 1.5 + 0.05 * Double(min(rank, 30)))
+        Thread.sleep(forTimeInterval: (isCutOff ? 4 : 1.5) + 0.05 * Double(min(rank, 20)))
       }
       show(reason)
       MPI_Abort(ck_mpi_world(), code)

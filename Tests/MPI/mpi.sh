@@ -121,7 +121,7 @@ begin() {  # what comes before the program
     > out 2> err < /dev/null &
   job=$!
 }
-end() { wait $job 2> /dev/null; code=$?; }
+end() { { wait $job; } 2> /dev/null; code=$?; }
 # mpirun and the processes that it has started. `timeout` is mpirun's parent.
 find_processes() {
   launcher=$(pgrep -P $job)
@@ -272,7 +272,7 @@ else
   in_second_epoch
   ip link set "sn$$v3" down
   turn=0 left=all
-  while [ -n "$left" ] && [ $turn -lt 20 ]; do
+  while [ -n "$left" ] && [ $turn -lt 30 ]; do
     sleep 0.5
     turn=$((turn + 1)) left=
     for index in 1 2 4; do
@@ -281,8 +281,7 @@ else
       done
     done
   done
-  ip netns pids "sn$$-1" | xargs -r kill -9
-  end
+  { ip netns pids "sn$$-1" | xargs -r kill -9; end; } 2> /dev/null
   ip netns pids "sn$$-3" | xargs -r kill -9
   ip link set "sn$$v3" up
   code=1

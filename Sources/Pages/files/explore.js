@@ -303,5 +303,5 @@ const explore = (() => {
     },
     blank() { origin = changed = null; zero(); empty(); },
   });
-  return { turn(degrees) { $("turn").value = degrees; return apply(); }, saliency, ideal, map, reset };
+  return { turn(degrees) { $("turn").value = degrees; return apply(); }, saliency, ideal, map, atlas: () => atlas, reset };
 })();

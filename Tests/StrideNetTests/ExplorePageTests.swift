@@ -1,0 +1,154 @@
+import Foundation
+import Testing
+
+@testable import StrideNet
+@testable import StrideNetCore
+
+/// The page's harder questions: changed images, what pixels count, ideal images, and the map.
+@Suite(.serialized, .enabled(if: Browser.path != nil, "there is no Chromium on this machine"))
+struct ExplorePageTests {
+  private static func open(width: Int = 1280, dark: Bool = false) throws -> Browser {
+    let place = try Workplace()
+    try Network.digits().save(to: place.path + "/w")
+    let end = try place.run(["export", "w", "page.html"])
+    #expect(end.code == 0 && end.err.isEmpty, "\(end.err)")
+    let browser = try Browser(width: width, height: 900, dark: dark)
+    browser.owned = place
+    try browser.send(
+      "Emulation.setEmulatedMedia",
+      [
+        "features": [
+          ["name": "prefers-color-scheme", "value": dark ? "dark" : "light"],
+          ["name": "prefers-reduced-motion", "value": "reduce"],
+        ]
+      ])
+    try browser.visit("file://\(place.path)/page.html")
+    try browser.wait("rows.length && seen && seen.maps && explore.map")
+    return browser
+  }
+
+  private static func floats(_ browser: Browser, _ expression: String) throws -> [Float] {
+    let text = try browser.text("Promise.resolve(\(expression)).then((x) => base64(floats(x)))")
+    let data = try #require(Data(base64Encoded: text))
+    return data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+  }
+
+  /// An image that was changed is answered for as the library does it.
+  @Test func changedImages() throws {
+    let browser = try Self.open()
+    let network = Network.digits(runtime: Runtime(kernels: .exact))
+    let before = try Self.floats(browser, "seen.values")
+    try browser.value("explore.turn(35)")
+    try browser.wait("$('turn-now').textContent === '35' && source.values")
+    let values = try Self.floats(browser, "seen.values")
+    #expect(values != before)
+    let expected = try network.predict(
+      Tensor(batch: 1, shape: Shape(28, 28, 1), values)
+    ).values
+    let shares = try #require(try browser.value("seen.probabilities") as? [Double])
+    for (share, other) in zip(shares, expected) { #expect(abs(Float(share) - other) < 1e-4) }
+    try browser.value("explore.reset()")
+    try browser.wait("$('turn-now').textContent === '0'")
+    #expect(try Self.floats(browser, "seen.values") == before)
+    // The class that an image is formed for is what it is taken for, by the library, too.
+    try browser.value("explore.ideal(4)")
+    try browser.wait("$('ideal-note').textContent.startsWith('The network takes this for a 4')")
+    #expect(browser.complaints.isEmpty, "\(browser.complaints)")
+  }
+
+  /// The map's numbers are the library's, and its two directions those in which they differ most.
+  @Test func theMap() throws {
+    let browser = try Self.open(width: 390, dark: true)
+    let network = Network.digits(runtime: Runtime(kernels: .exact))
+    let test = try Dataset.load("sample").test
+    let count = 500
+    let hidden = try network.trace(test.batch(0..<count).images).layers.dropLast().last!.output
+    let size = hidden.values.count / count
+    let found = try Self.floats(browser, "ask('hidden').then((h) => h.values)")
+    expectClose(found, hidden.values, within: 1e-3, "hidden values")
+    try browser.value("explore.map('pca')")
+    try browser.wait("$('map-note').textContent.includes('500 of 500 test images')")
+    let note = try browser.text("$('map-note').textContent")
+    let guesses = try network.predict(test.batch(0..<count).images).values
+    let wrong = (0..<count).count { row in
+      let own = guesses[row * 10..<(row + 1) * 10]
+      return own.firstIndex(of: own.max()!)! - row * 10 != Int(test.labels[row])
+    }
+    #expect(note.contains("something else (\(wrong))"), "\(note)")
+    // No other two directions have more of the variance: the first two eigenvalues, by Jacobi's way.
+    var mean = [Double](repeating: 0, count: size)
+    for (i, value) in hidden.values.enumerated() { mean[i % size] += Double(value) / Double(count) }
+    var matrix = [[Double]](repeating: [Double](repeating: 0, count: size), count: size)
+    for row in 0..<count {
+      let own = (0..<size).map { Double(hidden.values[row * size + $0]) - mean[$0] }
+      for i in 0..<size { for j in 0..<size { matrix[i][j] += own[i] * own[j] } }
+    }
+    for _ in 0..<12 {
+      for p in 0..<size {
+        for q in p + 1..<size where abs(matrix[p][q]) > 1e-12 {
+          let angle = 0.5 * atan2(2 * matrix[p][q], matrix[q][q] - matrix[p][p])
+          let (c, s) = (cos(angle), sin(angle))
+          for k in 0..<size {
+            (matrix[k][p], matrix[k][q]) = (
+              c * matrix[k][p] - s * matrix[k][q], s * matrix[k][p] + c * matrix[k][q]
+            )
+          }
+          for k in 0..<size {
+            (matrix[p][k], matrix[q][k]) = (
+              c * matrix[p][k] - s * matrix[q][k], s * matrix[p][k] + c * matrix[q][k]
+            )
+          }
+        }
+      }
+    }
+    let largest = (0..<size).map { matrix[$0][$0] }.sorted(by: >)
+    let spread = try #require(
+      try browser.value(
+        "(({ y }) => [0, 1].map((a) => y.reduce((sum, v, i) => sum + (i % 2 === a ? v * v : 0), 0)))(explore.atlas())"
+      ) as? [Double])
+    for (found, expected) in zip(spread, largest) {
+      #expect(abs(found - expected) < 1e-3 * expected, "\(found), expected \(expected)")
+    }
+    // Neighbours of t-SNE are of one class far more often than by chance; keys go about in it.
+    try browser.value("explore.map('tsne')")
+    try browser.wait("$('map-note').textContent.includes('(t-SNE)')")
+    let alike = try #require(
+      try browser.value(
+        """
+        (({ y, labels, n }) => labels.filter((label, i) => {
+          let best = [Infinity, 0];
+          for (let k = 0; k < n; k++) {
+            const far = (y[2 * i] - y[2 * k]) ** 2 + (y[2 * i + 1] - y[2 * k + 1]) ** 2;
+            if (k !== i && far < best[0]) best = [far, k];
+          }
+          return labels[best[1]] === label;
+        }).length)(explore.atlas())
+        """) as? Int)
+    #expect(alike > count * 8 / 10, "\(alike)")
+    try browser.value("$('map').focus()")
+    try browser.press("ArrowRight")
+    try browser.wait("$('map-at').textContent.startsWith('Test image')")
+    let place = try browser.text("$('map-at').textContent.match(/\\\\d+/)[0]")
+    try browser.press("Enter")
+    try browser.wait("source.test === \(place)")
+    // New weights: it says that it is of the old ones.
+    try browser.value("$('step').click()")
+    try browser.wait("$('map-note').textContent.startsWith('The network has changed')")
+    #expect(try browser.holds("document.documentElement.scrollWidth <= 390"))
+    #expect(browser.complaints.isEmpty, "\(browser.complaints)")
+  }
+
+  @Test func theServersAnswers() throws {
+    let served = try Served()
+    let (code, answer) = served.ask("hidden")
+    #expect(code == 200)
+    let all = try #require(answer as? [String: Any])
+    let labels = try #require(all["labels"] as? [Int])
+    #expect(labels.count == min(1000, all["of"] as? Int ?? 0))
+    let values = try #require(Data(base64Encoded: all["values"] as? String ?? ""))
+    #expect(values.count == 4 * labels.count * (all["size"] as? Int ?? 0))
+    let plan = served.ask("plan", #"{"layers":"conv(4,3) conv(4,40) softmax(10)"}"#)
+    let error = (plan.answer as? [String: Any])?["error"] as? [String: Any]
+    #expect(plan.code == 200 && error?["index"] as? Int == 1)
+  }
+}
