@@ -30,7 +30,7 @@ extension Workbench {
       let trace = try network.trace(data.test.batch(range).images)
       values += trace.layers[layer].output.values
       let output = trace.layers.last!.output.values
-      for row in range.indices {
+      for row in 0..<range.count {
         let own = output[row * network.classes..<(row + 1) * network.classes]
         guesses.append(own.firstIndex(of: own.max()!)! - row * network.classes)
       }
