@@ -349,30 +349,25 @@ final class Crowd: @unchecked Sendable {
 
   // MARK: What travels
 
-  /// What each process has sent is what the model says, in all steps and ways.
+  /// What each process has sent is what the model says, whichever layers there are, and both ways.
   @Test(
-    arguments: cases.map(\.text) + [
-      Architecture.presets[0].text, "conv(8,3) maxpool(2) flatten relu(40) softmax(10)",
-      "conv(8,3) residual(conv(8,3,padding=1,activation=none) batchnorm) flatten softmax(10)",
+    arguments: [
+      cases[0].text, cases[1].text, cases[2].text, Architecture.presets[0].text,
+      "conv(48,3,stride=4) conv(48,3) flatten layernorm softmax(10)",
+      "flatten gelu(50) softmax(10)",
     ], [2, 3, 8])
   func travelsAsForeseen(text: String, size: Int) throws {
     let data = try NetworkTests.sample.get().train
-    for (batch, fast) in [(20, false), (64, false), (150, false), (64, true)] {
+    for (batch, fast) in [(20, false), (64, false), (33, true)] {
       let results = Crowd(size).run { member -> (found: Travel, model: Travel) in
         let runtime = Runtime(threads: 1, communicator: member, reducesFast: fast)
         let network = Network(try Architecture.layers(text), runtime: runtime)
         try network.build(for: data.shape)
         let share = runtime.share(of: batch).examples
         let buffer = try BatchBuffer(capacity: max(1, share.count), shape: data.shape)
-        for step in 1...2 {
-          let (x, targets) = buffer.gather(data, share, runtime)
-          _ = try network.step(x, targets, learningRate: 0.01, Optimizer(.sgd), of: batch)
-          let model = network.travel(batch, rank: member.rank, of: size, fast: fast)
-          let bytes = network.travelled.travel.bytes
-          #expect(bytes == step * model.bytes, "\(text): \(batch), \(member.rank) of \(size)")
-        }
-        var model = network.travel(batch, rank: member.rank, of: size, fast: fast)
-        model = model - (Travel() - model)
+        let (x, targets) = buffer.gather(data, share, runtime)
+        _ = try network.step(x, targets, learningRate: 0.01, Optimizer(.sgd), of: batch)
+        let model = network.travel(batch, rank: member.rank, of: size, fast: fast)
         return (network.travelled.travel, model)
       }
       for result in results {
@@ -381,7 +376,7 @@ final class Crowd: @unchecked Sendable {
         #expect(fast == (found.sums > 0))
         // How many small arrays go together depends on the order in which they come.
         #expect(abs(found.messages - model.messages) <= 2 * (size - 1), "\(text)")
-        #expect(found.volume(size) == model.volume(size))
+        #expect(found.bytes == model.bytes, "\(text): \(batch), \(size) processes")
       }
     }
   }
@@ -431,7 +426,7 @@ final class Crowd: @unchecked Sendable {
     let free = model(0, .infinity)
     #expect(free.leaves == 8)
     #expect([1, 2, 3, 5, 8, 16].map { free.seconds($0) } == [8, 4, 3, 2, 1, 0.5])
-    #expect(model(1e-3, 1e9).seconds(64) > model(1e-3, 1e9).seconds(8))
+    #expect(model(0.1, 1e9).seconds(64) > model(0.1, 1e9).seconds(8))
     // One process sends nothing.
     #expect(network.travel(64, rank: 0, of: 1, fast: false) == Travel())
   }
