@@ -11,6 +11,7 @@ extension Workbench {
     let labels, guesses: [Int]
     /// How many test images there are; the first ones are here.
     let of: Int
+    let weights: Int
   }
 
   func hidden() throws -> Hidden {
@@ -38,6 +39,6 @@ extension Workbench {
     return Hidden(
       values: values.data, size: values.count / count,
       labels: (0..<count).map { Int(data.test.labels[$0]) }, guesses: guesses,
-      of: data.test.count)
+      of: data.test.count, weights: generation)
   }
 }

@@ -138,6 +138,82 @@ struct ExplorePageTests {
     #expect(browser.complaints.isEmpty, "\(browser.complaints)")
   }
 
+  /// The strongest colour is where the slope is the largest, and a covered place costs what it costs
+  /// in the library.
+  @Test func theAnswersGrounds() throws {
+    let browser = try Self.open()
+    let network = Network.digits(runtime: Runtime(kernels: .exact))
+    var batch = try Dataset.load("sample").test.batch([0])
+    let shares = try network.predict(batch.images).values
+    let order = shares.indices.sorted { shares[$0] > shares[$1] }
+    batch.labels = [Int32(order[1])]
+    let slope = try #require(network.trace(batch).inputGradient).values
+    let largest = slope.indices.max { abs(slope[$0]) < abs(slope[$1]) }!
+    try browser.value("$('saliency-start').click()")
+    try browser.wait("!$('saliency').hidden && $('saliency-note').textContent")
+    let darkest = try browser.text(
+      """
+      (() => {
+        const canvas = $('saliency'), zoom = canvas.width / 28, data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        const light = Array.from({ length: 784 }, (_, i) => { const at = 4 * (Math.floor(i / 28) * zoom * canvas.width + (i % 28) * zoom); return data[at] + data[at + 1] + data[at + 2]; });
+        return light.indexOf(Math.min(...light));
+      })()
+      """)
+    #expect(darkest == "\(largest)")
+    #expect(
+      try browser.text("$('saliency-note').textContent")
+        .contains("\(order[0]), its guess, and \(order[1]),"))
+
+    let falls = try Self.floats(
+      browser, "explore.cover().then((falls) => Float32Array.from(falls))")
+    #expect(falls.count == 14 * 14)
+    let values = batch.images.values
+    for place in [0, 90, falls.indices.max { falls[$0] < falls[$1] }!] {
+      let (top, left) = (place / 14 * 2 - 2, place % 14 * 2 - 2)
+      let covered = values.indices.map { i in
+        (top..<top + 6).contains(i / 28) && (left..<left + 6).contains(i % 28) ? 0.5 : values[i]
+      }
+      let share = try network.predict(
+        Tensor(batch: 1, shape: Shape(28, 28, 1), covered)
+      ).values[order[0]]
+      #expect(abs(shares[order[0]] - share - falls[place]) < 1e-4, "place \(place)")
+    }
+    #expect(
+      try browser.holds(
+        "!$('cover').hidden && $('cover-note').textContent.includes('14 × 14 places')"))
+
+    // What was formed for a class, as it is shown, is taken for it by the library, too.
+    try browser.value("$('ideal-class').value = 3; $('ideal-start').click()")
+    try browser.wait("$('ideal-note').textContent.startsWith('The network takes this for a 3')")
+    let shown = try Self.floats(
+      browser,
+      "(() => { const c = $('ideal'), data = c.getContext('2d').getImageData(0, 0, 28, 28).data; return Float32Array.from({ length: 784 }, (_, i) => data[4 * i] / 255); })()"
+    )
+    let taken = try network.predict(Tensor(batch: 1, shape: Shape(28, 28, 1), shown)).values
+    #expect(taken.indices.max { taken[$0] < taken[$1] } == 3)
+    #expect(browser.complaints.isEmpty, "\(browser.complaints)")
+  }
+
+  /// The map of the server's answers, which its page's policy allows to be computed in a worker.
+  @Test func theMapOfTheServer() throws {
+    let served = try Served()
+    let browser = try Browser(width: 1280, height: 900)
+    try browser.visit("http://127.0.0.1:\(served.port)/")
+    try browser.wait("rows.length && seen && seen.maps && explore.map")
+    try browser.value("$('map-pca').click()")
+    try browser.wait("explore.atlas()?.isDone && explore.atlas().own && !$('map').hidden")
+    // Test image 0 is both one of them and the image above.
+    #expect(
+      try browser.holds(
+        "(({ own, places }) => Math.hypot(own[0] - places[0][0], own[1] - places[0][1]) < 0.1)(explore.atlas())"
+      ))
+    try browser.value("window.before = explore.atlas().own; explore.turn(40)")
+    try browser.wait(
+      "(({ own }) => Math.hypot(own[0] - before[0], own[1] - before[1]) > 3)(explore.atlas())")
+    #expect(
+      browser.complaints.filter { !$0.contains("favicon") }.isEmpty, "\(browser.complaints)")
+  }
+
   @Test func theServersAnswers() throws {
     let served = try Served()
     let (code, answer) = served.ask("hidden")

@@ -331,7 +331,7 @@ class Workbench {
       const all = n.output(n.operations.at(-1), some);
       for (let i = 0; i < some; i++) { const output = all.subarray(i * n.classes, (i + 1) * n.classes); guesses.push(output.indexOf(Math.max(...output))); }
     });
-    return { values, size, labels: [...test.labels.subarray(0, count)], guesses, of: test.count };
+    return { values, size, labels: [...test.labels.subarray(0, count)], guesses, of: test.count, weights: n.generation };
   }
 
   wrong() {

@@ -109,6 +109,32 @@ const explore = (() => {
       $("ideal-start").disabled = false; $("ideal-stop").disabled = true;
     }
   }
+  // How far the guess's share falls where a grey square covers the image, in steps of a few pixels.
+  async function cover() {
+    need();
+    needShares();
+    const asked = seen, [h, w, c] = machine.input, side = Math.max(1, Math.round(Math.min(h, w) / 5)), step = Math.max(1, Math.round(Math.max(h, w) / 14));
+    const best = asked.probabilities.indexOf(Math.max(...asked.probabilities)), before = asked.probabilities[best], high = Math.ceil(h / step), wide = Math.ceil(w / step), falls = [];
+    $("cover-start").disabled = true;
+    try {
+      for (let i = 0; i < high * wide; i++) {
+        const top = Math.floor(i / wide) * step + (step - side) / 2, left = (i % wide) * step + (step - side) / 2;
+        const values = asked.values.map((v, at) => {
+          const y = Math.floor(at / (w * c)), x = Math.floor(at / c) % w;
+          return y >= top && y < top + side && x >= left && x < left + side ? 0.5 : v;
+        });
+        falls.push(before - (await ask("look", { input: { values }, kernels, paths: false })).probabilities[best]);
+        if (seen !== asked) return;
+        if (i % 14 === 13) $("cover-note").textContent = `${i + 1} of ${high * wide} places`;
+      }
+    } finally { $("cover-start").disabled = false; if (seen !== asked) $("cover-note").textContent = ""; }
+    const most = Math.max(...falls), largest = Math.max(...falls.map(Math.abs), 1e-30);
+    drawTiles($("cover"), { height: high, width: wide, channels: 1, zoom: Math.max(2, Math.floor(168 / Math.max(high, wide))), gap: 0, columns: 1, rows: 1 }, (y, x) => falls[y * wide + x] / largest);
+    $("cover").hidden = false;
+    $("cover-note").textContent = `${high} × ${wide} places of a square of ${side} × ${side} pixels. Orange: covered there, the share of ${machine.classes[best]} falls, from ${percent(before)} to ${percent(before - most)} at worst. Blue: it rises.`;
+    return falls;
+  }
+
   // MARK: A map of the test images: the last hidden layer's values in two dimensions
   // What a worker does: the two directions in which the values differ most (principal components, by
   // power iteration), then, from there, t-SNE (van der Maaten & Hinton 2008) with all pairs.
@@ -188,12 +214,13 @@ const explore = (() => {
     if (rows.length < 2) throw refusal("A network of one layer has no hidden one to make a map of.");
     stopMap();
     $("map-note").textContent = "The test images go through the network …";
-    const { values, size, labels, guesses, of } = await ask("hidden"), x = floats(values), n = labels.length;
-    atlas = { by, x, n, d: size, labels, guesses, of, weights: seen?.weights, y: null };
+    const { values, size, labels, guesses, of, weights } = await ask("hidden"), x = floats(values), n = labels.length;
+    atlas = { by, x, n, d: size, labels, guesses, of, weights, y: null };
     marked = 0;
     worker = new Worker(URL.createObjectURL(new Blob([`(${mapping})()`], { type: "text/javascript" })));
     $("map-stop").disabled = false; $("map-pca").disabled = $("map-tsne").disabled = true;
-    await new Promise((done) => {
+    await new Promise((done, failed) => {
+      worker.onerror = ({ message }) => { stopMap(); failed(refusal(`This browser can't compute the map${message ? `: ${message}` : ""}.`)); };
       worker.onmessage = ({ data }) => {
         Object.assign(atlas, data);
         if (!still.matches || data.isDone) drawMap();
@@ -206,7 +233,8 @@ const explore = (() => {
   // Where the image at hand is: by its projection, or among the five that are most like it.
   function mine() {
     const h = seen?.maps.at(-2), { x, n, d, y, by, mean, axes } = atlas;
-    if (!h || h.length !== d) return null;
+    // New weights put it elsewhere than the map's.
+    if (!h || h.length !== d || atlas.weights !== seen.weights) return null;
     if (by === "pca") return axes.map((axis) => axis.reduce((sum, value, j) => sum + value * (h[j] - mean[j]), 0));
     const near = Array.from({ length: n }, (_, i) => { let sum = 0; for (let j = 0; j < d; j++) sum += (x[i * d + j] - h[j]) ** 2; return [sum, i]; }).sort((a, b) => a[0] - b[0]).slice(0, 5);
     const all = near.reduce((sum, [far]) => sum + 1 / (far + 1e-9), 0);
@@ -214,7 +242,7 @@ const explore = (() => {
   }
   function drawMap() {
     if (!atlas?.y) return;
-    const canvas = $("map"), side = 520, { y, n, labels, guesses } = atlas, own = mine();
+    const canvas = $("map"), side = Math.max(200, Math.min(520, $("explore").clientWidth - 40)), long = machine.classes.some((name) => name.length > 2), { y, n, labels, guesses } = atlas, own = mine();
     canvas.hidden = false;
     const context = resize(canvas, side, side), ends = [0, 1].map((a) => { let [low, high] = [Infinity, -Infinity]; for (let i = 0; i < n; i++) { low = Math.min(low, y[2 * i + a]); high = Math.max(high, y[2 * i + a]); } return [low, high - low || 1]; });
     const place = ([u, v]) => [14 + ((u - ends[0][0]) / ends[0][1]) * (side - 28), 14 + ((v - ends[1][0]) / ends[1][1]) * (side - 28)].map((c) => Math.max(6, Math.min(side - 6, c)));
@@ -222,7 +250,7 @@ const explore = (() => {
     Object.assign(context, { font: "12px sans-serif", textAlign: "center", textBaseline: "middle", lineWidth: 1.5 });
     atlas.places.forEach(([a, b], i) => {
       context.fillStyle = context.strokeStyle = palette(labels[i]);
-      context.fillText(machine.classes[labels[i]].slice(0, 2), a, b);
+      context.fillText(long ? labels[i] : machine.classes[labels[i]] ?? labels[i], a, b);
       if (guesses[i] !== labels[i]) { context.beginPath(); context.arc(a, b, 8, 0, 7); context.stroke(); }
     });
     context.strokeStyle = dark ? "#fff" : "#000";
@@ -234,9 +262,9 @@ const explore = (() => {
       atlas.own = [a, b];
     }
     const wrong = guesses.filter((guess, i) => guess !== labels[i]).length, stale = seen && atlas.weights !== seen.weights;
-    $("map-note").textContent = `${stale ? "The network has changed since: make the map again. " : ""}${grouped(n)} of ${grouped(atlas.of)} test images by what layer ${rows.length - 1} makes of them, ${atlas.by === "pca" ? "along the two directions in which they differ most" : `neighbours beside neighbours (t-SNE${atlas.isDone ? "" : `, step ${atlas.step ?? 0} of 400`})`}. A ring: taken for something else (${wrong}). The cross: the image above${atlas.by === "pca" ? "" : ", among the five that are most like it"}.`;
+    $("map-note").textContent = `${stale ? "The network has changed since: make the map again. " : ""}${grouped(n)} of ${grouped(atlas.of)} test images by what layer ${rows.length - 1} makes of them, ${atlas.by === "pca" ? "along the two directions in which they differ most" : `neighbours beside neighbours (t-SNE${atlas.isDone ? "" : `, step ${atlas.step ?? 0} of 400`})`}. A ring: taken for something else (${wrong}). The cross: the image above${atlas.by === "pca" ? "" : ", among the five that are most like it"}.${long ? ` The numbers: ${machine.classes.map((name, k) => `${k} ${name}`).join(", ")}.` : ""}`;
   }
-  const tellOf = (i) => { $("map-at").textContent = `Test image ${i}: a ${machine.classes[atlas.labels[i]]}${atlas.guesses[i] === atlas.labels[i] ? "" : `, taken for a ${machine.classes[atlas.guesses[i]]}`}. Enter or a click loads it.`; };
+  const tellOf = (i) => { $("map-at").textContent = `Test image ${i}: a ${machine.classes[atlas.labels[i]] ?? atlas.labels[i]}${atlas.guesses[i] === atlas.labels[i] ? "" : `, taken for a ${machine.classes[atlas.guesses[i]]}`}. Enter or a click loads it.`; };
   const nearestPlace = (event) => {
     if (!atlas?.places) return -1;
     const box = $("map").getBoundingClientRect(), scale = $("map").width / box.width, [a, b] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
@@ -261,6 +289,7 @@ const explore = (() => {
   });
   for (const name of ["focus", "blur"]) $("map").addEventListener(name, drawMap);
   redraws.add(drawMap);
+  new ResizeObserver(drawMap).observe($("explore"));
   for (const by of ["pca", "tsne"]) $(`map-${by}`).addEventListener("click", () => tell(map(by)));
 
   for (const name of names) $(name).addEventListener("input", () => tell(apply()));
@@ -268,12 +297,13 @@ const explore = (() => {
   $("explore-reset").addEventListener("click", () => tell(reset()));
   $("turn-curve").addEventListener("click", () => tell(curve("turn", -90, 90, 24)));
   $("noise-curve").addEventListener("click", () => tell(curve("noise", 0, 1, 20)));
+  $("cover-start").addEventListener("click", () => tell(cover()));
   $("saliency-start").addEventListener("click", () => tell(saliency()));
   $("ideal-start").addEventListener("click", () => tell(ideal(+$("ideal-class").value)));
   $("ideal-stop").addEventListener("click", () => { forming = false; });
   function empty() {
-    $("saliency").hidden = true;
-    for (const id of ["saliency-note", "curve-note"]) $(id).textContent = "";
+    $("saliency").hidden = $("cover").hidden = true;
+    for (const id of ["saliency-note", "curve-note", "cover-note"]) $(id).textContent = "";
     charts.delete($("curve"));
     $("curve").replaceChildren();
   }
@@ -297,11 +327,11 @@ const explore = (() => {
       } else {
         if (names.some((name) => +$(name).value)) $("fit").textContent = "What the network sees: the image as it was changed under Harder questions.";
         if (!isNew) return;
-        $("saliency").hidden = true;
-        $("saliency-note").textContent = "";
+        $("saliency").hidden = $("cover").hidden = true;
+        $("saliency-note").textContent = $("cover-note").textContent = "";
       }
     },
     blank() { origin = changed = null; zero(); empty(); },
   });
-  return { turn(degrees) { $("turn").value = degrees; return apply(); }, saliency, ideal, map, atlas: () => atlas, reset };
+  return { turn(degrees) { $("turn").value = degrees; return apply(); }, saliency, cover, ideal, map, atlas: () => atlas, reset };
 })();
