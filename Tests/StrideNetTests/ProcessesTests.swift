@@ -176,6 +176,10 @@ final class Crowd: @unchecked Sendable {
     Case(
       text: "conv(8,3) maxpool(2) conv(8,3) flatten relu(40) softmax(10)", precision: .bf16,
       images: 100, batch: 50),
+    // Statistics of one image at a time, and more processes than leaves.
+    Case(
+      text: "conv(130,3,padding=same,activation=none) batchnorm(activation=relu) maxpool(4) flatten "
+        + "softmax(10)", images: 127, batch: 127),
     Case(
       text: "flatten gelu(50) softmax(10)", optimizer: Optimizer(.rmsprop), images: 23, batch: 7),
   ]

@@ -303,7 +303,7 @@ const play = (() => {
     filter.parentElement.hidden = !isSum;
   }
   async function prepare(place) {
-    if (!row || !seen) return;
+    if (!row || !seen || isLeaving) return;
     const asked = seen, order = $("play-order").value, mine = ++turn, F = row.layer.shape[2];
     if (order !== "naive" && filter.value === "all") filter.value = 0;
     const isAll = filter.value === "all", f = +filter.value || 0;

@@ -56,7 +56,10 @@ extension Network {
       exchange = GradientExchange(runtime)
     }
     try divideMemory(optimizer)
-    try reserve(max(1, x.batch), losses: share.batch, training: true, optimizer)
+    // What is kept of the others' examples is sized by that of one's own, which may be none.
+    let processes = runtime.communicator.size
+    let room = max(1, x.batch, (share.batch + processes - 1) / processes)
+    try reserve(room, losses: share.batch, training: true, optimizer)
     // Somebody may have kept a snapshot of either.
     try ownWeights()
     let isNewAverage = averageDecay != nil && average == nil
