@@ -84,6 +84,11 @@ struct BuilderPageTests {
       "document.querySelectorAll('#cards .card')[1].querySelector('.wrong').textContent.includes('29 on 24')"
     )
     #expect(try browser.holds("$('train').disabled"))
+    try browser.value("builder.set('conv(3,5) maxpool(x) flatten softmax(10)')")
+    try browser.wait(
+      "document.querySelectorAll('#cards .card')[1].querySelector('.wrong').textContent.includes('size')"
+    )
+    #expect(try browser.text(Self.made).hasPrefix("→ 24 × 24 × 3, 78 parameters||"))
     try browser.value(
       "$('text').value = 'conv(3,5'; $('text').dispatchEvent(new Event('input'))")
     try browser.wait("$('text-wrong').textContent.includes('bracket')")

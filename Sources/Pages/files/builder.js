@@ -110,7 +110,17 @@ const builder = (() => {
     note();
   }
   async function plan() {
-    const number = ++latest, text = $("text").value, { layers, error } = await ask("plan", { layers: text });
+    const number = ++latest, text = $("text").value;
+    let { layers, error } = await ask("plan", { layers: text });
+    // What is no layer is said at its card, if it is one's; the layers before it are all right.
+    if (error && error.index == null && text === list.join(" "))
+      for (const [i, own] of list.entries()) {
+        const alone = await ask("plan", { layers: own });
+        if (!alone.error || alone.error.index != null) continue;
+        if (i) ({ layers } = await ask("plan", { layers: list.slice(0, i).join(" ") }));
+        error = { index: i, message: alone.error.message };
+        break;
+      }
     if (number !== latest) return;
     const isParsed = !error || error.index != null;
     if (isParsed && text !== list.join(" ")) {
