@@ -178,7 +178,8 @@ final class Crowd: @unchecked Sendable {
       images: 100, batch: 50),
     // Statistics of one image at a time, and more processes than leaves.
     Case(
-      text: "conv(130,3,padding=same,activation=none) batchnorm(activation=relu) maxpool(4) flatten "
+      text:
+        "conv(130,3,padding=same,activation=none) batchnorm(activation=relu) maxpool(4) flatten "
         + "softmax(10)", images: 127, batch: 127),
     Case(
       text: "flatten gelu(50) softmax(10)", optimizer: Optimizer(.rmsprop), images: 23, batch: 7),
