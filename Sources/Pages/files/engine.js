@@ -399,7 +399,10 @@ class Workbench {
     this.batches = trainingSteps(network, this.file, { epochs, batch, rate: learning_rate, optimizer, changes, seed });
     this.training = { is_running: true, kernels, points: [], epochs: [], seconds: 0, sums: [0, 0, 0], last: performance.now(), began: performance.now(), moments: [], pinned, settings: { layers: network.text, learning_rate, batch_size: batch, epochs, optimizer, augment, kernels: kernels ?? "auto", seed } };
     // As in Session.swift: at most 59 moments between and 60 at the ends of epochs.
-    this.training.every = Math.max(Math.ceil((epochs * Math.ceil(train.count / batch)) / 59), Math.ceil(200 / batch));
+    const batches = Math.ceil(train.count / batch), ends = (epoch) => epoch % Math.ceil(epochs / 60) === 0 || epoch === epochs;
+    this.training.every = Math.max(Math.ceil((epochs * batches) / 59), Math.ceil(200 / batch));
+    // Whether a step has one of the first kind, an epoch one of the second: no step has both.
+    this.training.hasMoment = ({ step, epoch }) => (epoch ? ends(epoch) : step % this.training.every === 0 && !(step % batches === 0 && ends(step / batches)));
     if (pinned) this.moment(0);
     return this.progress();
   }
@@ -417,12 +420,12 @@ class Workbench {
           break;
         }
         if (value.epoch) {
-          const { confusion, ...epoch } = value, { epochs } = t.settings;
-          if (t.pinned && (epoch.epoch % Math.ceil(epochs / 60) === 0 || epoch.epoch === epochs)) this.moment(epoch.step, { loss: epoch.test_loss, error: epoch.test_error, confusion, images: this.file.test.count });
+          const { confusion, ...epoch } = value;
+          if (t.pinned && t.hasMoment(value)) this.moment(epoch.step, { loss: epoch.test_loss, error: epoch.test_error, confusion, images: this.file.test.count });
           t.epochs.push(epoch);
         } else {
           this.point(value);
-          if (t.pinned && value.step % t.every === 0) this.moment(value.step);
+          if (t.pinned && t.hasMoment(value)) this.moment(value.step);
         }
       } while (performance.now() < until);
     } catch (error) {
@@ -450,8 +453,6 @@ class Workbench {
   moment(step, judged = { ...evaluate(this.current, this.file.test, 100), images: Math.min(100, this.file.test.count) }) {
     const t = this.training, { inputs } = this.trace(t.pinned, t.kernels);
     if (!inputs.every((values) => values.every(Number.isFinite))) return;
-    // The end of an epoch knows more than its last step does.
-    if (t.moments.at(-1)?.step === step) t.moments.pop();
     const maps = this.current.operations.map((o, i) => coarseMap(inputs[i + 1], o.output));
     t.moments.push({ step, ...judged, probabilities: [...inputs.at(-1)], maps, ...filterPictures(this.state(), this.current.operations.find((o) => o.parameters.length)?.kind === "dense"), input: step === 0 ? t.pinned : null });
   }
